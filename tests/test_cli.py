@@ -1,0 +1,175 @@
+"""The command as a separate process: what a cell cannot test. Kills, signals, full disks, and the status that the shell sees."""
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TRAIN = ["train", "quick", "--data", "toy", "--images", "1280", "--epochs", "4", "--device", "cpu", "--seed", "3"]
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits are those of POSIX")
+
+
+def start(*argv, cwd, **kwargs):
+    env = {k: v for k, v in os.environ.items() if k != "CIFAR_NB_DATA"} | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    code = "import sys; from cifar_nb.cli import main; sys.exit(main())"
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, argv)], cwd=cwd, env=env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+
+
+def call(*argv, cwd, **kwargs):
+    p = start(*argv, cwd=cwd, **kwargs)
+    out, err = p.communicate(timeout=300)
+    return p.returncode, out, err
+
+
+def wait_for_line(p, file, n, then=.4):
+    "Wait until `file` has `n` lines, and a little longer, so that the next epoch is under way."
+    end = time.time() + 120
+    while time.time() < end:
+        if p.poll() is not None: pytest.fail(f"ended early: {p.communicate()}")
+        if file.exists() and len(file.read_text().splitlines()) >= n: return time.sleep(then)
+        time.sleep(.02)
+    pytest.fail(f"{file} never had {n} lines")
+
+
+def one_line(err): return [line for line in err.splitlines() if "it/s" not in line and "step/s" not in line and line.strip() and "%|" not in line]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    "A run that nobody disturbs."
+    here = tmp_path_factory.mktemp("alone")
+    status, out, err = call(*TRAIN, "--out", "run", cwd=here)
+    assert status == 0, err
+    return here / "run"
+
+
+def test_a_run_leaves_what_the_readme_promises(alone):
+    names = {p.name for p in alone.iterdir()}
+    assert {"recipe.json", "log.jsonl", "timing.jsonl", "model.safetensors", "result.json", "report.md", "curves.png", "confusion.png",
+            "mistakes.png", "submission.csv"} == names
+    result = json.loads((alone / "result.json").read_text())
+    assert result["data"] == "toy" and result["images_per_second"] > 0 and result["parameters"] < 5_000_000
+    assert (alone / "submission.csv").read_text().startswith("ID,Labels\n0,")
+
+
+@pytest.mark.parametrize("signum, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_in_epoch_2_and_resumed_ends_with_the_same_numbers(alone, tmp_path, signum, status):
+    p = start(*TRAIN, "--out", "run", cwd=tmp_path)
+    wait_for_line(p, tmp_path / "run" / "log.jsonl", 1)
+    p.send_signal(signum)
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == status and not (tmp_path / "run" / "result.json").exists()
+    if signum != signal.SIGKILL: assert "--resume" in one_line(err)[-1]
+    status, out, err = call(*TRAIN, "--out", "run", "--resume", cwd=tmp_path)
+    assert status == 0, err
+    assert (tmp_path / "run" / "log.jsonl").read_text() == (alone / "log.jsonl").read_text()
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
+
+
+def test_killed_before_the_first_checkpoint_starts_again(tmp_path):
+    p = start(*TRAIN, "--epochs", "1", "--out", "run", cwd=tmp_path)
+    end = time.time() + 60
+    while not (tmp_path / "run" / "recipe.json").exists() and time.time() < end: time.sleep(.02)
+    p.kill()
+    p.communicate()
+    status, out, err = call(*TRAIN, "--epochs", "1", "--out", "run", "--resume", cwd=tmp_path)
+    assert status == 0, err
+
+
+def mistake(status, err):
+    assert status == 2
+    assert "Traceback" not in err and len(one_line(err)) == 1, err
+    return one_line(err)[0]
+
+
+def test_a_finished_run_is_not_trained_again(alone):
+    before = {p: p.read_bytes() for p in alone.iterdir()}
+    status, out, err = call(*TRAIN, "--out", "run", "--resume", cwd=alone.parent)
+    assert "already finished" in mistake(status, err)
+    status, out, err = call(*TRAIN, "--out", "run", cwd=alone.parent)
+    assert "--resume" in mistake(status, err)
+    assert {p: p.read_bytes() for p in alone.iterdir()} == before
+
+
+def test_a_checkpoint_that_is_cut_off_or_of_another_training(tmp_path):
+    p = start(*TRAIN, "--out", "run", cwd=tmp_path)
+    wait_for_line(p, tmp_path / "run" / "log.jsonl", 1)
+    p.send_signal(signal.SIGINT)
+    p.communicate(timeout=60)
+    status, out, err = call(*[a if a != "3" else "4" for a in TRAIN], "--out", "run", "--resume", cwd=tmp_path)
+    assert "seed differs" in mistake(status, err)
+    status, out, err = call(*TRAIN, "--epochs", "5", "--out", "run", "--resume", cwd=tmp_path)
+    assert "another recipe or number of epochs" in mistake(status, err)
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:20_000])
+    status, out, err = call(*TRAIN, "--out", "run", "--resume", cwd=tmp_path)
+    assert "may be cut off" in mistake(status, err)
+
+
+def test_a_checkpoint_cannot_execute_anything(tmp_path):
+    import pickle
+    import torch
+    p = start(*TRAIN, "--out", "run", cwd=tmp_path)
+    wait_for_line(p, tmp_path / "run" / "log.jsonl", 1)
+    p.send_signal(signal.SIGINT)
+    p.communicate(timeout=60)
+
+    class Evil:
+        def __reduce__(self): return os.mkdir, (str(tmp_path / "executed"),)
+    torch.save(Evil(), tmp_path / "run" / "checkpoint.pt", pickle_module=pickle)
+    status, out, err = call(*TRAIN, "--out", "run", "--resume", cwd=tmp_path)
+    assert "cannot be read" in mistake(status, err)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_disk_that_is_full(tmp_path):
+    "A limit on the size of a file stands in for the full disk: the weights do not fit, the log does."
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    status, out, err = call(*TRAIN, "--out", "run", cwd=tmp_path, preexec_fn=limit)
+    assert "cannot be written" in mistake(status, err)
+    left = {p.name for p in (tmp_path / "run").iterdir()}
+    assert left <= {"recipe.json", "log.jsonl", "timing.jsonl"}, "a half-written file is left"
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    status, out, err = call(*TRAIN, "--out", "file/run", cwd=tmp_path)
+    assert "cannot be made" in mistake(status, err)
+    if os.geteuid():  # root may write everywhere
+        (tmp_path / "locked").mkdir(mode=0o500)
+        status, out, err = call(*TRAIN, "--out", "locked/run", cwd=tmp_path)
+        assert "cannot be made" in mistake(status, err)
+
+
+def test_without_data_and_network_the_toy_set_is_announced(tmp_path):
+    "Nothing in the cache, no way out: one sentence, and the job is done on the toy set."
+    env = os.environ | {"CIFAR_NB_CACHE": str(tmp_path / "cache"), "KAGGLE_INPUT": str(tmp_path / "none"), "PYTHONPATH": str(ROOT),
+                        "https_proxy": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
+    env.pop("CIFAR_NB_DATA", None)
+    code = "import sys; from cifar_nb.cli import main; sys.exit(main())"
+    argv = ["train", "quick", "--images", "640", "--epochs", "1", "--device", "cpu", "--out", "run"]
+    p = subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, env=env, text=True, capture_output=True, timeout=300)
+    assert p.returncode == 0, p.stderr
+    assert sum("toy set" in line and "could not be had" in line for line in p.stdout.splitlines()) == 1
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["data"] == "toy"
+
+
+def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
+    import pickle
+    import numpy as np
+    ids = np.random.default_rng(0).permutation(10_000)
+    images = np.random.default_rng(1).integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8)
+    (tmp_path / "cifar_test_nolabel.pkl").write_bytes(pickle.dumps({b"data": images, b"ids": ids}))
+    status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv", cwd=tmp_path)
+    assert status == 0, err
+    rows = (tmp_path / "submission.csv").read_text().splitlines()
+    assert rows[0] == "ID,Labels" and len(rows) == 10_001
+    assert [int(r.split(",")[0]) for r in rows[1:]] == ids.tolist()
+    assert {int(r.split(",")[1]) for r in rows[1:]} <= set(range(10))

@@ -1,0 +1,95 @@
+"""The wheel in an environment that has the runtime dependencies and nothing else: no nbdev, no fastcore, no notebook tools."""
+import os
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = ["nbdev", "fastcore", "execnb", "ghapi", "nbval", "pytest"]
+
+
+def closure(names):
+    "All distributions that `names` need, by name, themselves included."
+    found, todo = {}, list(names)
+    while todo:
+        name = todo.pop().lower().replace("_", "-")
+        if name in found: continue
+        try: found[name] = distribution(name)
+        except Exception: continue  # an optional platform package that is not here
+        for line in found[name].requires or []:
+            need = Requirement(line)
+            if need.marker is None or need.marker.evaluate({"extra": ""}): todo.append(need.name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    "A folder with links to the files of the runtime dependencies, and the freshly built wheel unpacked beside them."
+    here = tmp_path_factory.mktemp("clean")
+    build = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", here / "dist", ROOT], capture_output=True, text=True)
+    assert build.returncode == 0, build.stdout[-2000:] + build.stderr[-2000:]
+    site = here / "site"
+    wheel = next((here / "dist").glob("*.whl"))
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--target", site, wheel], check=True)
+    runtime = [Requirement(r).name for r in distribution("cifar_nb").requires if "extra ==" not in r]
+    for dist in closure(runtime).values():
+        for top in {Path(f.parts[0]) for f in dist.files or [] if f.parts[0] != ".."}:
+            source, target = dist.locate_file(top), site / top
+            if not target.exists() and Path(source).exists(): os.symlink(source, target)
+    return site
+
+
+def python(site, code):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-S", "-c", code], cwd=site.parent, env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_no_development_tool_is_there(clean):
+    code = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
+    found = python(clean, code.replace("sys.argv[1:]", repr(FORBIDDEN)))
+    assert found.stdout.strip() == "[]", found.stderr
+
+
+def test_every_module_imports(clean):
+    code = ("import cifar_nb, pkgutil, importlib\n"
+            "for m in pkgutil.walk_packages(cifar_nb.__path__, 'cifar_nb.'):\n    importlib.import_module(m.name); print(m.name)\n"
+            "print(cifar_nb.__file__)")
+    p = python(clean, code)
+    assert p.returncode == 0, p.stderr
+    assert str(clean) in p.stdout and "cifar_nb.cli" in p.stdout and "cifar_nb.teams.narrow_resnet" in p.stdout
+
+
+def test_the_command_trains(clean, tmp_path):
+    argv = ["train", "quick", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "run")]
+    p = python(clean, f"import sys; from cifar_nb.cli import main; sys.exit(main({argv!r}))")
+    assert p.returncode == 0, p.stderr
+    assert (tmp_path / "run" / "submission.csv").exists()
+
+
+def test_the_training_path_needs_little(clean):
+    "On a bare GPU machine there may be no torchinfo, no ipywidgets, no matplotlib: training must import without them."
+    code = ("import sys\nfor n in ('torchinfo', 'ipywidgets', 'matplotlib', 'sklearn', 'torchvision', 'IPython'): sys.modules[n] = None\n"
+            "from cifar_nb.training import train, network\nfrom cifar_nb.recipes import get_recipe\nfrom cifar_nb.data import toy\n"
+            "t = train(get_recipe('quick').with_epochs(1), *toy(256), progress=False, device='cpu')\nprint(len(t.log))")
+    p = python(clean, code)
+    assert p.returncode == 0 and p.stdout.strip().endswith("1"), p.stderr
+
+
+def test_modules_import_only_from_earlier_chapters():
+    "The order of the book is the order of the house: a module may import only modules of chapters before its own."
+    import json
+    import re
+    order = {}
+    for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")):
+        sources = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        name = next((m[1] for s in sources if (m := re.search(r"#\|\s*default_exp\s+(\S+)", s))), None)
+        if name: order[f"cifar_nb.{name}"] = len(order)
+    assert len(order) >= 10
+    for module, place in order.items():
+        text = (ROOT / (module.replace(".", "/") + ".py")).read_text()
+        for dots, used in re.findall(r"^\s*from (\.*|cifar_nb\.)([\w.]+) import", text, re.M):
+            if dots and f"cifar_nb.{used}" in order: assert order[f"cifar_nb.{used}"] < place, f"{module} imports {used}"

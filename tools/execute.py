@@ -1,0 +1,45 @@
+"""Run notebooks in place and keep their outputs, leaving alone what nbdev_test leaves alone.
+
+    python tools/execute.py nbs/01_data.ipynb ...      # no names: every chapter
+
+Cells behind `#| eval: false` or one of settings.ini's `tst_flags` keep the outputs they have. Widget state is dropped: its model ids are
+random, and a saved widget shows as an empty box in static viewers. Follow it with `nbdev_clean`.
+"""
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cells import skipped
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class Client(NotebookClient):
+    async def async_execute_cell(self, cell, cell_index, **kwargs):
+        if cell.cell_type == "code" and skipped(cell.source): return cell
+        return await super().async_execute_cell(cell, cell_index, **kwargs)
+
+
+def tidy(nb):
+    "Drop widget state, and the progress bars' stderr, which differ on every run."
+    nb.metadata.pop("widgets", None)
+    for cell in nb.cells:
+        if cell.cell_type != "code": continue
+        for out in cell.outputs: out.get("data", {}).pop(WIDGET, None)
+        cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+
+
+def main(names):
+    for path in map(Path, names or sorted(Path("nbs").glob("*.ipynb"))):
+        start, nb = time.time(), nbformat.read(path, 4)
+        Client(nb, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+        tidy(nb)
+        nbformat.write(nb, path)
+        print(f"{path} {time.time() - start:.1f}s")
+
+
+if __name__ == "__main__": main(sys.argv[1:])
