@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PAD_MODES', 'OPS', 'CHAPTERS', 'gather_pixels', 'pad', 'crop', 'choose', 'images', 'flip', 'constant', 'level',
            'boxes', 'erase', 'require', 'Op', 'plain', 'check_images', 'whole', 'uniform', 'fraction', 'Crop', 'Flip',
-           'VFlip', 'coin', 'AlternatingFlip', 'Cutout', 'erasing_boxes', 'RandomErasing', 'beta', 'soft', 'mixup',
-           'cutmix', 'Mixing', 'MixUp', 'CutMix', 'OneOf', 'find_op', 'op_from_dict', 'built', 'normalize', 'Augment',
-           'within']
+           'VFlip', 'coin', 'AlternatingFlip', 'within', 'Cutout', 'erasing_boxes', 'RandomErasing', 'beta', 'soft',
+           'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix', 'OneOf', 'find_op', 'op_from_dict', 'built', 'normalize',
+           'Augment']
 
 # %% ../nbs/02_augment.ipynb #2bc1e190
-import dataclasses, difflib, importlib
+import dataclasses, difflib, importlib, math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -164,6 +164,11 @@ class AlternatingFlip(Op):
         require(index is not None and len(index) == len(xb), 'AlternatingFlip', 'index', index, f'the {len(xb)} positions of these images in the data set')
         return flip(xb, coin(index, self.seed) ^ (epoch % 2 == 1))
 
+# %% ../nbs/02_augment.ipynb #8b5dae59
+def within(count, n, p, sigmas=5.):
+    "Whether every `count` out of `n` lies within `sigmas` binomial standard deviations of `n*p`."
+    return bool(((torch.as_tensor(count) - n*p).abs() <= sigmas*(n*p*(1-p))**.5 + 1e-9).all())
+
 # %% ../nbs/02_augment.ipynb #dd288082
 @dataclass(frozen=True)
 class Cutout(Op):
@@ -179,11 +184,11 @@ class Cutout(Op):
         side = torch.full_like(top, self.size)
         return erase(xb, top, left, side, side, self.fill)
 
-# %% ../nbs/02_augment.ipynb #3772d007
+# %% ../nbs/02_augment.ipynb #79cbe679
 def erasing_boxes(n, h, w, area, ratio, generator=None, device='cpu', tries=10):
     "Rectangles by torchvision's rule: `top, left, height, width` (int64 `n`) and whether one of `tries` draws fitted (bool `n`)."
     size = uniform((n, tries), *area, generator, device)*(h*w)
-    shape = uniform((n, tries), *torch.tensor(ratio).log().tolist(), generator, device).exp()
+    shape = uniform((n, tries), *map(math.log, ratio), generator, device).exp()
     hs, ws = (size*shape).sqrt().round().long(), (size/shape).sqrt().round().long()
     fits = (hs < h) & (ws < w)
     first = fits.to(torch.uint8).argmax(1, keepdim=True)
@@ -337,8 +342,3 @@ class Augment:
         return xb if yb is None else (xb, yb)
     def to_dict(self): return {'ops': [o.to_dict() for o in self.ops], 'mean': list(self.mean), 'std': list(self.std)}
     def __repr__(self): return f'Augment({list(self.ops)})'
-
-# %% ../nbs/02_augment.ipynb #8b5dae59
-def within(count, n, p, sigmas=5.):
-    "Whether every `count` out of `n` lies within `sigmas` binomial standard deviations of `n*p`."
-    return bool(((torch.as_tensor(count) - n*p).abs() <= sigmas*(n*p*(1-p))**.5 + 1e-9).all())

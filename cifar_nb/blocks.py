@@ -59,9 +59,10 @@ class Block(nn.Module):
         self.shortcut = nn.Sequential(*(conv_bn(c_in, c_out, shortcut_kernel, stride, momentum) if residual and changes else []))
 
     def forward(self, x):
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        out = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
         if self.se is not None: out = self.se(out)
-        return F.relu(out + self.shortcut(x)) if self.residual else F.relu(out)
+        if self.residual: out += self.shortcut(x)
+        return F.relu_(out)
 
 # %% ../nbs/04_blocks.ipynb #9341875d
 LIMIT = 5_000_000  # trainable parameters the assignment allows
@@ -128,7 +129,7 @@ class ResNet(nn.Module):
 
     def features(self, x):
         "What the last linear layer sees before dropout: `N,C`."
-        return self.pool(self.stages(F.relu(self.bn1(self.conv1(x))))).flatten(1)
+        return self.pool(self.stages(F.relu_(self.bn1(self.conv1(x))))).flatten(1)
 
     def forward(self, x):
         x = self.features(x)

@@ -56,14 +56,15 @@ def cmd_train(a):
         if not 1 <= a.images <= len(x): raise InputError(f'--images {a.images}: choose a number from 1 to {len(x)}.')
         x, y = x[:a.images], y[:a.images]
     holdout = len(x) // 10 if a.holdout == -1 else a.holdout
+    test = images('test', 'toy' if data == 'toy' else a.data, say=lambda s: None)[:2]  # found missing now rather than in an hour
     out = Path(a.out) if a.out else run_folder(recipe, a.seed, data, a.resume)
     train(recipe, x, y, out, seed=a.seed, device=a.device, precision=a.precision, holdout=holdout, resume=a.resume, info=dict(data=data))
-    finish(out, data, a, competition)
+    finish(out, test, data, a, competition)
 
 # %% ../nbs/41_cli.ipynb #3f657d01
-def finish(out, data, a, competition=None):
-    "Evaluate the run `out`, write its submission and print where the results lie."
-    xt, yt, _ = images('test', 'toy' if data == 'toy' else a.data, say=lambda s: None)
+def finish(out, test, data, a, competition=None):
+    "Evaluate the run `out` on `test` (images, labels), write its submission and print where the results lie."
+    xt, yt = test
     m = evaluate(out, xt, yt, device=a.device, **_names(data))
     run = Run(out)
     ids, x = (competition.ids, competition.images) if competition else (torch.arange(len(xt)), xt)
@@ -146,7 +147,7 @@ def _train_arguments(s):
     s.add_argument('--epochs', type=int, metavar='N', help="another length; the schedule keeps its shape (default: the recipe's)")
     s.add_argument('--seed', type=int, default=0, metavar='S', help='of weights, order and augmentation (default: 0)')
     s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
-    s.add_argument('--precision', metavar='P', help="'fp32', 'bf16' or 'fp16' (default: by capability)")
+    s.add_argument('--precision', metavar='P', help="'fp32', 'bf16', 'fp16', or 'fp32 nchw' for channels first (default: by capability)")
     s.add_argument('--holdout', type=int, nargs='?', const=-1, default=0, metavar='N', help='hold N training images (a tenth) out and keep the epoch that is best on them')
     s.add_argument('--images', type=int, metavar='N', help='train on the first N images only')
     s.add_argument('--out', metavar='DIR', help='folder of the run (default: a new one in runs/)')

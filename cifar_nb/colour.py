@@ -6,8 +6,8 @@
 __all__ = ['JITTERS', 'to_levels', 'like', 'lookup', 'ramp', 'invert_table', 'posterize_table', 'solarize_table', 'blend', 'gray',
            'brightness_table', 'contrast_table', 'fine', 'autocontrast_table', 'histogram', 'equalize_table',
            'saturation', 'sharpness', 'inner', 'hue_table', 'rgb_to_hsv', 'hue_weights', 'hue', 'gaussian_blur',
-           'box_weights', 'box_pass', 'pil_blur', 'only', 'brightness', 'contrast', 'ColorJitter', 'pair',
-           'GaussianBlur', 'PilBlur', 'Grayscale']
+           'box_weights', 'box_pass', 'pil_blur', 'put_rows', 'only', 'fresh', 'brightness', 'contrast', 'ColorJitter',
+           'pair', 'GaussianBlur', 'PilBlur', 'Grayscale']
 
 # %% ../nbs/02a_colour.ipynb #fcac7741
 import math
@@ -90,11 +90,12 @@ def histogram(xb):
 
 def equalize_table(xb):
     "Spread the levels of each channel evenly, by Pillow's whole-number rule: uint8 `N x 3 x 256`."
-    h = histogram(xb)
-    last = ((h > 0)*ramp(xb)).amax(2, keepdim=True) # the brightest level there is
-    step = ((h.sum(2, keepdim=True) - h.gather(2, last))/255).floor_()
-    below = (h.cumsum(2) - h).add_((step/2).floor_())
-    return torch.where(step > 0, below.div_(step.clamp(min=1)).clamp_(max=255), ramp(xb)).to(torch.uint8)
+    if not len(xb): return to_levels(xb).new_zeros(0, 3, 256)
+    h, flat = histogram(xb), to_levels(xb).flatten(2)
+    brightest = h.gather(2, flat.amax(2, keepdim=True).long())
+    step = ((flat.shape[2] - brightest)/255).floor_()
+    below = h.cumsum(2).sub_(h).add_((step/2).floor_())
+    return torch.where(step > 0, below.div_(step.clamp(min=1)).clamp_(max=255), ramp(xb).float()).to(torch.uint8)
 
 # %% ../nbs/02a_colour.ipynb #d795aff0
 def saturation(xb, factor):
@@ -194,11 +195,23 @@ def pil_blur(xb, radius):
     return like(v.to(torch.uint8), xb)
 
 # %% ../nbs/02a_colour.ipynb #fae50ad1
-def only(mask, f, xb, *args):
-    "`f(xb, *args)` for the images where `mask` (bool `N`) is true, the others as they are; `args` are tensors with an entry an image."
+def put_rows(xb, i, rows):
+    "Write `rows` over the entries `i` (int64) of `xb`, which must be contiguous: eight bytes at a time where they fit, six times faster than one."
+    a, b = xb.view(len(xb), -1), rows.contiguous().view(len(rows), -1)
+    if a.shape[1]*a.element_size() % 8 == 0: a, b = a.view(torch.int64), b.view(torch.int64)
+    a[i] = b
+    return xb
+
+def only(mask, f, xb, *args, own=False):
+    """`f(xb, *args)` for the images where `mask` (bool `N`) is true, the others as they are; `args` are tensors with an entry an image.
+    `own`: `xb` is the caller's own, contiguous, and may be written to."""
     if xb.device.type != 'cpu': return choose(mask.reshape(-1, *[1]*(xb.ndim-1)), f(xb, *args), xb)
     i = mask.nonzero()[:, 0]
-    return xb.index_copy(0, i, f(xb[i], *(a[i] for a in args))) if len(i) else xb
+    if len(i) == len(xb): return f(xb, *args)
+    if not len(i): return xb
+    return put_rows(xb if own else fresh(xb), i, f(*(a.index_select(0, i) for a in (xb, *args))))
+
+def fresh(xb): return xb.clone(memory_format=torch.contiguous_format)
 
 def brightness(xb, factor):
     "Between black (`factor` 0) and the image (1) and beyond; `factor` float `N`."
@@ -230,8 +243,9 @@ class ColorJitter(Op):
         m = self.magnitudes(len(xb), generator, xb.device)
         order = uniform((len(xb), 4), 0, 1, generator, xb.device).argsort(1)
         used = [i for i, s in enumerate((self.brightness, self.contrast, self.saturation, self.hue)) if s]
+        xb = fresh(xb)
         for place in range(4):
-            for i in used: xb = only(order[:, place] == i, JITTERS[i], xb, m[i])
+            for i in used: xb = only(order[:, place] == i, JITTERS[i], xb, m[i], own=True)
         return xb
 
 # %% ../nbs/02a_colour.ipynb #8e9dbac3

@@ -62,20 +62,22 @@ SHAPES = ('constant', 'cosine', 'multistep', 'plateau')
 class Schedule:
     "How the learning rate moves over a phase: a linear warm-up, then one of torch's schedulers."
     shape: str = 'constant'   # 'constant', 'cosine', 'multistep' or 'plateau'
-    warmup: int = 0           # epochs of linear climb; the last of them is at the peak
+    warmup: float = 0         # epochs of linear climb; the last of them is at the peak
     start: float = 0.1        # fraction of the peak in the first epoch of the climb
-    t_max: int = 0            # cosine: epochs from the peak down to eta_min
+    t_max: float = 0          # cosine: epochs from the peak down to eta_min
     eta_min: float = 0.0      # cosine: the lowest rate
     milestones: tuple = ()    # multistep: epochs after which the rate is multiplied by gamma
     gamma: float = 0.1        # multistep and plateau: the factor
     patience: int = 10        # plateau: epochs without improvement that are borne
-    unit: str = 'epoch'       # 'epoch', or 'step' to move after every batch
+    unit: str = 'epoch'       # 'epoch'; or 'step' to move after every batch, and then parts of epochs may be given
 
     def __post_init__(self):
         _choice('schedule', self.shape, SHAPES)
         _choice('unit', self.unit, ('epoch', 'step'))
         object.__setattr__(self, 'milestones', tuple(self.milestones))
-        if self.shape == 'cosine' and self.t_max < 1: raise InputError(f'Schedule: t_max={self.t_max}; a cosine needs at least one epoch.')
+        if self.shape == 'cosine' and self.t_max <= 0: raise InputError(f'Schedule: t_max={self.t_max}; a cosine needs a length above 0.')
+        counts = (self.warmup, self.t_max, *self.milestones)
+        if self.unit == 'epoch' and any(v != int(v) for v in counts): raise InputError(f'Schedule: {counts} are not whole epochs; give whole numbers, or unit=\'step\'.')
         if self.shape == 'plateau' and (self.warmup or self.unit == 'step'): raise InputError('Schedule: plateau goes by epochs and has no warm-up.')
 
 # %% ../nbs/05_recipes.ipynb #69c53428
@@ -86,14 +88,15 @@ def build_scheduler(
 ):
     "torch's scheduler for `schedule`: call `step()` after each unit, or `step(loss)` after each epoch for a plateau."
     s, k = schedule, steps if schedule.unit == 'step' else 1
+    def count(epochs): return max(1, round(epochs * k))
     shapes = dict(constant=lambda: lr_scheduler.LambdaLR(optimizer, lambda e: 1.0),
-                  cosine=lambda: lr_scheduler.CosineAnnealingLR(optimizer, s.t_max * k, s.eta_min),
-                  multistep=lambda: lr_scheduler.MultiStepLR(optimizer, [(m - s.warmup) * k for m in s.milestones], s.gamma),
+                  cosine=lambda: lr_scheduler.CosineAnnealingLR(optimizer, count(s.t_max), s.eta_min),
+                  multistep=lambda: lr_scheduler.MultiStepLR(optimizer, [count(m - s.warmup) for m in s.milestones], s.gamma),
                   plateau=lambda: lr_scheduler.ReduceLROnPlateau(optimizer, factor=s.gamma, patience=s.patience))
     shape = shapes[s.shape]()
     if not s.warmup: return shape
-    climb = lr_scheduler.LinearLR(optimizer, s.start, total_iters=max(1, s.warmup * k - 1))
-    return lr_scheduler.SequentialLR(optimizer, [climb, shape], milestones=[s.warmup * k])
+    climb = lr_scheduler.LinearLR(optimizer, s.start, total_iters=max(1, count(s.warmup) - 1))
+    return lr_scheduler.SequentialLR(optimizer, [climb, shape], milestones=[count(s.warmup)])
 
 def advance(scheduler, steps: int = 1):
     "Move `scheduler` on by `steps`, without torch's warnings about calls that it makes itself."
@@ -240,10 +243,10 @@ def stretch(recipe: Recipe, epochs: int) -> Recipe:
 
 def _stretch_phase(p, epochs):
     "One phase and its schedule, planned for `epochs`."
-    def scale(n, least=0): return max(least, round(n * epochs / p.epochs))
-    s = p.schedule
+    s, f = p.schedule, epochs / p.epochs
+    def scale(n, least=0): return n if f == 1 else n * f if s.unit == 'step' else max(least, round(n * f))
     return replace(p, epochs=epochs, schedule=replace(s, warmup=scale(s.warmup), t_max=scale(s.t_max, 1 if s.t_max else 0),
-                                                      milestones=tuple(scale(m) for m in s.milestones)))
+                                                      milestones=tuple(scale(m, 1) for m in s.milestones)))
 
 # %% ../nbs/05_recipes.ipynb #0fe707b9
 _registry = {}

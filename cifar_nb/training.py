@@ -32,12 +32,15 @@ from .recipes import Recipe, advance, build_scheduler, recipe_from_json
 
 # %% ../nbs/06_training.ipynb #7afbdf72
 class Precision(NamedTuple):
-    "A number format for the forward pass; the weights stay in fp32."
-    name: str    # 'fp32', 'bf16' or 'fp16'
-    reason: str  # why it was chosen
+    "A number format for the forward pass, the weights staying in fp32, and the order of images and weights in memory."
+    name: str                   # 'fp32', 'bf16' or 'fp16'
+    reason: str                 # why it was chosen
+    channels_last: bool = True  # N,H,W,C in memory; False: N,C,H,W
 
     @property
     def dtype(self) -> torch.dtype: return dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)[self.name]
+    @property
+    def memory_format(self): return torch.channels_last if self.channels_last else torch.contiguous_format
 
 def cpu_has_bf16() -> bool:
     "Whether this processor multiplies bf16 in hardware (AVX512-BF16 or AMX-BF16)."
@@ -57,9 +60,13 @@ def choose_device(name: str = None) -> torch.device:
         n = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise InputError(f'There is no device {str(name)!r} here; this machine has the CPU and {n} CUDA device(s): leave --device out or name one of them.') from None
 
-def choose_precision(device: torch.device, name: str = None) -> Precision:
+def choose_precision(
+    device: torch.device,
+    name: str = None,  # 'fp32', 'bf16', 'fp16', or 'auto'; 'fp32 nchw' also forces the order N,C,H,W
+) -> Precision:
     "The fastest number format that `device` has in hardware, or the one that is forced by `name`."
-    if name not in (None, 'auto', 'fp32', 'bf16', 'fp16'): raise InputError(f"There is no precision {name!r}; choose 'auto', 'fp32', 'bf16' or 'fp16'.")
+    if name and name.endswith(' nchw'): return choose_precision(device, name[:-5])._replace(channels_last=False)
+    if name not in (None, 'auto', 'fp32', 'bf16', 'fp16'): raise InputError(f"There is no precision {name!r}; choose 'auto', 'fp32', 'bf16' or 'fp16', with ' nchw' behind it for that memory order.")
     if name == 'fp16' and device.type == 'cpu': raise InputError("fp16 on a CPU is slower than fp32 and overflows; choose 'bf16' or 'fp32'.")
     if name not in (None, 'auto'): return Precision(name, 'forced')
     if device.type == 'cpu': return Precision('bf16', 'the CPU has bf16 instructions') if cpu_has_bf16() else Precision('fp32', 'the CPU has no bf16 instructions')
@@ -78,7 +85,7 @@ class Trainer:
         for p in recipe.phases:
             if p.batch_size > images: raise InputError(f'A batch of {p.batch_size} is larger than the {images} training images; give more images or a smaller batch.')
         torch.manual_seed(seed)
-        self.net = recipe.net.build().to(self.device, memory_format=torch.channels_last)
+        self.net = recipe.net.build().to(self.device, memory_format=self.precision.memory_format)
         average = get_ema_multi_avg_fn(recipe.ema)
         self.ema = AveragedModel(self.net, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == 'fp16')
@@ -115,7 +122,8 @@ def train_epoch(
     t.net.train()
     while t.step < t.steps:
         idx = t.order[t.step * p.batch_size:(t.step + 1) * p.batch_size]
-        xb, yb = augment(x[idx], y[idx], generator=t.rng, dtype=t.precision.dtype, epoch=t.epoch, index=idx)
+        xb, yb = augment(x[idx], y[idx], generator=t.rng, dtype=t.precision.dtype,
+                         memory_format=t.precision.memory_format, epoch=t.epoch, index=idx)
         with torch.autocast(t.device.type, t.precision.dtype, enabled=t.precision.name != 'fp32'): logits = t.net(xb).float()
         loss = F.cross_entropy(logits, yb, label_smoothing=p.label_smoothing)
         t.scaler.scale(loss).backward()
@@ -149,7 +157,7 @@ def predict(
     device, training = next(net.parameters()).device, net.training
     precision, net, out = precision or choose_precision(device), net.eval(), []
     for xb in x.split(batch_size):
-        xb = normalize(xb.to(device), phase.mean, phase.std, precision.dtype)
+        xb = normalize(xb.to(device), phase.mean, phase.std, precision.dtype, precision.memory_format)
         with torch.autocast(device.type, precision.dtype, enabled=precision.name != 'fp32'): out.append(net(xb).float())
     net.train(training)
     return torch.cat(out).cpu() if out else torch.zeros(0, net.linear.out_features)
@@ -324,7 +332,7 @@ def train(
         t = Trainer(recipe, len(kept), seed, device, precision)
         out = None if out is None else begin_run(t, Path(out), resume, say)
         say(f'{recipe.title or recipe.name}: {count_parameters(t.net):,} parameters, {recipe.epochs} epochs of {len(kept):,} images, '
-            f'{t.device}, {t.precision.name} ({t.precision.reason})')
+            f'{t.device}, {t.precision.name}, {"channels last" if t.precision.channels_last else "channels first"} ({t.precision.reason})')
         held = None if held is None else (x[held], y[held])
         with noting_signals() as caught: run_epochs(t, x[kept].to(t.device), y[kept].to(t.device), held, out, caught, say, progress)
         if out is not None: finish_run(t, out, holdout, info)
@@ -362,7 +370,7 @@ def begin_run(t: Trainer, out: Path, resume: bool, say=print) -> Path:
     recipe = out / 'recipe.json'
     if recipe.exists():
         if not resume: raise InputError(f'{out} already holds a run: go on with --resume, or choose another place with --out.')
-        if (out / 'result.json').exists(): raise InputError(f'{out} is already finished: see {out / "result.json"}, or choose another place with --out.')
+        if (out / 'result.json').exists(): raise InputError(f'{out} is already finished: judge it with `cifar_nb evaluate {out}`, or choose another place with --out.')
         if recipe.read_text() != t.recipe.to_json():
             raise InputError(f'{out} belongs to another recipe or number of epochs ({Run(out).recipe.name}, {Run(out).recipe.epochs} epochs): choose another --out.')
         if (out / 'checkpoint.pt').exists():
@@ -406,7 +414,7 @@ def machine(t: Trainer) -> dict:
     "What the training ran on."
     name = torch.cuda.get_device_name(t.device) if t.device.type == 'cuda' else processor()
     return dict(device=t.device.type, hardware=name, threads=torch.get_num_threads(), precision=t.precision.name, reason=t.precision.reason,
-                memory_format='channels_last', torch=torch.__version__, python=platform.python_version())
+                memory_format='channels_last' if t.precision.channels_last else 'contiguous', torch=torch.__version__, python=platform.python_version())
 
 def processor() -> str:
     "The processor's name, where the system tells."

@@ -3,6 +3,7 @@
     python tools/checks.py            # all of them
     python tools/checks.py --quick    # leave out nbval, which runs the chapters a second time, in Jupyter's own kernel
 """
+import os
 import subprocess
 import sys
 import time
@@ -12,11 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 
-def run(*argv):
-    "Run a program in the project's folder and stop everything where it fails."
+def run(*argv, threads=None):
+    "Run a program in the project's folder, with `threads` of torch where given, and stop everything where it fails."
     start = time.time()
     print(f"\n=== {' '.join(str(a) for a in argv).replace(str(BIN) + '/', '')}", flush=True)
-    status = subprocess.run([str(a) for a in argv], cwd=ROOT).returncode
+    env = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    status = subprocess.run([str(a) for a in argv], cwd=ROOT, env=env).returncode
     print(f"    {time.time() - start:.0f} s", flush=True)
     if status: sys.exit(status)
 
@@ -39,7 +41,7 @@ def unchanged():
 def main():
     unchanged()
     run(sys.executable, "tools/readme.py", "--check")
-    run(BIN / "nbdev_test", "--n_workers", "2", "--timing")
+    run(BIN / "nbdev_test", "--n_workers", "2", "--timing", threads=1)  # more threads than cores would wait for each other
     notebooks = [] if "--quick" in sys.argv else ["nbs", "--nbval-lax", "--nbval-sanitize-with", "tools/nbval_sanitize.cfg"]
     run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", *notebooks)
 

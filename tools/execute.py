@@ -2,7 +2,7 @@
 
     python tools/execute.py nbs/01_data.ipynb ...      # no names: every chapter
 
-Cells behind `#| eval: false` or one of settings.ini's `tst_flags` keep the outputs they have. Widget state is dropped: its model ids are
+Cells behind `#| eval: false` or one of settings.ini's `tst_flags` keep the outputs they have. Widgets are dropped: their model ids are
 random, and a saved widget shows as an empty box in static viewers. Follow it with `nbdev_clean`.
 """
 import sys
@@ -25,12 +25,11 @@ class Client(NotebookClient):
 
 
 def tidy(nb):
-    "Drop widget state, and the progress bars' stderr, which differ on every run."
+    "Drop widgets and what went to stderr (progress bars): a static page cannot show them, and they differ on every run."
     nb.metadata.pop("widgets", None)
     for cell in nb.cells:
         if cell.cell_type != "code": continue
-        for out in cell.outputs: out.get("data", {}).pop(WIDGET, None)
-        cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+        cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {}) and o.get("name") != "stderr"]
 
 
 def main(names):

@@ -1,0 +1,195 @@
+"""Properties of the operations that no single picture shows: shapes, dtypes, ranges, determinism, the GPU's path, frequencies."""
+import dataclasses
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cifar_nb.colour
+import cifar_nb.policies
+from cifar_nb.augment import (OPS, AlternatingFlip, Augment, Crop, CutMix, Cutout, Flip, Mixing, MixUp, OneOf, Op, RandomErasing,
+                              VFlip, choose, cutmix, op_from_dict, soft, within)
+from cifar_nb.colour import ColorJitter, GaussianBlur, Grayscale, PilBlur
+from cifar_nb.data import InputError
+from cifar_nb.geometry import Affine, Rotation, Warp
+from cifar_nb.policies import CIFAR10, KIND, LISTS, AugMix, AutoAugment, RandAugment, TrivialAugmentWide
+
+PLAIN = [Crop(), Crop(2, 'reflect'), Crop(3, 'edge'), Flip(), VFlip(.5), Cutout(8, 2), RandomErasing(.5), ColorJitter(.3, .3, .3, .1),
+         Grayscale(.5), GaussianBlur(p=.5), PilBlur(), Rotation(20), Rotation(20, 'bilinear', .5), Affine(20, (.1, .1), (.8, 1.2), (5., 5.)),
+         Warp((Rotation(20), Flip(), Crop())), AutoAugment(), RandAugment(), TrivialAugmentWide(), AugMix()]
+MIXES = [MixUp(.2), MixUp(per='batch'), CutMix(), CutMix(per='batch'), OneOf(), OneOf(p=.5)]
+quick = settings(max_examples=25, deadline=None)
+named = dict(ids=lambda op: f'{type(op).__name__}{list(dataclasses.astuple(op)) if op in PLAIN[:3] else ""}')
+
+
+def gen(seed=0): return torch.Generator().manual_seed(seed)
+
+
+def pictures(n, h=32, w=32, seed=0, kind=torch.uint8):
+    x = torch.randint(0, 256, (n, 3, h, w), generator=gen(seed), dtype=torch.uint8)
+    return x if kind == torch.uint8 else (x/255).to(kind)
+
+
+def run(op, xb, seed=0):
+    return Augment([op]).apply(xb, torch.arange(len(xb)) % 10, gen(seed), index=torch.arange(len(xb)))
+
+
+def masked(mask, f, xb, *args, own=False):
+    "What `only` does on a device that must not be asked how many images are meant."
+    return choose(mask.reshape(-1, *[1]*(xb.ndim-1)), f(xb, *args), xb)
+
+
+@quick
+@given(op=st.sampled_from(PLAIN), n=st.integers(0, 5), h=st.integers(8, 37), w=st.integers(8, 37), seed=st.integers(0, 2**20),
+       kind=st.sampled_from([torch.uint8, torch.float32]))
+def test_shape_dtype_range(op, n, h, w, seed, kind):
+    xb = pictures(n, h, w, seed, kind)
+    out, _ = run(op, xb, seed)
+    assert out.shape == xb.shape and out.dtype == xb.dtype
+    assert kind == torch.uint8 or not n or (out.min() >= 0 and out.max() <= 1)
+
+
+@pytest.mark.parametrize('op', PLAIN + [AlternatingFlip()], **named)
+def test_same_seed_same_pictures_and_the_input_is_left_alone(op):
+    xb = pictures(40); before = xb.clone()
+    assert torch.equal(run(op, xb, 3)[0], run(op, xb, 3)[0])
+    assert torch.equal(xb, before)
+
+
+@pytest.mark.parametrize('op', PLAIN, **named)
+def test_memory_layout_does_not_matter(op):
+    xb = pictures(20)
+    odd = xb.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert not odd.is_contiguous() and torch.equal(run(op, odd)[0], run(op, xb)[0])
+    assert torch.equal(run(op, pictures(40)[::2])[0], run(op, pictures(40)[::2].contiguous())[0])
+
+
+@pytest.mark.parametrize('op', [o for o in PLAIN if o != Flip()], **named)
+def test_each_image_has_its_own_draw(op):
+    same = pictures(1).expand(300, -1, -1, -1)
+    assert len(run(op, same)[0].flatten(1).unique(dim=0)) >= (2 if isinstance(op, (VFlip, Grayscale)) else 25)
+
+
+@pytest.mark.parametrize('op', PLAIN, **named)
+def test_floats_are_the_bytes(op):
+    "The same draw on bytes and on the same picture as floats: equal, or a rounding apart where floats are interpolated."
+    xb = pictures(30)
+    levels, floats = run(op, xb)[0], run(op, xb/255)[0]*255
+    assert (levels - floats).abs().max() <= (1.01 if 'bilinear' in str(op) else .501 if isinstance(op, RandomErasing) else 1e-3)  # a fill is a level, too
+
+
+@pytest.mark.parametrize('op', [o for o in PLAIN if not isinstance(o, AugMix)], **named)
+def test_the_gpu_path_gives_the_same_pictures(op, monkeypatch):
+    xb = pictures(60); want = run(op, xb)[0]
+    for module in cifar_nb.colour, cifar_nb.policies: monkeypatch.setattr(module, 'only', masked)
+    assert torch.equal(run(op, xb)[0], want)
+
+
+@pytest.mark.parametrize('op', PLAIN + MIXES, **named)
+def test_nothing_waits_for_the_device(op):
+    "On fake tensors of another device, whatever would have to look at a value raises."
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        cifar_nb.augment.constant.cache_clear()
+        for f in (cifar_nb.colour.hue_table, cifar_nb.colour.hue_weights, cifar_nb.policies.compiled, cifar_nb.policies.magnitudes): f.cache_clear()
+        try:
+            xb, yb = torch.empty(64, 3, 32, 32, dtype=torch.uint8, device='meta'), torch.empty(64, dtype=torch.int64, device='meta')
+            out = Augment([op])(xb, yb)
+            assert out[0].shape == xb.shape and out[0].device.type == 'meta'
+        finally:
+            for f in (cifar_nb.augment.constant, cifar_nb.colour.hue_table, cifar_nb.colour.hue_weights, cifar_nb.policies.compiled, cifar_nb.policies.magnitudes): f.cache_clear()
+
+
+@quick
+@given(op=st.sampled_from(MIXES), n=st.integers(0, 6), seed=st.integers(0, 2**20))
+def test_soft_labels_sum_to_one(op, n, seed):
+    xb, yb = run(op, pictures(n, seed=seed), seed)
+    assert yb.shape == (n, 10) and torch.allclose(yb.sum(1), torch.ones(n)) and (yb >= 0).all() and xb.dtype == torch.uint8
+
+
+@quick
+@given(lam=st.floats(0, 1), row=st.integers(0, 31), col=st.integers(0, 31))
+def test_cutmix_labels_count_pixels(lam, row, col):
+    black, white = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+    out, yb = cutmix(torch.cat([black, white]), soft(torch.tensor([0, 1])), torch.tensor([lam]), torch.tensor([row]), torch.tensor([col]), torch.tensor([1, 0]))
+    assert abs(yb[0, 1].item() - (out[0, 0] > 0).float().mean().item()) < 1e-6
+
+
+@pytest.mark.parametrize('op', PLAIN + MIXES + [AlternatingFlip(3)], **named)
+def test_json_and_back(op):
+    assert op_from_dict(json.loads(json.dumps(op.to_dict()))) == op
+    assert hash(op) == hash(op_from_dict(op.to_dict()))
+
+
+def test_every_operation_is_covered():
+    tested = {type(o).__name__ for o in PLAIN + MIXES + [AlternatingFlip()]}
+    abstract = {'Op', 'Mixing', 'Geometric', 'Policy'}
+    assert {n for n, c in OPS.items() if c.__module__.startswith('cifar_nb.')} - abstract == tested
+
+
+@pytest.mark.parametrize('make, says', [
+    (lambda: Crop(-1), 'Crop: padding=-1'), (lambda: Crop(mode='mirror'), "mode='mirror'"), (lambda: Flip(2), 'p=2'), (lambda: Flip('x'), "p='x'"),
+    (lambda: Cutout(0), 'size=0'), (lambda: RandomErasing(area=(.5, 2)), 'area'), (lambda: ColorJitter(hue=1), 'hue=1'), (lambda: Rotation(-1), 'degrees=-1'),
+    (lambda: MixUp(0), 'alpha=0'), (lambda: CutMix(per='epoch'), "per='epoch'"), (lambda: AutoAugment('cifar100'), "policy='cifar100'"),
+    (lambda: AutoAugment(((('Rotat', .5, 1),),)), "did you mean 'Rotate'"), (lambda: AutoAugment(((('Rotate', 5, 1),),)), 'probability=5'),
+    (lambda: AutoAugment(((('Rotate', .5),),)), 'must be (kind, probability, magnitude)'), (lambda: RandAugment(magnitude=31), 'magnitude=31'),
+    (lambda: AugMix(severity=11), 'severity=11'), (lambda: op_from_dict({'op': 'Flipp'}), "did you mean 'Flip'"),
+    (lambda: op_from_dict({'op': 'Flip', 'q': 1}), 'must be one of p'), (lambda: Crop()(pictures(2).float()), 'must stay in 0 to 1'),
+    (lambda: Crop()(pictures(2)[:, :1]), 'N x 3 x H x W'), (lambda: Crop()(pictures(2).long()), 'int64'), (lambda: CutMix()(pictures(2), torch.zeros(3).long()), '3 labels'),
+    (lambda: Augment([MixUp()])(pictures(2)), 'no labels'), (lambda: AlternatingFlip()(pictures(2)), 'index=None')])
+def test_mistakes_are_told_in_one_sentence(make, says):
+    with pytest.raises(InputError) as e: make()
+    assert says in str(e.value) and '\n' not in str(e.value)
+
+
+def test_frequencies():
+    n = 100_000
+    dot = torch.zeros(1, 3, 2, 2, dtype=torch.uint8); dot[..., 0] = 1
+    many = dot.expand(n, -1, -1, -1)
+    assert within(Flip(.3)(many, gen())[:, 0, 0, 1].sum(), n, .3)
+    assert within(VFlip(.05)(many.transpose(2, 3), gen())[:, 0, 1, 0].sum(), n, .05)
+    kinds, sizes = AutoAugment().draw(n, 32, 32, gen())
+    assert within(((kinds[:, 0] == KIND['Posterize']) | (kinds[:, 1] == KIND['Posterize'])).sum(), n, .3/25)
+    shear = sizes[:, 0][kinds[:, 0] == KIND['ShearY']]
+    assert within((shear > 0).sum(), len(shear), .5)
+    sure = AutoAugment(tuple(((k, 1., m),) for s in CIFAR10 for k, _, m in s[:1])).draw(n, 32, 32, gen())[0]
+    for k in {s[0][0] for s in CIFAR10}: assert within((sure == KIND[k]).sum(), n, sum(s[0][0] == k for s in CIFAR10)/25)
+
+
+def test_erased_areas_follow_torchvision():
+    "Areas and shares of erased images against 4,000 draws of torchvision's own rule."
+    from torchvision.transforms import RandomErasing as Theirs
+    torch.manual_seed(0)
+    theirs = torch.tensor([h*w for _, _, h, w, _ in (Theirs.get_params(torch.zeros(3, 32, 32), (.02, .33), (.3, 3.3), [0.]) for _ in range(4000))])/1024
+    ours = (RandomErasing(1., fill=(1., 1., 1.))(torch.zeros(20_000, 3, 32, 32, dtype=torch.uint8), gen())[:, 0] > 0).float().mean((1, 2))
+    assert abs(ours.mean() - theirs.mean()) < 5*theirs.std()/4000**.5
+    for q in .1, .5, .9: assert within((ours <= theirs.quantile(q)).sum(), len(ours), q, 15)  # the quantile itself is known to 1/60
+    some = RandomErasing(.2, fill=(1., 1., 1.))(torch.zeros(20_000, 3, 32, 32, dtype=torch.uint8), gen()).flatten(1).any(1).sum()
+    assert within(some, 20_000, .2)
+
+
+def test_alternating_flip_shows_each_image_both_ways():
+    xb, index = pictures(500), torch.randperm(50_000, generator=gen())[:500]
+    even, odd, later = (AlternatingFlip(1)(xb, epoch=e, index=index) for e in (0, 1, 2))
+    assert torch.equal(even.flip(3), odd) and torch.equal(even, later)
+    turned = torch.stack([AlternatingFlip(s)(xb, index=index).ne(xb).flatten(1).any(1) for s in range(200)]).sum(0)
+    assert within(turned, 200, .5, 6)
+
+
+def test_the_reports_lists_run_and_give_a_normalized_batch():
+    for name, ops in LISTS.items():
+        xb = Augment(ops)(pictures(8), generator=gen(), dtype=torch.bfloat16)
+        assert xb.dtype == torch.bfloat16 and xb.is_contiguous(memory_format=torch.channels_last), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.parametrize('op', PLAIN, **named)
+def test_on_a_gpu(op):
+    xb = pictures(300).cuda()
+    for _ in range(2): Augment([op])(xb)
+    torch.cuda.set_sync_debug_mode('error')
+    try: out = Augment([op]).apply(xb, generator=torch.Generator('cuda').manual_seed(0))[0]
+    finally: torch.cuda.set_sync_debug_mode('default')
+    assert torch.equal(out, Augment([op]).apply(xb, generator=torch.Generator('cuda').manual_seed(0))[0]) and out.dtype == torch.uint8
