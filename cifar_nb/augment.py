@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PAD_MODES', 'OPS', 'CHAPTERS', 'gather_pixels', 'pad', 'crop', 'choose', 'images', 'flip', 'constant', 'level',
-           'boxes', 'erase', 'require', 'Op', 'plain', 'check_images', 'whole', 'uniform', 'fraction', 'Crop', 'Flip',
-           'VFlip', 'coin', 'AlternatingFlip', 'within', 'Cutout', 'erasing_boxes', 'RandomErasing', 'beta', 'soft',
-           'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix', 'OneOf', 'find_op', 'op_from_dict', 'built', 'normalize',
-           'Augment']
+           'boxes', 'erase', 'require', 'Op', 'plain', 'check_images', 'whole', 'uniform', 'number', 'count', 'one_of',
+           'fraction', 'pair', 'Crop', 'Flip', 'VFlip', 'coin', 'AlternatingFlip', 'within', 'Cutout', 'erasing_boxes',
+           'RandomErasing', 'beta', 'soft', 'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix', 'OneOf', 'find_op',
+           'op_from_dict', 'built', 'normalize', 'Augment']
 
 # %% ../nbs/02_augment.ipynb #2bc1e190
 import dataclasses, difflib, importlib, math
@@ -44,7 +44,8 @@ def crop(xb, dy, dx, padding=4, mode='zero'):
 
 # %% ../nbs/02_augment.ipynb #efe3c225
 def choose(mask, a, b):
-    "`a` where `mask` (bool, broadcast) and `b` elsewhere, element by element: `torch.where`, several times faster on bytes."
+    """`a` where `mask` (bool, broadcast) and `b` elsewhere, element by element: `torch.where`, several times faster
+    on bytes."""
     if a.dtype != torch.uint8: return torch.where(mask, a, b)
     return b ^ ((a ^ b) & mask.to(torch.uint8).neg())
 
@@ -57,7 +58,8 @@ def flip(xb, mask, dim=3):
 # %% ../nbs/02_augment.ipynb #9fdc1c6c
 @lru_cache(maxsize=256)
 def constant(values, device):
-    "The tuple of numbers `values` as a tensor that stays on `device`: sending it anew each time would make the processor wait. Not to be written to."
+    """The tuple of numbers `values` as a tensor that stays on `device`: sending it anew each time would make the
+    processor wait. Not to be written to."""
     return torch.tensor(values, device=device)
 
 def level(fill, xb):
@@ -66,8 +68,10 @@ def level(fill, xb):
     return (fill if xb.is_floating_point() else (fill*255).round()).to(xb.dtype)
 
 def boxes(xb, top, left, height, width):
-    "Bool `N x 1 x H x W`, true inside the rectangles; the four arguments are int64 `N` or `N x holes`, in pixels, and may reach over the border."
-    top, left, height, width = (t.reshape(len(xb), t[0].numel() if len(t) else 1, 1) for t in (top, left, height, width))
+    """Bool `N x 1 x H x W`, true inside the rectangles; the four arguments are int64 `N` or `N x holes`, in pixels,
+    and may reach over the border."""
+    holes = top[0].numel() if len(top) else 1
+    top, left, height, width = (t.reshape(len(xb), holes, 1) for t in (top, left, height, width))
     r, c = (torch.arange(k, device=xb.device) for k in xb.shape[2:])
     rows, cols = (r >= top) & (r < top+height), (c >= left) & (c < left+width)
     return (rows[..., None] & cols[:, :, None]).any(1, keepdim=True)
@@ -85,13 +89,15 @@ def require(ok, op, argument, value, allowed):
     if not ok: raise InputError(f'{op}: {argument}={value!r} is not possible; {argument} must be {allowed}')
 
 class Op:
-    "An operation on uint8 or float (0 to 1) `N x 3 x H x W`, called as `op(xb, generator=None)`; subclasses are frozen dataclasses."
+    """An operation on uint8 or float (0 to 1) `N x 3 x H x W`, called as `op(xb, generator=None)`; subclasses are
+    frozen dataclasses."""
     mixes = alternates = False # True: called as op(xb, yb, generator); called with epoch= and index=
     def __init_subclass__(cls): OPS[cls.__name__] = cls
     def __call__(self, xb, generator=None):
         check_images(xb, type(self).__name__)
         return self.apply(xb, generator)
-    def to_dict(self): return {'op': type(self).__name__, **{f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}}
+    def to_dict(self):
+        return {'op': type(self).__name__, **{f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}}
 
 # %% ../nbs/02_augment.ipynb #ccecd1bf
 def plain(v):
@@ -99,13 +105,16 @@ def plain(v):
     return [plain(o) for o in v] if isinstance(v, (tuple, list)) else v.to_dict() if isinstance(v, Op) else v
 
 def check_images(xb, who):
-    "Raise `InputError` unless `xb` is a batch of colour images; values are looked at only where that is free of waiting."
+    """Raise `InputError` unless `xb` is a batch of colour images; values are looked at only where that is free of
+    waiting."""
     if not isinstance(xb, torch.Tensor) or xb.ndim != 4 or xb.shape[1] != 3:
-        raise InputError(f'{who}: images must be a tensor N x 3 x H x W, not {list(getattr(xb, "shape", [type(xb).__name__]))}')
+        got = list(getattr(xb, 'shape', [type(xb).__name__]))
+        raise InputError(f'{who}: images must be a tensor N x 3 x H x W, not {got}')
     if xb.dtype != torch.uint8 and not xb.is_floating_point():
         raise InputError(f'{who}: images are {xb.dtype}; give uint8 from 0 to 255, or float from 0 to 1')
     if xb.is_floating_point() and xb.device.type == 'cpu' and xb.numel() and not (xb.min() >= 0 and xb.max() <= 1):
-        raise InputError(f'{who}: a float batch goes from {xb.min():.3g} to {xb.max():.3g}, and must stay in 0 to 1; divide by 255, and normalize last')
+        raise InputError(f'{who}: a float batch goes from {xb.min():.3g} to {xb.max():.3g}, and must stay in 0 to 1; '
+                         'divide by 255, and normalize last')
 
 # %% ../nbs/02_augment.ipynb #8a890d73
 def whole(n, low, high, generator=None, device='cpu'):
@@ -116,19 +125,41 @@ def uniform(n, low=0., high=1., generator=None, device='cpu'):
     "`n` (an int, or a shape) float32 numbers from `low` to `high`."
     return torch.rand(n, generator=generator, device=device)*(high-low) + low
 
+# %% ../nbs/02_augment.ipynb #16ca1eb8
+def number(op, argument, v, low=0., high=math.inf):
+    "Check that `v` is a number from `low` to `high`."
+    allowed = f'a number from {low:g} to {high:g}' if high < math.inf else f'a number, {low:g} or more'
+    require(isinstance(v, (int, float)) and low <= v <= high, op, argument, v, allowed)
+
+def count(op, argument, v, low=1, high=math.inf):
+    "Check that `v` is a whole number from `low` to `high`."
+    allowed = f'a whole number from {low} to {high}' if high < math.inf else f'a whole number, {low} or more'
+    require(isinstance(v, int) and low <= v <= high, op, argument, v, allowed)
+
+def one_of(op, argument, v, names):
+    "Check that `v` is one of `names`."
+    require(v in names, op, argument, v, 'one of ' + ', '.join(map(str, names)))
+
+# %% ../nbs/02_augment.ipynb #b3b53570
 def fraction(op, p, argument='p'):
     "Check that `p` is a probability or a share."
-    require(isinstance(p, (int, float)) and 0 <= p <= 1, op, argument, p, 'a number from 0 to 1')
+    number(op, argument, p, 0, 1)
+
+def pair(op, argument, v, low, high):
+    "Check that `v` is a tuple (least, most) of numbers between `low` and `high`."
+    numbers = isinstance(v, tuple) and len(v) == 2 and all(isinstance(k, (int, float)) for k in v)
+    require(numbers and low <= v[0] <= v[1] <= high, op, argument, v, f'a pair (least, most) from {low:g} to {high:g}')
 
 # %% ../nbs/02_augment.ipynb #47ac9ec1
 @dataclass(frozen=True)
 class Crop(Op):
-    "Pad by `padding` pixels (`mode`: zero, reflect or edge) and cut the old size out at a place drawn for each image."
+    """Pad by `padding` pixels (`mode`: zero, reflect or edge) and cut the old size out at a place drawn for each
+    image."""
     padding: int = 4
     mode: str = 'zero'
     def __post_init__(self):
-        require(isinstance(self.padding, int) and self.padding >= 0, 'Crop', 'padding', self.padding, 'a whole number, 0 or more')
-        require(self.mode in PAD_MODES, 'Crop', 'mode', self.mode, 'one of '+', '.join(PAD_MODES))
+        count('Crop', 'padding', self.padding, 0)
+        one_of('Crop', 'mode', self.mode, PAD_MODES)
     def apply(self, xb, generator):
         dy, dx = whole((2, len(xb)), 0, 2*self.padding+1, generator, xb.device)
         return crop(xb, dy, dx, self.padding, self.mode)
@@ -156,12 +187,14 @@ def coin(index, seed=0):
 
 @dataclass(frozen=True)
 class AlternatingFlip(Op):
-    "Mirror every other epoch: image `index` as its `coin` says in even epochs, the other way in odd ones (airbench, Jordan 2024)."
+    """Mirror every other epoch: image `index` as its `coin` says in even epochs, the other way in odd ones
+    (airbench, Jordan 2024)."""
     seed: int = 0
     alternates = True
     def __call__(self, xb, generator=None, epoch=0, index=None):
         check_images(xb, 'AlternatingFlip')
-        require(index is not None and len(index) == len(xb), 'AlternatingFlip', 'index', index, f'the {len(xb)} positions of these images in the data set')
+        known = index is not None and len(index) == len(xb)
+        require(known, 'AlternatingFlip', 'index', index, f'the {len(xb)} positions of these images in the data set')
         return flip(xb, coin(index, self.seed) ^ (epoch % 2 == 1))
 
 # %% ../nbs/02_augment.ipynb #8b5dae59
@@ -172,12 +205,13 @@ def within(count, n, p, sigmas=5.):
 # %% ../nbs/02_augment.ipynb #dd288082
 @dataclass(frozen=True)
 class Cutout(Op):
-    "Overwrite `holes` squares of `size` pixels, each centred on any pixel, by `fill` (0 to 1) (DeVries and Taylor 2017; report 000)."
+    """Overwrite `holes` squares of `size` pixels, each centred on any pixel, by `fill` (0 to 1) (DeVries and Taylor
+    2017; report 000)."""
     size: int = 16
     holes: int = 1
     fill: float = 0.
     def __post_init__(self):
-        for name in 'size', 'holes': require(isinstance(getattr(self, name), int) and getattr(self, name) > 0, 'Cutout', name, getattr(self, name), 'a whole number, 1 or more')
+        for name in 'size', 'holes': count('Cutout', name, getattr(self, name))
     def apply(self, xb, generator):
         n, _, h, w = xb.shape
         top, left = (whole((n, self.holes), 0, k, generator, xb.device) - self.size//2 for k in (h, w))
@@ -186,28 +220,31 @@ class Cutout(Op):
 
 # %% ../nbs/02_augment.ipynb #79cbe679
 def erasing_boxes(n, h, w, area, ratio, generator=None, device='cpu', tries=10):
-    "Rectangles by torchvision's rule: `top, left, height, width` (int64 `n`) and whether one of `tries` draws fitted (bool `n`)."
+    """Rectangles by torchvision's rule: `top, left, height, width` (int64 `n`) and whether one of `tries` draws
+    fitted (bool `n`)."""
     size = uniform((n, tries), *area, generator, device)*(h*w)
     shape = uniform((n, tries), *map(math.log, ratio), generator, device).exp()
     hs, ws = (size*shape).sqrt().round().long(), (size/shape).sqrt().round().long()
     fits = (hs < h) & (ws < w)
     first = fits.to(torch.uint8).argmax(1, keepdim=True)
     hs, ws = hs.gather(1, first)[:, 0], ws.gather(1, first)[:, 0]
-    top, left = ((uniform(n, 0, 1, generator, device)*room).long().minimum(room-1).clamp(min=0) for room in (h-hs+1, w-ws+1))
+    top, left = ((uniform(n, 0, 1, generator, device)*room).long().minimum(room-1).clamp(min=0)
+                 for room in (h-hs+1, w-ws+1))
     return (top, left, hs, ws), fits.any(1)
 
 # %% ../nbs/02_augment.ipynb #3cab24df
 @dataclass(frozen=True)
 class RandomErasing(Op):
-    "With probability `p` overwrite a rectangle of a share `area` of the image and of height/width `ratio`, log-uniform (Zhong et al. 2017)."
+    """With probability `p` overwrite a rectangle of a share `area` of the image and of height/width `ratio`,
+    log-uniform (Zhong et al. 2017)."""
     p: float = .5
     area: tuple = (.02, .33)
     ratio: tuple = (.3, 3.3)
     fill: tuple = MEAN
     def __post_init__(self):
         fraction('RandomErasing', self.p)
-        require(0 <= self.area[0] <= self.area[1] <= 1, 'RandomErasing', 'area', self.area, 'a pair (least, most) from 0 to 1')
-        require(0 < self.ratio[0] <= self.ratio[1], 'RandomErasing', 'ratio', self.ratio, 'a pair (least, most) above 0')
+        pair('RandomErasing', 'area', self.area, 0, 1)
+        pair('RandomErasing', 'ratio', self.ratio, .001, 1000)
     def apply(self, xb, generator):
         box, ok = erasing_boxes(len(xb), *xb.shape[2:], self.area, self.ratio, generator, xb.device)
         hole = boxes(xb, *box) & images(ok & (uniform(len(xb), 0, 1, generator, xb.device) < self.p))
@@ -225,13 +262,14 @@ def soft(yb, classes=len(CLASSES)):
 
 def mixup(xb, yb, lam, partner):
     "`lam` (float `N` or `1`) of each image and its soft label, and `1-lam` of image `partner` (int64 `N`)."
-    part, bytes_ = images(lam), xb.dtype == torch.uint8
-    mixed = torch.lerp(xb[partner].float(), xb.float(), part.expand(len(xb), 1, 1, 1))
-    return (mixed.round() if bytes_ else mixed).to(xb.dtype), torch.lerp(yb[partner], yb, lam[:, None].expand(len(xb), 1))
+    mixed = torch.lerp(xb[partner].float(), xb.float(), images(lam).expand(len(xb), 1, 1, 1))
+    mixed = mixed.round() if xb.dtype == torch.uint8 else mixed
+    return mixed.to(xb.dtype), torch.lerp(yb[partner], yb, lam[:, None].expand(len(xb), 1))
 
 # %% ../nbs/02_augment.ipynb #eb865eb4
 def cutmix(xb, yb, lam, row, col, partner):
-    "Paste a box of area `1-lam` (float `N` or `1`) centred on `row`, `col` (int64) from image `partner`; soft labels by the pixels really pasted."
+    """Paste a box of area `1-lam` (float `N` or `1`) centred on `row`, `col` (int64) from image `partner`; soft
+    labels by the pixels really pasted."""
     h, w = xb.shape[2:]
     side = (1-lam).clamp(min=0).sqrt()
     hs, ws = (side*h).long(), (side*w).long()
@@ -244,18 +282,20 @@ class Mixing(Op):
     "An operation on pairs of images, called as `op(xb, yb, generator)`; gives the batch and soft labels `N x 10`."
     mixes = True
     def __post_init__(self):
-        require(isinstance(self.alpha, (int, float)) and self.alpha > 0, type(self).__name__, 'alpha', self.alpha, 'a number above 0')
-        require(self.per in ('image', 'batch'), type(self).__name__, 'per', self.per, "'image' or 'batch'")
+        number(type(self).__name__, 'alpha', self.alpha, .001)
+        one_of(type(self).__name__, 'per', self.per, ('image', 'batch'))
     def __call__(self, xb, yb=None, generator=None):
         check_images(xb, type(self).__name__)
         if yb is None or len(yb) != len(xb):
-            raise InputError(f'{type(self).__name__}: {len(xb)} images came with {"no" if yb is None else len(yb)} labels; give one label an image, it mixes both')
+            raise InputError(f'{type(self).__name__}: {len(xb)} images came with {"no" if yb is None else len(yb)} labels; '
+                             'give one label an image, it mixes both')
         return self.mix(xb, soft(yb), generator)
     def many(self, xb): return len(xb) if self.per == 'image' or not len(xb) else 1
 
 @dataclass(frozen=True)
 class MixUp(Mixing):
-    "Blend each image with another, in a proportion drawn from Beta(`alpha`, `alpha`) `per` image or per batch (Zhang et al. 2018)."
+    """Blend each image with another, in a proportion drawn from Beta(`alpha`, `alpha`) `per` image or per batch
+    (Zhang et al. 2018)."""
     alpha: float = 1.
     per: str = 'image'
     def mix(self, xb, yb, generator):
@@ -265,7 +305,8 @@ class MixUp(Mixing):
 # %% ../nbs/02_augment.ipynb #9e4baca9
 @dataclass(frozen=True)
 class CutMix(Mixing):
-    "Paste a box of another image, its area from Beta(`alpha`, `alpha`) `per` image or per batch (Yun et al. 2019; defined, not run, in report 002)."
+    """Paste a box of another image, its area from Beta(`alpha`, `alpha`) `per` image or per batch (Yun et al. 2019;
+    defined, not run, in report 002)."""
     alpha: float = 1.
     per: str = 'image'
     def mix(self, xb, yb, generator):
@@ -282,7 +323,8 @@ class OneOf(Op):
     mixes = True
     def __post_init__(self):
         fraction('OneOf', self.p)
-        require(self.ops and all(isinstance(o, Mixing) for o in self.ops), 'OneOf', 'ops', self.ops, 'operations that mix, such as MixUp() and CutMix()')
+        mixing = self.ops and all(isinstance(o, Mixing) for o in self.ops)
+        require(mixing, 'OneOf', 'ops', self.ops, 'operations that mix, such as MixUp() and CutMix()')
     def __call__(self, xb, yb=None, generator=None):
         results = [op(xb, yb, generator) for op in self.ops]
         which = whole(1, 0, len(self.ops), generator, xb.device)
@@ -304,9 +346,11 @@ def find_op(name):
 
 def op_from_dict(d):
     "The operation that `op.to_dict()` described."
+    if not isinstance(d, dict):
+        raise InputError(f"{d!r} does not describe an operation; give a dict such as {{'op': 'Flip', 'p': .5}}")
     d = dict(d); name = d.pop('op', None); cls = find_op(name)
     known = [f.name for f in dataclasses.fields(cls)]
-    for key in d: require(key in known, name, 'argument', key, 'one of '+', '.join(known))
+    for key in d: one_of(name, 'argument', key, known)
     return cls(**{key: built(v) for key, v in d.items()})
 
 def built(v):
@@ -316,7 +360,8 @@ def built(v):
 
 # %% ../nbs/02_augment.ipynb #da714a9c
 def normalize(xb, mean=MEAN, std=STD, dtype=torch.float32, memory_format=torch.channels_last):
-    "`(xb/255 - mean)/std` for uint8, `(xb - mean)/std` for float 0 to 1, a channel at a time: `N x 3 x H x W` of `dtype`."
+    """`(xb/255 - mean)/std` for uint8, `(xb - mean)/std` for float 0 to 1, a channel at a time: `N x 3 x H x W` of
+    `dtype`."""
     m, s = (constant(tuple(v), xb.device).view(1, -1, 1, 1) for v in (mean, std))
     out = xb.contiguous().to(torch.float32, copy=True).mul_(1/s if xb.is_floating_point() else 1/(255*s)).sub_(m/s)
     return out.to(dtype).contiguous(memory_format=memory_format)
@@ -335,8 +380,10 @@ class Augment:
             elif op.alternates: xb = op(xb, generator, epoch=epoch, index=index)
             else: xb = op(xb, generator)
         return xb, yb
-    def __call__(self, xb, yb=None, generator=None, dtype=torch.float32, memory_format=torch.channels_last, epoch=0, index=None):
-        "Normalized `xb`; with `yb`, both: int64 `N` as it came, or float32 `N x 10` once an operation has mixed images."
+    def __call__(self, xb, yb=None, generator=None, dtype=torch.float32, memory_format=torch.channels_last,
+                 epoch=0, index=None):
+        """Normalized `xb`; with `yb`, both: int64 `N` as it came, or float32 `N x 10` once an operation has mixed
+        images."""
         xb, yb = self.apply(xb, yb, generator, epoch, index)
         xb = normalize(xb, self.mean, self.std, dtype, memory_format)
         return xb if yb is None else (xb, yb)

@@ -7,7 +7,7 @@ __all__ = ['JITTERS', 'to_levels', 'like', 'lookup', 'ramp', 'invert_table', 'po
            'brightness_table', 'contrast_table', 'fine', 'autocontrast_table', 'histogram', 'equalize_table',
            'saturation', 'sharpness', 'inner', 'hue_table', 'rgb_to_hsv', 'hue_weights', 'hue', 'gaussian_blur',
            'box_weights', 'box_pass', 'pil_blur', 'put_rows', 'only', 'fresh', 'brightness', 'contrast', 'ColorJitter',
-           'pair', 'GaussianBlur', 'PilBlur', 'Grayscale']
+           'GaussianBlur', 'PilBlur', 'Grayscale']
 
 # %% ../nbs/02a_colour.ipynb #fcac7741
 import math
@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from .augment import Op, choose, fraction, images, require, uniform, whole
+from .augment import Op, choose, fraction, images, number, pair, uniform, whole
 
 # %% ../nbs/02a_colour.ipynb #e0fc2024
 def to_levels(xb):
@@ -52,14 +52,16 @@ def solarize_table(threshold):
 
 # %% ../nbs/02a_colour.ipynb #045a7b79
 def blend(dull, xb, factor):
-    "`dull + factor*(xb - dull)` in float32, clipped to 0..255 and cut off to uint8, as Pillow does; `factor` broadcasts."
+    """`dull + factor*(xb - dull)` in float32, clipped to 0..255 and cut off to uint8, as Pillow does; `factor`
+    broadcasts."""
     dull = dull.to(torch.float32)
     return ((xb.to(torch.float32) - dull)*factor).add_(dull).clamp_(0, 255).to(torch.uint8)
 
 def gray(xb):
     "uint8 `N x 1 x H x W`: .299 red + .587 green + .114 blue in Pillow's 16-bit whole numbers."
     r, g, b = to_levels(xb).unbind(1)
-    return (r.int()*19595).add_(g.int()*38470).add_(b.int()*7471).add_(32768).bitwise_right_shift_(16).to(torch.uint8)[:, None]
+    total = (r.int()*19595).add_(g.int()*38470).add_(b.int()*7471).add_(32768)
+    return total.bitwise_right_shift_(16).to(torch.uint8)[:, None]
 
 def brightness_table(factor):
     "Between black (`factor` 0) and the image (1) and beyond: uint8 `N x 256`."
@@ -75,18 +77,21 @@ def contrast_table(xb, factor):
 def fine(device): return torch.float32 if torch.device(device).type == 'mps' else torch.float64
 
 def autocontrast_table(xb):
-    "Darkest level of each channel to 0, brightest to 255: uint8 `N x 3 x 256`. (One level lower here and there on mps, which has no float64.)"
+    """Darkest level of each channel to 0, brightest to 255: uint8 `N x 3 x 256`. (One level lower here and there on
+    mps, which has no float64.)"""
     flat, d = to_levels(xb).flatten(2), fine(xb.device)
     if not len(xb): return flat.new_zeros(0, 3, 256)
     lo, hi = flat.amin(2, keepdim=True).to(d), flat.amax(2, keepdim=True).to(d)
-    scale = torch.where(hi > lo, hi.new_full((), 255)/(hi-lo), 1.) # 255/tensor would round twice: torch takes the reciprocal first
+    full = hi.new_full((), 255) # as a plain number it would round twice: torch takes 255/t as 255*(1/t)
+    scale = torch.where(hi > lo, full/(hi-lo), 1.)
     return (ramp(xb)*scale - torch.where(hi > lo, lo*scale, 0.)).clamp_(0, 255).to(torch.uint8)
 
 # %% ../nbs/02a_colour.ipynb #487c2789
 def histogram(xb):
     "How often each level occurs in each channel: `N x 3 x 256`, whole numbers in float32."
     flat = to_levels(xb).flatten(2).long()
-    return torch.zeros(*flat.shape[:2], 256, device=xb.device).scatter_add_(2, flat, flat.new_ones(1, dtype=torch.float32).expand_as(flat))
+    ones = torch.ones(1, device=xb.device).expand_as(flat)
+    return torch.zeros(*flat.shape[:2], 256, device=xb.device).scatter_add_(2, flat, ones)
 
 def equalize_table(xb):
     "Spread the levels of each channel evenly, by Pillow's whole-number rule: uint8 `N x 3 x 256`."
@@ -107,7 +112,7 @@ def sharpness(xb, factor):
     "Between a smoothed image (`factor` 0) and the image (1) and beyond; `factor` float `N`; the border stays."
     v, (h, w) = to_levels(xb), xb.shape[2:]
     if min(h, w) < 3: return xb
-    s = v.flatten(1).to(torch.int16) # neighbours are 1 and w steps away; what wraps around a border is thrown away below
+    s = v.flatten(1).to(torch.int16) # neighbours are 1 and w steps away; what wraps around is thrown away below
     across = s[:, :-2] + s[:, 1:-1] + s[:, 2:]
     total = across[:, :-2*w] + across[:, w:-w] + across[:, 2*w:] + 4*s[:, w+1:-w-1]
     dull = F.pad((total.float()/13 + .5).floor_(), (w+1, w+1)).view(v.shape)
@@ -121,7 +126,8 @@ def inner(h, w, device):
 # %% ../nbs/02a_colour.ipynb #822a801f
 @lru_cache(maxsize=8)
 def hue_table(device):
-    "uint8 hue for (largest channel 0 to 2, difference of the next two -255 to 255, spread 0 to 255), flat, as Pillow's RGB to HSV computes it."
+    """uint8 hue for (largest channel 0 to 2, difference of the next two -255 to 255, spread 0 to 255), flat, as
+    Pillow's RGB to HSV computes it."""
     diff, spread = torch.arange(-255, 256)[:, None], torch.arange(256).clamp(min=1)
     ratio = lambda n: (n.clamp(min=0).float()/spread) # single precision, like Pillow
     up, down = ratio(torch.where(diff > 0, spread-diff, spread)), ratio(torch.where(diff > 0, spread, spread+diff))
@@ -131,7 +137,8 @@ def hue_table(device):
     return hue.long().clamp(0, 255).to(torch.uint8).flatten().to(device)
 
 def rgb_to_hsv(xb):
-    "Hue, saturation and value of uint8 `N x 3 x H x W`, each uint8 `N x H x W`, to the digit as Pillow computes them."
+    """Hue, saturation and value of uint8 `N x 3 x H x W`, each uint8 `N x H x W`, to the digit as Pillow computes
+    them."""
     r, g, b = xb.to(torch.int16).unbind(1)
     top = torch.maximum(torch.maximum(r, g), b)
     spread = top - torch.minimum(torch.minimum(r, g), b)
@@ -151,7 +158,8 @@ def hue_weights(device):
     return torch.minimum(k, 4-k).clamp(0, 1).float().to(device)
 
 def hue(xb, shift):
-    "Turn the colour circle by `shift` (float `N`, -.5 to .5 of a turn), as torchvision does with Pillow: in steps of 1/256."
+    """Turn the colour circle by `shift` (float `N`, -.5 to .5 of a turn), as torchvision does with Pillow: in steps
+    of 1/256."""
     h, s, v = rgb_to_hsv(to_levels(xb))
     step = (shift.double() if fine(xb.device) is torch.float64 else shift)*255
     turned = ((h + step.trunc().to(torch.int32)[:, None, None]) & 255).long().flatten(1)[:, None].expand(-1, 3, -1)
@@ -161,7 +169,8 @@ def hue(xb, shift):
 
 # %% ../nbs/02a_colour.ipynb #1a2a9de2
 def gaussian_blur(xb, sigma):
-    "Blur by a 3 x 3 Gaussian window of deviation `sigma` (float `N`, pixels), mirrored at the border; bytes are rounded."
+    """Blur by a 3 x 3 Gaussian window of deviation `sigma` (float `N`, pixels), mirrored at the border; bytes are
+    rounded."""
     side = torch.exp(-.5/sigma**2)
     a, b = images(side/(1+2*side)), images(1/(1+2*side))
     v = F.pad(to_levels(xb).float(), (1, 1, 1, 1), mode='reflect') if len(xb) else xb.float()
@@ -171,7 +180,8 @@ def gaussian_blur(xb, sigma):
 
 # %% ../nbs/02a_colour.ipynb #0e526d9d
 def box_weights(radius):
-    "Whole-number weights (int32 `3 x N`, in 2**-24) of centre, neighbour and next neighbour of Pillow's box for a Gaussian of `radius` (float `N`, below 2.4)."
+    """Whole-number weights (int32 `3 x N`, in 2**-24) of centre, neighbour and next neighbour of Pillow's box for a
+    Gaussian of `radius` (float `N`, below 2.4)."""
     variance = radius*radius/3
     whole_ = ((torch.sqrt(12*variance + 1) - 1)/2).floor()
     part = (2*whole_+1)*(whole_*(whole_+1) - 3*variance)/(6*(variance - (whole_+1)**2))
@@ -180,31 +190,35 @@ def box_weights(radius):
     end = torch.div(2**24 - count*inside, 2, rounding_mode='floor')
     return torch.stack([inside, torch.where(wide, inside, end), torch.where(wide, end, 0)])
 
-def box_pass(v, weights, dim):
-    "One pass of the box along `dim` (2 or 3) of int32 `v`; the top byte of a 32-bit sum is its rounded mean."
+def box_pass(v, weights, dim, room):
+    """One pass of the box, in place, along rows (`dim` 1) or columns (0) of int32 `v` (`H x W x 3 x N`; `room`:
+    another such): the top byte of a 32-bit sum."""
     n, first, last = v.shape[dim], v.narrow(dim, 0, 1), v.narrow(dim, v.shape[dim]-1, 1)
     p = torch.cat([first, first, v, last, last], dim)
     at = lambda i: p.narrow(dim, i, n)
-    total = at(2)*weights[0] + (at(1) + at(3))*weights[1] + (at(0) + at(4))*weights[2]
-    return total.add_(1 << 23).bitwise_right_shift_(24).bitwise_and_(255)
+    torch.mul(at(2), weights[0], out=v)
+    for i in 1, 2: v.add_(torch.add(at(2-i), at(2+i), out=room).mul_(weights[i]))
+    return v.add_(1 << 23).bitwise_right_shift_(24).bitwise_and_(255)
 
 def pil_blur(xb, radius):
     "Pillow's `GaussianBlur(radius)` (float `N`, below 2.4 pixels), to the digit: three box passes along each axis."
-    v, weights = to_levels(xb).to(torch.int32), box_weights(radius)[..., None, None, None]
-    for dim in (3, 3, 3, 2, 2, 2): v = box_pass(v, weights, dim)
-    return like(v.to(torch.uint8), xb)
+    v, weights = to_levels(xb).permute(2, 3, 1, 0).contiguous().to(torch.int32), box_weights(radius)
+    room = torch.empty_like(v)
+    for dim in (1, 1, 1, 0, 0, 0): box_pass(v, weights, dim, room)
+    return like(v.to(torch.uint8).permute(3, 2, 0, 1).contiguous(), xb)
 
 # %% ../nbs/02a_colour.ipynb #fae50ad1
 def put_rows(xb, i, rows):
-    "Write `rows` over the entries `i` (int64) of `xb`, which must be contiguous: eight bytes at a time where they fit, six times faster than one."
+    """Write `rows` over the entries `i` (int64) of `xb`, which must be contiguous: eight bytes at a time where they
+    fit, six times faster than one."""
     a, b = xb.view(len(xb), -1), rows.contiguous().view(len(rows), -1)
     if a.shape[1]*a.element_size() % 8 == 0: a, b = a.view(torch.int64), b.view(torch.int64)
     a[i] = b
     return xb
 
 def only(mask, f, xb, *args, own=False):
-    """`f(xb, *args)` for the images where `mask` (bool `N`) is true, the others as they are; `args` are tensors with an entry an image.
-    `own`: `xb` is the caller's own, contiguous, and may be written to."""
+    """`f(xb, *args)` for the images where `mask` (bool `N`) is true, the others as they are; `args` are tensors
+    with an entry an image. `own`: `xb` is the caller's own, contiguous, and may be written to."""
     if xb.device.type != 'cpu': return choose(mask.reshape(-1, *[1]*(xb.ndim-1)), f(xb, *args), xb)
     i = mask.nonzero()[:, 0]
     if len(i) == len(xb): return f(xb, *args)
@@ -226,14 +240,15 @@ JITTERS = brightness, contrast, saturation, hue
 
 @dataclass(frozen=True)
 class ColorJitter(Op):
-    "Brightness, contrast, saturation by factors from 1-strength to 1+strength, hue by up to `hue` of a turn (0 to .5), in random order."
+    """Brightness, contrast, saturation by factors from 1-strength to 1+strength, hue by up to `hue` of a turn (0 to
+    .5), in random order."""
     brightness: float = 0.
     contrast: float = 0.
     saturation: float = 0.
     hue: float = 0.
     def __post_init__(self):
-        for name in 'brightness', 'contrast', 'saturation': require(0 <= getattr(self, name), 'ColorJitter', name, getattr(self, name), 'a number, 0 or more')
-        require(0 <= self.hue <= .5, 'ColorJitter', 'hue', self.hue, 'a number from 0 to .5')
+        for name in 'brightness', 'contrast', 'saturation': number('ColorJitter', name, getattr(self, name))
+        number('ColorJitter', 'hue', self.hue, 0, .5)
     def magnitudes(self, n, generator, device):
         "Float32 `4 x n`: the three factors and the turn."
         low = [max(0., 1-s) for s in (self.brightness, self.contrast, self.saturation)] + [-self.hue]
@@ -249,11 +264,6 @@ class ColorJitter(Op):
         return xb
 
 # %% ../nbs/02a_colour.ipynb #8e9dbac3
-def pair(op, name, v, low, high):
-    "Check that `v` is a pair (least, most) between `low` and `high`."
-    ok = isinstance(v, tuple) and len(v) == 2 and low <= v[0] <= v[1] <= high
-    require(ok, op, name, v, f'a pair (least, most) from {low} to {high}')
-
 @dataclass(frozen=True)
 class GaussianBlur(Op):
     "With probability `p`, blur by a 3 x 3 Gaussian of a deviation drawn from `sigma` (pixels)."
@@ -266,7 +276,8 @@ class GaussianBlur(Op):
 
 @dataclass(frozen=True)
 class PilBlur(Op):
-    "With probability `p`, Pillow's Gaussian blur of a radius drawn from `radius` (pixels); the defaults are report 002's."
+    """With probability `p`, Pillow's Gaussian blur of a radius drawn from `radius` (pixels); the defaults are
+    report 002's."""
     radius: tuple = (.1, 1.5)
     p: float = .3
     def __post_init__(self): fraction('PilBlur', self.p); pair('PilBlur', 'radius', self.radius, 0, 2.4)

@@ -14,7 +14,7 @@ from functools import reduce, singledispatch
 import torch
 import torch.nn.functional as F
 
-from .augment import Crop, Flip, Op, VFlip, choose, gather_pixels, images, level, require, uniform, whole
+from .augment import Crop, Flip, Op, VFlip, choose, gather_pixels, level, number, one_of, pair, require, uniform, whole
 from .colour import fine
 
 # %% ../nbs/02b_geometry.ipynb #da92f9f0
@@ -35,7 +35,8 @@ def about_centre(m, h, w):
 
 # %% ../nbs/02b_geometry.ipynb #c7d3ed39
 def affine_matrix(h, w, angle, dx=None, dy=None, scale=None, shear_x=None, shear_y=None):
-    "Map of torchvision's `affine` about the centre (`N x 3 x 3`): degrees clockwise, pixels, factor, degrees of shear; each float `N` or None."
+    """Map of torchvision's `affine` about the centre (`N x 3 x 3`): degrees clockwise, pixels, factor, degrees of
+    shear; each float `N` or None."""
     zero, d = torch.zeros_like(angle), math.pi/180
     rot, sx, sy = angle*d, (zero if shear_x is None else shear_x)*d, (zero if shear_y is None else shear_y)*d
     a, c = torch.cos(rot-sy)/torch.cos(sy), torch.sin(rot-sy)/torch.cos(sy)
@@ -46,7 +47,8 @@ def affine_matrix(h, w, angle, dx=None, dy=None, scale=None, shear_x=None, shear
 
 # %% ../nbs/02b_geometry.ipynb #2f513d5f
 def nearest(xb, m, fill=0.):
-    "`xb` (`N x 3 x H x W`) resampled by the maps `m` (output to input, `N x 3 x 3`), nearest pixel as Pillow finds it."
+    """`xb` (`N x 3 x H x W`) resampled by the maps `m` (output to input, `N x 3 x 3`), nearest pixel as Pillow
+    finds it."""
     h, w = xb.shape[2:]
     fixed = lambda v: (v*65536 + .5).floor().to(torch.int32)[:, :, None, None]
     ax, ay, a0 = fixed(m[:, :2, 0]), fixed(m[:, :2, 1]), fixed(m[:, :2, 2] + m[:, :2, :2].sum(2)/2)
@@ -57,7 +59,8 @@ def nearest(xb, m, fill=0.):
 
 # %% ../nbs/02b_geometry.ipynb #78f0dc05
 def bilinear(xb, m, fill=0.):
-    "`xb` resampled by the maps `m` (output to input, `N x 3 x 3`), weighing the four nearest pixels; within a level of Pillow on bytes."
+    """`xb` resampled by the maps `m` (output to input, `N x 3 x 3`), weighing the four nearest pixels; within a
+    level of Pillow on bytes."""
     h, w = xb.shape[2:]
     if not len(xb): return xb
     x, y = (torch.arange(k, device=xb.device) + .5 for k in (w, h))
@@ -74,8 +77,10 @@ SAMPLERS = {'nearest': nearest, 'bilinear': bilinear}
 # %% ../nbs/02b_geometry.ipynb #e232a195
 class Geometric(Op):
     "An operation that is a matrix: `matrix(op, n, h, w, generator, device)` draws it, and one resampling applies it."
-    def apply(self, xb, generator): return SAMPLERS[self.interpolation](xb, matrix(self, len(xb), *xb.shape[2:], generator, xb.device), self.fill)
-    def check(self): require(self.interpolation in SAMPLERS, type(self).__name__, 'interpolation', self.interpolation, 'nearest or bilinear')
+    def apply(self, xb, generator):
+        m = matrix(self, len(xb), *xb.shape[2:], generator, xb.device)
+        return SAMPLERS[self.interpolation](xb, m, self.fill)
+    def check(self): one_of(type(self).__name__, 'interpolation', self.interpolation, SAMPLERS)
 
 @singledispatch
 def matrix(op, n, h, w, generator=None, device='cpu'):
@@ -92,15 +97,17 @@ class Rotation(Geometric):
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self):
-        self.check(); require(0 <= self.degrees <= 180, 'Rotation', 'degrees', self.degrees, 'a number from 0 to 180')
+        self.check(); number('Rotation', 'degrees', self.degrees, 0, 180)
 
 @matrix.register
-def _(op: Rotation, n, h, w, generator=None, device='cpu'): return affine_matrix(h, w, -spread(n, op.degrees, generator, device))
+def _(op: Rotation, n, h, w, generator=None, device='cpu'):
+    return affine_matrix(h, w, -spread(n, op.degrees, generator, device))
 
 # %% ../nbs/02b_geometry.ipynb #5c0a6c58
 @dataclass(frozen=True)
 class Affine(Geometric):
-    "Rotation by up to `degrees`, shift by up to a share of width and height, `scale` drawn from a pair, shear by up to (x, y) degrees."
+    """Rotation by up to `degrees`, shift by up to a share of width and height, `scale` drawn from a pair, shear by
+    up to (x, y) degrees."""
     degrees: float = 0.
     translate: tuple = (0., 0.)
     scale: tuple = (1., 1.)
@@ -108,15 +115,18 @@ class Affine(Geometric):
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self):
-        self.check(); require(0 <= self.degrees <= 180, 'Affine', 'degrees', self.degrees, 'a number from 0 to 180')
-        require(all(0 <= t <= 1 for t in self.translate), 'Affine', 'translate', self.translate, 'a pair of shares from 0 to 1')
-        require(0 < self.scale[0] <= self.scale[1], 'Affine', 'scale', self.scale, 'a pair (least, most) above 0')
-        require(all(0 <= s < 90 for s in self.shear), 'Affine', 'shear', self.shear, 'a pair of degrees from 0 to below 90')
+        self.check(); number('Affine', 'degrees', self.degrees, 0, 180); pair('Affine', 'scale', self.scale, .01, 100)
+        for name, most in ('translate', 1), ('shear', 89):
+            v = getattr(self, name)
+            require(isinstance(v, tuple) and len(v) == 2, 'Affine', name, v, 'a pair (x, y)')
+            for k in v: number('Affine', name, k, 0, most)
 
 @matrix.register
 def _(op: Affine, n, h, w, generator=None, device='cpu'):
-    angle, dx, dy, sx, sy = (spread(n, m, generator, device) for m in (op.degrees, op.translate[0]*w, op.translate[1]*h, *op.shear))
-    return affine_matrix(h, w, angle, dx.round(), dy.round(), uniform(n, *op.scale, generator, device).to(dx.dtype), sx, sy)
+    most = op.degrees, op.translate[0]*w, op.translate[1]*h, *op.shear
+    angle, dx, dy, sx, sy = (spread(n, m, generator, device) for m in most)
+    scale = uniform(n, *op.scale, generator, device).to(dx.dtype)
+    return affine_matrix(h, w, angle, dx.round(), dy.round(), scale, sx, sy)
 
 # %% ../nbs/02b_geometry.ipynb #8297ab89
 @matrix.register
@@ -133,11 +143,13 @@ def _(op: Crop, n, h, w, generator=None, device='cpu'):
 
 @dataclass(frozen=True)
 class Warp(Geometric):
-    "A chain of `ops` that move pixels (rotations, affine maps, flips, crops), in their order, as one matrix and one resampling."
+    """A chain of `ops` that move pixels (rotations, affine maps, flips, crops), in their order, as one matrix and
+    one resampling."""
     ops: tuple = (Rotation(),)
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self): self.check(); require(len(self.ops) > 0, 'Warp', 'ops', self.ops, 'one operation or more')
 
 @matrix.register
-def _(op: Warp, n, h, w, generator=None, device='cpu'): return reduce(torch.matmul, [matrix(o, n, h, w, generator, device) for o in op.ops])
+def _(op: Warp, n, h, w, generator=None, device='cpu'):
+    return reduce(torch.matmul, [matrix(o, n, h, w, generator, device) for o in op.ops])

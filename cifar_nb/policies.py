@@ -14,9 +14,11 @@ from functools import lru_cache
 
 import torch
 
-from .augment import Crop, Cutout, Flip, Op, RandomErasing, VFlip, constant, fraction, require, uniform, whole
-from .colour import (ColorJitter, PilBlur, autocontrast_table, brightness_table, contrast_table, equalize_table, fine, fresh, invert_table,
-                             like, lookup, only, posterize_table, saturation, sharpness, solarize_table, to_levels)
+from .augment import (Crop, Cutout, Flip, Op, RandomErasing, VFlip, constant, count, fraction, number, one_of, require,
+                              uniform, whole)
+from .colour import (ColorJitter, PilBlur, autocontrast_table, brightness_table, contrast_table, equalize_table, fine,
+                             fresh, invert_table, like, lookup, only, posterize_table, saturation, sharpness, solarize_table,
+                             to_levels)
 from .data import InputError
 from .geometry import SAMPLERS, Affine, Rotation, affine_matrix
 
@@ -28,8 +30,9 @@ SIGNED = tuple(name in KINDS[1:8] + KINDS[13:] for name in KINDS) # a sign is dr
 
 @lru_cache(maxsize=32)
 def magnitudes(bins, move, shear=.3, turn=30., strength=.9, bits=8, drop=4, device='cpu'):
-    """What `bins` equal steps of magnitude mean: float32 `15 x bins`; shears as slopes, `move` (x, y) in pixels, `turn` in degrees,
-    `strength` of brightness, contrast, colour and sharpness, posterize from `bits` to `bits-drop`, solarize from 255 down to 0."""
+    """What `bins` equal steps of magnitude mean: float32 `15 x bins`; shears as slopes, `move` (x, y) in pixels, `turn` in
+    degrees, `strength` of brightness, contrast, colour and sharpness, posterize from `bits` to `bits-drop`, solarize from
+    255 down to 0."""
     up = {'ShearX': shear, 'ShearY': shear, 'TranslateX': move[0], 'TranslateY': move[1], 'Rotate': turn,
           **{name: strength for name in ('Brightness', 'Contrast', 'Color', 'Sharpness')}}
     table = torch.stack([torch.linspace(0., up.get(name, 0.), bins) for name in KINDS])
@@ -39,7 +42,8 @@ def magnitudes(bins, move, shear=.3, turn=30., strength=.9, bits=8, drop=4, devi
 
 # %% ../nbs/02c_policies.ipynb #a2f18cb4
 def step_matrix(kind, m, h, w):
-    "Maps (output to input place, `N x 3 x 3`) of the kinds that move pixels, by the signed magnitude `m` (float32 `N`)."
+    """Maps (output to input place, `N x 3 x 3`) of the kinds that move pixels, by the signed magnitude `m` (float32
+    `N`)."""
     m = m.to(fine(m.device))
     def where(name, v=m): return torch.where(kind == KIND[name], v, torch.zeros_like(m))
     maps = affine_matrix(h, w, -where('Rotate'))
@@ -47,57 +51,74 @@ def step_matrix(kind, m, h, w):
     maps[:, 0, 2] -= where('TranslateX', m.trunc()); maps[:, 1, 2] -= where('TranslateY', m.trunc())
     return maps
 
-TABLES = {'Brightness': lambda m: brightness_table(1+m), 'Posterize': lambda m: posterize_table(m.long().clamp(0, 8)), 'Solarize': solarize_table, 'Invert': invert_table}
-TABLES_OF = {'Contrast': lambda xb, m: contrast_table(xb, 1+m), 'AutoContrast': lambda xb, m: autocontrast_table(xb), 'Equalize': lambda xb, m: equalize_table(xb)}
+TABLES = {'Brightness': lambda m: brightness_table(1+m), 'Posterize': lambda m: posterize_table(m.long().clamp(0, 8)),
+          'Solarize': solarize_table, 'Invert': invert_table}
+TABLES_OF = {'Contrast': lambda xb, m: contrast_table(xb, 1+m), 'AutoContrast': lambda xb, m: autocontrast_table(xb),
+             'Equalize': lambda xb, m: equalize_table(xb)}
 
 def step_table(xb, kind, m):
-    "Tables of levels (uint8 `N x 3 x 256`) of the kinds that are tables, by the signed magnitude `m` (float32 `N`); three of them look at the image."
+    """Tables of levels (uint8 `N x 3 x 256`) of the kinds that are tables, by the signed magnitude `m` (float32
+    `N`); three of them look at the image."""
     table = torch.zeros(len(xb), 3, 256, dtype=torch.uint8, device=xb.device)
     three = lambda t: t.reshape(len(t), -1, 256).expand(-1, 3, -1)
     for name, f in TABLES.items(): table = only(kind == KIND[name], lambda t, m: three(f(m)), table, m, own=True)
-    for name, f in TABLES_OF.items(): table = only(kind == KIND[name], lambda t, x, m: three(f(x, m)), table, xb, m, own=True)
+    for name, f in TABLES_OF.items():
+        table = only(kind == KIND[name], lambda t, x, m: three(f(x, m)), table, xb, m, own=True)
     return table
 
 # %% ../nbs/02c_policies.ipynb #ad15f85b
 def act(xb, kind, m, interpolation='nearest', fill=0., own=False):
-    "One step for each image of `xb`: its `kind` (int64 `N`, place in KINDS) at the signed magnitude `m` (float32 `N`); `own`: it may be written to."
-    moves, tables = (kind >= KIND['ShearX']) & (kind <= KIND['Rotate']), (kind >= KIND['Brightness']) & (kind <= KIND['Invert'])
-    xb = only(moves, lambda x, k, m: SAMPLERS[interpolation](x, step_matrix(k, m, *x.shape[2:]), fill), xb if own else fresh(xb), kind, m, own=True)
-    xb = only(tables, lambda x, k, m: lookup(x, step_table(x, k, m)), xb, kind, m, own=True)
+    """One step for each image of `xb`: its `kind` (int64 `N`, place in KINDS) at the signed magnitude `m` (float32
+    `N`); `own`: it may be written to."""
+    def move(x, k, m): return SAMPLERS[interpolation](x, step_matrix(k, m, *x.shape[2:]), fill)
+    def change(x, k, m): return lookup(x, step_table(x, k, m))
+    def among(first, last): return (kind >= KIND[first]) & (kind <= KIND[last])
+    xb = only(among('ShearX', 'Rotate'), move, xb if own else fresh(xb), kind, m, own=True)
+    xb = only(among('Brightness', 'Invert'), change, xb, kind, m, own=True)
     xb = only(kind == KIND['Color'], saturation, xb, 1+m, own=True)
     return only(kind == KIND['Sharpness'], sharpness, xb, 1+m, own=True)
 
 # %% ../nbs/02c_policies.ipynb #81943a14
 CIFAR10 = ( # Cubuk et al. 2019, table of the CIFAR-10 policy: (kind, probability, magnitude) twice
-    (('Invert', .1, None), ('Contrast', .2, 6)), (('Rotate', .7, 2), ('TranslateX', .3, 9)), (('Sharpness', .8, 1), ('Sharpness', .9, 3)),
-    (('ShearY', .5, 8), ('TranslateY', .7, 9)), (('AutoContrast', .5, None), ('Equalize', .9, None)), (('ShearY', .2, 7), ('Posterize', .3, 7)),
-    (('Color', .4, 3), ('Brightness', .6, 7)), (('Sharpness', .3, 9), ('Brightness', .7, 9)), (('Equalize', .6, None), ('Equalize', .5, None)),
-    (('Contrast', .6, 7), ('Sharpness', .6, 5)), (('Color', .7, 7), ('TranslateX', .5, 8)), (('Equalize', .3, None), ('AutoContrast', .4, None)),
-    (('TranslateY', .4, 3), ('Sharpness', .2, 6)), (('Brightness', .9, 6), ('Color', .2, 8)), (('Solarize', .5, 2), ('Invert', 0., None)),
-    (('Equalize', .2, None), ('AutoContrast', .6, None)), (('Equalize', .2, None), ('Equalize', .6, None)), (('Color', .9, 9), ('Equalize', .6, None)),
-    (('AutoContrast', .8, None), ('Solarize', .2, 8)), (('Brightness', .1, 3), ('Color', .7, 0)), (('Solarize', .4, 5), ('AutoContrast', .9, None)),
-    (('TranslateY', .9, 9), ('TranslateY', .7, 9)), (('AutoContrast', .9, None), ('Solarize', .8, 3)), (('Equalize', .8, None), ('Invert', .1, None)),
+    (('Invert', .1, None), ('Contrast', .2, 6)), (('Rotate', .7, 2), ('TranslateX', .3, 9)),
+    (('Sharpness', .8, 1), ('Sharpness', .9, 3)), (('ShearY', .5, 8), ('TranslateY', .7, 9)),
+    (('AutoContrast', .5, None), ('Equalize', .9, None)), (('ShearY', .2, 7), ('Posterize', .3, 7)),
+    (('Color', .4, 3), ('Brightness', .6, 7)), (('Sharpness', .3, 9), ('Brightness', .7, 9)),
+    (('Equalize', .6, None), ('Equalize', .5, None)), (('Contrast', .6, 7), ('Sharpness', .6, 5)),
+    (('Color', .7, 7), ('TranslateX', .5, 8)), (('Equalize', .3, None), ('AutoContrast', .4, None)),
+    (('TranslateY', .4, 3), ('Sharpness', .2, 6)), (('Brightness', .9, 6), ('Color', .2, 8)),
+    (('Solarize', .5, 2), ('Invert', 0., None)), (('Equalize', .2, None), ('AutoContrast', .6, None)),
+    (('Equalize', .2, None), ('Equalize', .6, None)), (('Color', .9, 9), ('Equalize', .6, None)),
+    (('AutoContrast', .8, None), ('Solarize', .2, 8)), (('Brightness', .1, 3), ('Color', .7, 0)),
+    (('Solarize', .4, 5), ('AutoContrast', .9, None)), (('TranslateY', .9, 9), ('TranslateY', .7, 9)),
+    (('AutoContrast', .9, None), ('Solarize', .8, 3)), (('Equalize', .8, None), ('Invert', .1, None)),
     (('TranslateY', .7, 9), ('AutoContrast', .9, None)))
 
 class Table(list):
     "Rows, each a dict, that show themselves as a table."
     def __repr__(self):
-        cells = [list(self[0])] + [[f'{v:.3g}' if isinstance(v, float) else str(v) for v in row.values()] for row in self] if self else [['(empty)']]
+        if not self: return '(an empty table)'
+        cells = [list(self[0])] + [[f'{v:.3g}' if isinstance(v, float) else str(v) for v in row.values()] for row in self]
         width = [max(len(r[i]) for r in cells) for i in range(len(cells[0]))]
         return '\n'.join('  '.join(c.ljust(k) for c, k in zip(r, width)).rstrip() for r in cells)
 
 # %% ../nbs/02c_policies.ipynb #91aa9377
 def check_policy(policy, who='AutoAugment', bins=10):
-    "Raise `InputError` unless `policy` is a tuple of sub-policies, each a tuple of steps (kind, probability, magnitude 0 to `bins-1` or None)."
-    if not isinstance(policy, tuple) or not policy: raise InputError(f"{who}: policy={policy!r} must be 'cifar10' or a list of sub-policies")
+    """Raise `InputError` unless `policy` is a tuple of sub-policies, each a tuple of steps (kind, probability,
+    magnitude 0 to `bins-1` or None)."""
+    if not isinstance(policy, tuple) or not policy:
+        raise InputError(f"{who}: policy={policy!r} must be 'cifar10' or a list of sub-policies")
     for i, sub in enumerate(policy):
         for j, step in enumerate(sub if isinstance(sub, tuple) and sub else ((),)):
             where = f'{who}: sub-policy {i+1}, step {j+1}'
-            if not isinstance(step, tuple) or len(step) != 3: raise InputError(f"{where}: {step!r} must be (kind, probability, magnitude), such as ('Rotate', .7, 2)")
+            if not isinstance(step, tuple) or len(step) != 3:
+                raise InputError(f"{where}: {step!r} must be (kind, probability, magnitude), such as ('Rotate', .7, 2)")
             kind, p, m = step
-            if kind not in KIND: raise InputError(f'{where}: no kind is called {kind!r}; did you mean {difflib.get_close_matches(str(kind), KINDS, 1, 0)[0]!r}?')
+            if kind not in KIND:
+                near = difflib.get_close_matches(str(kind), KINDS, 1, 0)[0]
+                raise InputError(f'{where}: no kind is called {kind!r}; did you mean {near!r}?')
             fraction(where, p, 'probability')
-            require(m is None or (isinstance(m, int) and 0 <= m < bins), where, 'magnitude', m, f'a whole number from 0 to {bins-1}, or None')
+            if m is not None: count(where, 'magnitude', m, 0, bins-1)
 
 # %% ../nbs/02c_policies.ipynb #56b1256f
 @lru_cache(maxsize=32)
@@ -116,38 +137,44 @@ def signs(kind, generator=None):
     return torch.where(constant(SIGNED, kind.device)[kind], 1 - 2*whole(kind.shape, 0, 2, generator, kind.device), 1)
 
 class Policy(Op):
-    "An operation that draws kinds and signed magnitudes, `N x steps` (`draw(n, h, w, generator, device)`), and acts step by step."
+    """An operation that draws kinds and signed magnitudes, `N x steps` (`draw(n, h, w, generator, device)`), and
+    acts step by step."""
     def apply(self, xb, generator):
         if not len(xb): return xb
         kinds, sizes = self.draw(len(xb), *xb.shape[2:], generator, xb.device)
         xb = fresh(xb)
-        for kind, m in zip(kinds.unbind(1), sizes.unbind(1)): xb = act(xb, kind, m, self.interpolation, self.fill, own=True)
+        for kind, m in zip(kinds.unbind(1), sizes.unbind(1)):
+            xb = act(xb, kind, m, self.interpolation, self.fill, own=True)
         return xb
-    def check(self): require(self.interpolation in SAMPLERS, type(self).__name__, 'interpolation', self.interpolation, 'nearest or bilinear')
+    def check(self): one_of(type(self).__name__, 'interpolation', self.interpolation, SAMPLERS)
 
 # %% ../nbs/02c_policies.ipynb #63c0c9c6
 @dataclass(frozen=True)
 class AutoAugment(Policy):
-    "Each image draws one sub-policy; its steps happen with their probabilities (Cubuk et al. 2019; reports 003 and 004). `policy`: 'cifar10' or your own."
+    """Each image draws one sub-policy; its steps happen with their probabilities (Cubuk et al. 2019; reports 003
+    and 004). `policy`: 'cifar10' or your own."""
     policy: tuple = 'cifar10'
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self): self.check(); check_policy(self.subpolicies())
     def subpolicies(self): return CIFAR10 if self.policy == 'cifar10' else self.policy
     def draw(self, n, h, w, generator=None, device='cpu'):
-        kind, chance, size = (t[(i := whole(n, 0, len(self.subpolicies()), generator, device)) if j == 0 else i]
-                              for j, t in enumerate(compiled(self.subpolicies(), h, w, device)))
+        i = whole(n, 0, len(self.subpolicies()), generator, device)
+        kind, chance, size = (t[i] for t in compiled(self.subpolicies(), h, w, device))
         kind = torch.where(uniform(kind.shape, 0, 1, generator, device) < chance, kind, 0)
         return kind, size*signs(kind, generator)
-    def table(self): return Table({'sub-policy': i+1, **{f'step {j+1}': f'{k} p={p:g}' + ('' if m is None else f' magnitude {m}')
-                                                        for j, (k, p, m) in enumerate(s)}} for i, s in enumerate(self.subpolicies()))
+    def table(self):
+        def say(k, p, m): return f'{k} p={p:g}' + ('' if m is None else f' magnitude {m}')
+        return Table({'sub-policy': i+1, **{f'step {j+1}': say(*step) for j, step in enumerate(sub)}}
+                     for i, sub in enumerate(self.subpolicies()))
 
 # %% ../nbs/02c_policies.ipynb #25feee5b
 PLAIN = KINDS[:12] + KINDS[13:] # RandAugment and TrivialAugment do not invert
 
 def pick(names, shape, generator=None, device='cpu'):
     "Kinds drawn from `names` with equal chance: int64 of `shape`."
-    return constant(tuple(KIND[k] for k in names), torch.device(device))[whole(shape, 0, len(names), generator, device)]
+    numbers = constant(tuple(KIND[k] for k in names), torch.device(device))
+    return numbers[whole(shape, 0, len(names), generator, device)]
 
 @dataclass(frozen=True)
 class RandAugment(Policy):
@@ -158,8 +185,8 @@ class RandAugment(Policy):
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self):
-        self.check(); require(isinstance(self.num_ops, int) and self.num_ops > 0, 'RandAugment', 'num_ops', self.num_ops, 'a whole number, 1 or more')
-        require(isinstance(self.magnitude, int) and 0 <= self.magnitude < self.bins, 'RandAugment', 'magnitude', self.magnitude, f'a whole number from 0 to {self.bins-1}')
+        self.check(); count('RandAugment', 'num_ops', self.num_ops); count('RandAugment', 'bins', self.bins, 2)
+        count('RandAugment', 'magnitude', self.magnitude, 0, self.bins-1)
     def draw(self, n, h, w, generator=None, device='cpu'):
         kind = pick(PLAIN, (n, self.num_ops), generator, device)
         size = magnitudes(self.bins, (150/331*w, 150/331*h), device=device)[:, self.magnitude]
@@ -172,7 +199,7 @@ class TrivialAugmentWide(Policy):
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self):
-        self.check(); require(isinstance(self.bins, int) and self.bins > 1, 'TrivialAugmentWide', 'bins', self.bins, 'a whole number, 2 or more')
+        self.check(); count('TrivialAugmentWide', 'bins', self.bins, 2)
     def draw(self, n, h, w, generator=None, device='cpu'):
         kind = pick(PLAIN, (n, 1), generator, device)
         size = magnitudes(self.bins, (32., 32.), .99, 135., .99, 8, 6, device)
@@ -186,7 +213,8 @@ def dirichlet(n, k, alpha, generator=None, device='cpu'):
 
 @dataclass(frozen=True)
 class AugMix(Op):
-    "The image mixed with `width` altered versions, each by `depth` steps (-1: one to three) up to `severity` of 10; weights by `alpha`."
+    """The image mixed with `width` altered versions, each by `depth` steps (-1: one to three) up to `severity` of
+    10; weights by `alpha`."""
     severity: int = 3
     width: int = 3
     depth: int = -1
@@ -194,10 +222,9 @@ class AugMix(Op):
     interpolation: str = 'bilinear'
     fill: float = 0.
     def __post_init__(self):
-        require(isinstance(self.severity, int) and 1 <= self.severity <= 10, 'AugMix', 'severity', self.severity, 'a whole number from 1 to 10')
-        require(isinstance(self.width, int) and self.width > 0, 'AugMix', 'width', self.width, 'a whole number, 1 or more')
-        require(self.alpha > 0, 'AugMix', 'alpha', self.alpha, 'a number above 0')
-        require(self.interpolation in SAMPLERS, 'AugMix', 'interpolation', self.interpolation, 'nearest or bilinear')
+        count('AugMix', 'severity', self.severity, 1, 10); count('AugMix', 'width', self.width); count('AugMix', 'depth', self.depth, -1)
+        number('AugMix', 'alpha', self.alpha, .001, 1000)
+        one_of('AugMix', 'interpolation', self.interpolation, SAMPLERS)
     def draw(self, n, h, w, generator=None, device='cpu'):
         "Weights (`n x 1+width`, the original first), kinds and signed magnitudes (`n x width x steps`)."
         shape = n, self.width, (self.depth if self.depth > 0 else 3)
@@ -215,7 +242,8 @@ class AugMix(Op):
         mix = v*weights[:, 0, None, None, None]
         for i in range(self.width):
             out = fresh(v)
-            for j in range(kinds.shape[2]): out = act(out, kinds[:, i, j], sizes[:, i, j], self.interpolation, self.fill, own=True)
+            for kind, m in zip(kinds[:, i].unbind(1), sizes[:, i].unbind(1)):
+                out = act(out, kind, m, self.interpolation, self.fill, own=True)
             mix += out*weights[:, i+1, None, None, None]
         return like(mix.clamp_(0, 255).to(torch.uint8), xb)
 

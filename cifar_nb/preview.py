@@ -11,7 +11,8 @@ import math
 
 import torch
 
-from .augment import Augment, Crop, CutMix, Cutout, Flip, Mixing, MixUp, Op, RandomErasing, check_images, op_from_dict
+from .augment import (Augment, Crop, CutMix, Cutout, Flip, MixUp, RandomErasing, check_images, fraction,
+                              op_from_dict)
 from .colour import ColorJitter, GaussianBlur, Grayscale, PilBlur
 from .data import CLASSES, InputError, load_or_toy
 from .geometry import Affine, Rotation
@@ -19,9 +20,11 @@ from .policies import KINDS, LISTS, AugMix, AutoAugment, RandAugment, TrivialAug
 
 # %% ../nbs/03_preview.ipynb #105e95cc
 def montage(x, ncols=8, gap=2, above=0):
-    "One uint8 `H x W x 3` picture of the images of `x` (uint8 or float 0 to 1, `N x 3 x h x w`) in rows of `ncols`, `gap` white pixels apart and `above` more over each row."
+    """One uint8 `H x W x 3` picture of the images of `x` (uint8 or float 0 to 1, `N x 3 x h x w`) in rows of
+    `ncols`, `gap` white pixels apart and `above` more over each row."""
     if not isinstance(x, torch.Tensor) or x.ndim != 4 or x.shape[1] != 3:
-        raise InputError(f'show_images: images must be a tensor N x 3 x H x W, not {list(getattr(x, "shape", [type(x).__name__]))}')
+        got = list(getattr(x, 'shape', [type(x).__name__]))
+        raise InputError(f'show_images: images must be a tensor N x 3 x H x W, not {got}')
     x = x.detach().cpu()
     if x.is_floating_point(): x = (x.float().nan_to_num().clamp(0, 1)*255).round().to(torch.uint8)
     (n, _, h, w), ncols = x.shape, max(1, min(ncols, len(x)))
@@ -34,9 +37,11 @@ def show_images(x, # uint8 or float (0 to 1), `N x 3 x H x W`
                 ncols=8, # images in a row
                 size=1., # inches an image
                 suptitle=None):
-    "A matplotlib Figure of the images of `x` in rows; floats outside 0 to 1 are clipped, so undo the normalization first."
+    """A matplotlib Figure of the images of `x` in rows; floats outside 0 to 1 are clipped, so undo the
+    normalization first."""
     import matplotlib.pyplot as plt
-    if titles is not None and len(titles) != len(x): raise InputError(f'show_images: {len(titles)} titles came with {len(x)} images; give one an image')
+    if titles is not None and len(titles) != len(x):
+        raise InputError(f'show_images: {len(titles)} titles came with {len(x)} images; give one an image')
     lines = max((str(t).count('\n') + 1 for t in titles), default=0) if titles is not None else 0
     h, w = x.shape[2:] if getattr(x, 'ndim', 0) == 4 else (1, 1)
     above = math.ceil(lines*.16/size*h)
@@ -48,7 +53,8 @@ def show_images(x, # uint8 or float (0 to 1), `N x 3 x H x W`
     ax.imshow(page, interpolation='nearest', aspect='auto')
     across = page.shape[1]//(w+2)
     for i, t in enumerate(titles or ()):
-        ax.text((i % across)*(w+2) + w/2, (i//across)*(h+2+above) + above - h*.04, str(t), fontsize=8, ha='center', va='bottom')
+        across_at, down_at = (i % across)*(w+2) + w/2, (i//across)*(h+2+above) + above - h*.04
+        ax.text(across_at, down_at, str(t), fontsize=8, ha='center', va='bottom')
     if suptitle: fig.suptitle(suptitle, fontsize=10, x=.01, ha='left', y=.99, va='top')
     plt.close(fig) # returned, not left open: the notebook shows it once
     return fig
@@ -64,14 +70,16 @@ def draws(images, augment, seed=0, n=16):
     many = images.repeat_interleave(n, 0)
     g = torch.Generator(device=images.device).manual_seed(seed)
     index = torch.arange(len(many), device=images.device)
-    return as_list(augment).apply(many, torch.zeros(len(many), dtype=torch.int64, device=images.device), g, index=index)[0]
+    return as_list(augment).apply(many, torch.zeros_like(index), g, index=index)[0]
 
 def preview(images, augment, seed=0, n=16, ncols=8, suptitle=None):
     "A Figure: each of `images` (`N x 3 x H x W`), again at the head of each row, and `n` draws of `augment` on it."
     check_images(images, 'preview')
     out, tiles = draws(images, augment, seed, n).view(len(images), n, *images.shape[1:]), []
     for image, row in zip(images, out):
-        for part in row.split(ncols): tiles += [image[None], part, image.new_full((ncols-len(part), *image.shape), 1 if image.is_floating_point() else 255)]
+        for part in row.split(ncols):
+            blank = torch.full_like(image[None], 1 if image.is_floating_point() else 255).repeat(ncols-len(part), 1, 1, 1)
+            tiles += [image[None], part, blank]
     return show_images(torch.cat(tiles) if tiles else images, ncols=ncols+1, suptitle=suptitle)
 
 # %% ../nbs/03_preview.ipynb #ae1e0cf6
@@ -80,9 +88,11 @@ def step(name): return lambda s: AutoAugment((((name, 1., round(9*s)),),))
 STRENGTHS = {
     'Crop': lambda s: Crop(round(12*s)), 'Flip': lambda s: Flip(s), 'Cutout': lambda s: Cutout(max(1, round(32*s))),
     'RandomErasing': lambda s: RandomErasing(1., (0., .8*s)), 'Rotation': lambda s: Rotation(180*s),
-    'Shift': lambda s: Affine(translate=(s/2, s/2)), 'Scale': lambda s: Affine(scale=(1-.7*s, 1+s)), 'Shear': lambda s: Affine(shear=(45*s, 45*s)),
+    'Shift': lambda s: Affine(translate=(s/2, s/2)), 'Scale': lambda s: Affine(scale=(1-.7*s, 1+s)),
+    'Shear': lambda s: Affine(shear=(45*s, 45*s)),
     'Brightness': lambda s: ColorJitter(brightness=s), 'Contrast': lambda s: ColorJitter(contrast=s),
-    'Saturation': lambda s: ColorJitter(saturation=2*s), 'Hue': lambda s: ColorJitter(hue=s/2), 'Grayscale': lambda s: Grayscale(s),
+    'Saturation': lambda s: ColorJitter(saturation=2*s), 'Hue': lambda s: ColorJitter(hue=s/2),
+    'Grayscale': lambda s: Grayscale(s),
     'GaussianBlur': lambda s: GaussianBlur((.01, .01+1.99*s)), 'PilBlur': lambda s: PilBlur((0., 2.4*s), 1.),
     **{k: step(k) for k in ('Posterize', 'Solarize', 'AutoContrast', 'Equalize', 'Invert', 'Sharpness')},
     'RandAugment': lambda s: RandAugment(2, round(30*s)), 'AugMix': lambda s: AugMix(max(1, round(10*s))),
@@ -92,14 +102,16 @@ STRENGTHS = {
 def at_strength(name, strength=.5):
     "The operation or list called `name` (a key of STRENGTHS) at a `strength` from 0 to 1."
     if name not in STRENGTHS: return op_from_dict({'op': name})
-    if not 0 <= strength <= 1: raise InputError(f'at_strength: strength={strength!r} is not possible; strength must be a number from 0 to 1')
+    fraction('at_strength', strength, 'strength')
     return STRENGTHS[name](strength)
 
 # %% ../nbs/03_preview.ipynb #28b09ebc
 def sweep(image, name, strengths=(.1, .3, .6, 1.), seed=0, n=7):
-    "A Figure: a row for each of `strengths` of the operation `name`, the same seed in each; `image` is `1 x 3 x H x W`."
+    """A Figure: a row for each of `strengths` of the operation `name`, the same seed in each; `image` is `1 x 3 x H
+    x W`."""
     rows = torch.cat([torch.cat([image, draws(image, at_strength(name, s), seed, n)]) for s in strengths])
-    return show_images(rows, ncols=n+1, titles=[f'{name} {s:g}' if i == 0 else '' for s in strengths for i in range(n+1)])
+    titles = [f'{name} {s:g}' if i == 0 else '' for s in strengths for i in range(n+1)]
+    return show_images(rows, titles, ncols=n+1)
 
 # %% ../nbs/03_preview.ipynb #fc5d5c07
 def png(fig):
@@ -110,11 +122,12 @@ def png(fig):
 
 # %% ../nbs/03_preview.ipynb #ca504f0c
 def versus(images, first, second, seed=0, n=4, names=('first', 'second')):
-    "A Figure: for each of `images` the original, `n` draws of the list `first` and `n` of `second`, with the same seed."
+    """A Figure: for each of `images` the original, `n` draws of the list `first` and `n` of `second`, with the same
+    seed."""
     a, b = (draws(images, ops, seed, n).view(len(images), n, *images.shape[1:]) for ops in (first, second))
     rows = torch.cat([images[:, None], a, b], 1).flatten(0, 1)
-    head = ['original', *[f'{names[0]}']*n, *[f'{names[1]}']*n]
-    return show_images(rows, ncols=2*n+1, titles=[head[i % len(head)] if i < len(head) else '' for i in range(len(rows))])
+    head = ['original', *[names[0]]*n, *[names[1]]*n]
+    return show_images(rows, head + ['']*(len(rows)-len(head)), ncols=2*n+1)
 
 # %% ../nbs/03_preview.ipynb #0097ef32
 def label(soft, least=.005):
@@ -123,37 +136,46 @@ def label(soft, least=.005):
     return '\n'.join(f'{CLASSES[i]} {100*s:.0f}%' for s, i in zip(share.tolist(), place.tolist()) if s > least)
 
 def show_mixing(images, labels, op=MixUp(), seed=0):
-    "A Figure of `images` after `op` mixed them (MixUp, CutMix or OneOf), each under its soft label; `labels`: int64 `N`."
-    if not op.mixes: raise InputError(f'show_mixing: {type(op).__name__} does not mix; give MixUp(), CutMix() or OneOf()')
+    """A Figure of `images` after `op` mixed them (MixUp, CutMix or OneOf), each under its soft label; `labels`:
+    int64 `N`."""
+    if not op.mixes:
+        raise InputError(f'show_mixing: {type(op).__name__} does not mix; give MixUp(), CutMix() or OneOf()')
     mixed, soft = op(images, labels, torch.Generator(device=images.device).manual_seed(seed))
     return show_images(mixed, titles=[label(s) for s in soft])
 
 # %% ../nbs/03_preview.ipynb #7d743980
 def sliders(f, **controls):
-    "Show `controls` (ipywidgets, by argument name) and the Figure of `f(**values)` under them, redrawn when one is moved; gives the widget."
+    """Show `controls` (ipywidgets, by argument name) and under them the Figure of `f(**values)`, redrawn when one
+    is moved; gives the box of them all."""
     try: import ipywidgets
-    except ImportError: raise InputError('sliders: ipywidgets is not installed; install it, or call the function itself for a still figure') from None
+    except ImportError:
+        raise InputError('sliders: ipywidgets is not installed; install it, or call the function itself') from None
     from IPython.display import display
-    def redraw(**values): display(f(**values))
-    shell = ipywidgets.interactive(redraw, **controls)
-    view = shell._repr_mimebundle_() or {}
+    picture = ipywidgets.Image(format='png')
+    def redraw(change=None): picture.value = png(f(**{name: c.value for name, c in controls.items()}))
+    for c in controls.values(): c.observe(redraw, 'value')
+    redraw()
+    box = ipywidgets.VBox([*controls.values(), picture])
+    view = box._repr_mimebundle_() or {}
     view = view[0] if isinstance(view, tuple) else view
     display({**view, 'text/plain': '(the sliders appear here when the notebook runs)'}, raw=True)
-    return shell
+    return box
 
 def controls(**values):
-    "An ipywidget for each value: a dropdown for a tuple, a float slider from 0 to 1 for a float, a slider of whole numbers up to it for an int."
+    """An ipywidget for each value: a dropdown for a tuple, a float slider from 0 to 1 for a float, a slider of
+    whole numbers up to it for an int."""
     import ipywidgets as w
     def one(name, v):
         if isinstance(v, tuple): return w.Dropdown(options=v, value=v[0], description=name)
-        if isinstance(v, float): return w.FloatSlider(value=v, min=0, max=1, step=.05, description=name, continuous_update=False)
-        return w.IntSlider(value=0, min=0, max=v, description=name, continuous_update=False)
+        how = dict(description=name, continuous_update=False)
+        return w.FloatSlider(value=v, max=1, step=.05, **how) if isinstance(v, float) else w.IntSlider(max=v, **how)
     return {name: one(name, v) for name, v in values.items()}
 
 # %% ../nbs/03_preview.ipynb #7826a9bc
 def explore(images, strength=.5):
     "Sliders over `preview`: an operation or a report's list, its strength, the image and the seed; gives the widget."
-    def f(operation, strength, image, seed): return preview(images[image:image+1], at_strength(operation, strength), seed)
+    def f(operation, strength, image, seed):
+        return preview(images[image:image+1], at_strength(operation, strength), seed)
     return sliders(f, **controls(operation=tuple(STRENGTHS), strength=strength, image=len(images)-1, seed=99))
 
 def explore_versus(images):
@@ -163,7 +185,8 @@ def explore_versus(images):
     return sliders(f, **controls(left=names, right=names[::-1], seed=99))
 
 def explore_mixing(images, labels):
-    "Sliders over `show_mixing`: MixUp or CutMix, the parameter of its Beta distribution, and the seed; gives the widget."
+    """Sliders over `show_mixing`: MixUp or CutMix, the parameter of its Beta distribution, and the seed; gives the
+    widget."""
     kinds = {'MixUp': MixUp, 'CutMix': CutMix}
     def f(kind, alpha, seed): return show_mixing(images, labels, kinds[kind](max(.01, 2*alpha)), seed)
     return sliders(f, **controls(kind=tuple(kinds), alpha=.5, seed=99))

@@ -246,8 +246,8 @@ def read_log(path) -> list:
 def full_runs(recipe: Recipe, results=()) -> list:
     "Those of the records `results` (of `load_results`) that trained this recipe and variant in full on real images, and were tested."
     wanted = dict(recipe=recipe.name, variant=recipe.variant, epochs=recipe.epochs)
-    return [r for r in results if all(r['result'].get(k) == v for k, v in wanted.items())
-            and r['result'].get('data') != 'toy' and r['result']['train_images'] >= 45_000 and 'test' in r['result']]
+    def full(r): return r.get('data') != 'toy' and r.get('train_images', 0) >= 45_000 and 'test' in r and all(r.get(k) == v for k, v in wanted.items())
+    return [r for r in results if full(r.get('result', {}))]
 
 def accuracy(recipe: Recipe, results=()):
     "Mean test accuracy (%, single view) of the full runs of `recipe`, None without any."

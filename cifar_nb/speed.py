@@ -14,33 +14,38 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
-from .augment import Augment, Crop, Cutout, Flip, RandomErasing, VFlip, crop, erase, flip, require, uniform, whole
+from .augment import (PAD_MODES, Augment, Crop, Cutout, Flip, RandomErasing, VFlip, crop, flip, one_of, require,
+                              uniform, whole)
 from .colour import ColorJitter, Grayscale, PilBlur, gaussian_blur, gray, hue, pil_blur
 from .data import MEAN, STD, load_or_toy
 from .geometry import Affine, Rotation
-from .policies import KIND, KINDS, LISTS, AutoAugment, RandAugment, Table, TrivialAugmentWide, act, magnitudes, signs
+from .policies import (KIND, KINDS, LISTS, AutoAugment, RandAugment, Table, TrivialAugmentWide, act, magnitudes,
+                               signs)
 
 # %% ../nbs/02d_speed.ipynb #b67a6eba
 @singledispatch
 def pillow_way(op):
-    "The torchvision (or Pillow) transform of one image that does what `op` does: a pair (transform, whether it wants a tensor)."
+    """The torchvision (or Pillow) transform of one image that does what `op` does: a pair (transform, whether it
+    wants a tensor)."""
     require(False, 'pillow_way', 'op', op, 'an operation that torchvision has')
 
 def tv():
     from torchvision import transforms
     return transforms
 
-pillow_way.register(Crop, lambda op: (tv().RandomCrop(32, op.padding, padding_mode='constant' if op.mode == 'zero' else op.mode), False))
-pillow_way.register(Flip, lambda op: (tv().RandomHorizontalFlip(op.p), False))
-pillow_way.register(VFlip, lambda op: (tv().RandomVerticalFlip(op.p), False))
-pillow_way.register(ColorJitter, lambda op: (tv().ColorJitter(op.brightness, op.contrast, op.saturation, op.hue), False))
-pillow_way.register(Grayscale, lambda op: (tv().RandomGrayscale(op.p), False))
-pillow_way.register(Rotation, lambda op: (tv().RandomRotation(op.degrees), False))
-pillow_way.register(Affine, lambda op: (tv().RandomAffine(op.degrees, op.translate, op.scale, [-op.shear[0], op.shear[0], -op.shear[1], op.shear[1]]), False))
-pillow_way.register(AutoAugment, lambda op: (tv().AutoAugment(tv().AutoAugmentPolicy.CIFAR10), False))
-pillow_way.register(RandAugment, lambda op: (tv().RandAugment(op.num_ops, op.magnitude, op.bins), False))
-pillow_way.register(TrivialAugmentWide, lambda op: (tv().TrivialAugmentWide(op.bins), False))
-pillow_way.register(RandomErasing, lambda op: (tv().RandomErasing(op.p, op.area, op.ratio), True))
+for kind, way, wants in (
+        (Crop, lambda o: tv().RandomCrop(32, o.padding, padding_mode=PAD_MODES[o.mode].replace('replicate', 'edge')), False),
+        (Flip, lambda o: tv().RandomHorizontalFlip(o.p), False),
+        (VFlip, lambda o: tv().RandomVerticalFlip(o.p), False),
+        (ColorJitter, lambda o: tv().ColorJitter(o.brightness, o.contrast, o.saturation, o.hue), False),
+        (Grayscale, lambda o: tv().RandomGrayscale(o.p), False),
+        (Rotation, lambda o: tv().RandomRotation(o.degrees), False),
+        (Affine, lambda o: tv().RandomAffine(o.degrees, o.translate, o.scale, [s*k for k in o.shear for s in (-1, 1)]), False),
+        (AutoAugment, lambda o: tv().AutoAugment(tv().AutoAugmentPolicy.CIFAR10), False),
+        (RandAugment, lambda o: tv().RandAugment(o.num_ops, o.magnitude, o.bins), False),
+        (TrivialAugmentWide, lambda o: tv().TrivialAugmentWide(o.bins), False),
+        (RandomErasing, lambda o: tv().RandomErasing(o.p, o.area, o.ratio), True)):
+    pillow_way.register(kind, lambda op, way=way, wants=wants: (way(op), wants))
 
 # %% ../nbs/02d_speed.ipynb #5e4b11a2
 @pillow_way.register
@@ -56,25 +61,30 @@ def _(op: Cutout):
 @pillow_way.register
 def _(op: PilBlur):
     from PIL import ImageFilter
-    def blur(im): return im.filter(ImageFilter.GaussianBlur(torch.empty(1).uniform_(*op.radius).item())) if torch.rand(1) < op.p else im
+    def blur(im):
+        if torch.rand(1) >= op.p: return im
+        return im.filter(ImageFilter.GaussianBlur(torch.empty(1).uniform_(*op.radius).item()))
     return blur, False
 
 def pillow_list(ops, mean=MEAN, std=STD):
     "A torchvision `Compose` for one Pillow image that does what `Augment(ops, mean, std)` does for a batch."
     way = [pillow_way(op) for op in ops]
     on = lambda when: [t for t, wants in way if wants == when]
-    return tv().Compose(on(False) + [tv().ToTensor()] + on('before normalization') + [tv().Normalize(mean, std)] + on(True))
+    tensor, normal = tv().ToTensor(), tv().Normalize(mean, std)
+    return tv().Compose(on(False) + [tensor] + on('before normalization') + [normal] + on(True))
 
 # %% ../nbs/02d_speed.ipynb #1b4a3308
 def seconds(f, least=.05):
-    "Seconds that `f()` takes: it is run once to warm up, then until `least` seconds have gone by; the best run counts."
+    """Seconds that `f()` takes: it is run once to warm up, then until `least` seconds have gone by; the best run
+    counts."""
     f(); runs, start = [], time.perf_counter()
     while not runs or time.perf_counter() - start < least:
         begin = time.perf_counter(); f(); runs.append(time.perf_counter() - begin)
     return min(runs)
 
 def compare(name, ours, theirs, xb, *args):
-    "A row: `ours(xb, *args)` beside `theirs(pillow_image, *numbers)` on each image; `args` are tensors with an entry an image."
+    """A row: `ours(xb, *args)` beside `theirs(pillow_image, *numbers)` on each image; `args` are tensors with an
+    entry an image."""
     ims, numbers = [tv().ToPILImage()(im) for im in xb], list(zip(*(a.tolist() for a in args)))
     def loop(): return [theirs(im, *v) for im, v in zip(ims, numbers)]
     want = torch.stack([tv().PILToTensor()(im) for im in loop()])
@@ -117,7 +127,8 @@ def synchronize(device):
     if torch.device(device).type != 'cpu': getattr(torch, torch.device(device).type).synchronize()
 
 def sides(ops, xb, device='cpu', bs=500, workers=None):
-    "Functions that take the images of `xb` through `ops` once: ours, torchvision in this process, torchvision with loader workers."
+    """Functions that take the images of `xb` through `ops` once: ours, torchvision in this process, torchvision
+    with loader workers."""
     aug, ours, data = Augment(ops), xb.to(device), Pictures(xb, pillow_list(ops))
     workers = min(2, os.cpu_count() or 1) if workers is None else workers
     loaders = [DataLoader(data, bs, num_workers=k, persistent_workers=k > 0) for k in (0, workers)]
@@ -129,17 +140,19 @@ def sides(ops, xb, device='cpu', bs=500, workers=None):
 RACES = {**LISTS, 'AutoAugment, crop, flip, erasing': (AutoAugment(), Crop(), Flip(), RandomErasing(.25))}
 
 def bench_augment(device='cpu', n=2000, repeats=5, lists=None, bs=500, workers=None, data=None):
-    """Rows (dicts) of `images/s` and of ratios to the faster of torchvision's two ways, median and range of `repeats` turns,
-    on `n` images; `lists`: names in RACES (None: all); `data`: uint8 images (None: CIFAR-10, or the toy set)."""
+    """Rows (dicts) of `images/s` and of ratios to the faster of torchvision's two ways, median and range of `repeats`
+    turns, on `n` images; `lists`: names in RACES (None: all); `data`: uint8 images (None: CIFAR-10, or the toy set)."""
     xb = (load_or_toy('train', say=lambda *a: None)[0] if data is None else data)[:n]
-    for name in lists or (): require(name in RACES, 'bench_augment', 'lists', name, 'one of '+', '.join(RACES))
+    for name in lists or (): one_of('bench_augment', 'lists', name, RACES)
     rows = Table()
     for name in lists or RACES:
         runs = sides(RACES[name], xb, device, bs, workers)
-        turns = [{way: seconds(f, .1 if way == 'ours' else 0) if way == 'ours' or turn == 0 else once(f) for way, f in runs.items()} for turn in range(repeats)]
+        for f in runs.values(): f() # to warm up
+        turns = [{way: seconds(f, .1) if way == 'ours' else once(f) for way, f in runs.items()} for _ in range(repeats)]
         theirs = min((way for way in runs if way != 'ours'), key=lambda way: statistics.median(t[way] for t in turns))
         ratios = [t[theirs]/t['ours'] for t in turns]
-        rows.append({'list': name, 'images/s': round(len(xb)/statistics.median(t['ours'] for t in turns)), 'against': theirs,
+        rate = len(xb)/statistics.median(t['ours'] for t in turns)
+        rows.append({'list': name, 'images/s': round(rate), 'against': theirs,
                      'ratio': statistics.median(ratios), 'least': min(ratios), 'most': max(ratios)})
     return rows
 

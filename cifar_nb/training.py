@@ -6,7 +6,7 @@
 __all__ = ['Precision', 'cpu_has_bf16', 'choose_device', 'choose_precision', 'Trainer', 'train_epoch', 'update', 'predict',
            'loss_and_accuracy', 'end_epoch', 'network', 'snapshot', 'restore', 'write_atomic', 'make_folder', 'Run',
            'save_checkpoint', 'load_checkpoint', 'Interrupted', 'noting_signals', 'train', 'run_epochs', 'interrupt',
-           'begin_run', 'keep_best', 'write_weights', 'finish_run', 'machine', 'processor']
+           'begin_run', 'keep_best', 'write_weights', 'finish_run', 'machine', 'hardware']
 
 # %% ../nbs/06_training.ipynb #76228224
 import json
@@ -347,7 +347,7 @@ def run_epochs(t, x, y, held, out, caught, say, progress):
         with tqdm(total=t.steps, initial=at, desc=epoch, unit='step', leave=False, disable=not progress, mininterval=.5) as bar:
             def after(t):
                 bar.update()
-                if caught: interrupt(t, out, caught[0])
+                if caught and t.step < t.steps: interrupt(t, out, caught[0])
             train_epoch(t, x, y, after)
             sums = t.sums.tolist()  # waits for the device
         share = 1 - at / t.steps
@@ -412,11 +412,11 @@ def finish_run(t: Trainer, out: Path, holdout: int = 0, info: dict = None):
 
 def machine(t: Trainer) -> dict:
     "What the training ran on."
-    name = torch.cuda.get_device_name(t.device) if t.device.type == 'cuda' else processor()
-    return dict(device=t.device.type, hardware=name, threads=torch.get_num_threads(), precision=t.precision.name, reason=t.precision.reason,
+    return dict(device=t.device.type, hardware=hardware(t.device), threads=torch.get_num_threads(), precision=t.precision.name, reason=t.precision.reason,
                 memory_format='channels_last' if t.precision.channels_last else 'contiguous', torch=torch.__version__, python=platform.python_version())
 
-def processor() -> str:
-    "The processor's name, where the system tells."
+def hardware(device) -> str:
+    "The name of the GPU that `device` is, or of the processor, as far as the system tells."
+    if torch.device(device).type == 'cuda': return torch.cuda.get_device_name(device)
     try: return next(l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name'))
     except (OSError, StopIteration): return platform.processor() or platform.machine()

@@ -72,6 +72,15 @@ def test_each_image_has_its_own_draw(op):
     assert len(run(op, same)[0].flatten(1).unique(dim=0)) >= (2 if isinstance(op, (VFlip, Grayscale)) else 25)
 
 
+def test_as_many_different_pictures_as_chance_allows():
+    "300 draws from 81 crops, times 2 flips, meet 81(1-(80/81)^300) and 162(1-(161/162)^300) of them, give or take."
+    same = pictures(1).expand(300, -1, -1, -1)
+    for ops, cells in ((Crop(),), 81), ((Crop(), Flip()), 162):
+        met = [len(Augment(ops).apply(same, generator=gen(s))[0].flatten(1).unique(dim=0)) for s in range(10)]
+        expected = cells*(1-(1-1/cells)**300)
+        assert abs(sum(met)/10 - expected) < 5*(cells*.25/10)**.5
+
+
 @pytest.mark.parametrize('op', PLAIN, **named)
 def test_floats_are_the_bytes(op):
     "The same draw on bytes and on the same picture as floats: equal, or a rounding apart where floats are interpolated."
@@ -130,7 +139,8 @@ def test_every_operation_is_covered():
 
 
 @pytest.mark.parametrize('make, says', [
-    (lambda: Crop(-1), 'Crop: padding=-1'), (lambda: Crop(mode='mirror'), "mode='mirror'"), (lambda: Flip(2), 'p=2'), (lambda: Flip('x'), "p='x'"),
+    (lambda: Crop(-1), 'Crop: padding=-1'), (lambda: Augment(['Flip']), "'Flip' does not describe an operation"), (lambda: ColorJitter('strong'), "brightness='strong'"),
+    (lambda: RandomErasing(area=.5), 'area=0.5'), (lambda: Affine(translate=.1), 'a pair (x, y)'), (lambda: Affine(shear=(95, 0)), 'shear=95'), (lambda: Crop(mode='mirror'), "mode='mirror'"), (lambda: Flip(2), 'p=2'), (lambda: Flip('x'), "p='x'"),
     (lambda: Cutout(0), 'size=0'), (lambda: RandomErasing(area=(.5, 2)), 'area'), (lambda: ColorJitter(hue=1), 'hue=1'), (lambda: Rotation(-1), 'degrees=-1'),
     (lambda: MixUp(0), 'alpha=0'), (lambda: CutMix(per='epoch'), "per='epoch'"), (lambda: AutoAugment('cifar100'), "policy='cifar100'"),
     (lambda: AutoAugment(((('Rotat', .5, 1),),)), "did you mean 'Rotate'"), (lambda: AutoAugment(((('Rotate', 5, 1),),)), 'probability=5'),

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent
-TRAIN = ["train", "quick", "--data", "toy", "--images", "512", "--epochs", "4", "--device", "cpu", "--seed", "3"]
+TRAIN = ["train", "quick", "--data", "toy", "--images", "384", "--epochs", "4", "--device", "cpu", "--seed", "3"]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits are those of POSIX")
 
 
@@ -55,7 +55,7 @@ def alone(tmp_path_factory):
 def test_a_run_leaves_what_the_readme_promises(alone):
     names = {p.name for p in alone.iterdir()}
     assert {"recipe.json", "log.jsonl", "timing.jsonl", "model.safetensors", "result.json", "report.md", "curves.png", "confusion.png",
-            "mistakes.png", "submission.csv"} == names
+            "mistakes.png", "submission.csv"} <= names and "checkpoint.pt" not in names
     result = json.loads((alone / "result.json").read_text())
     assert result["data"] == "toy" and result["images_per_second"] > 0 and result["parameters"] < 5_000_000
     assert (alone / "submission.csv").read_text().startswith("ID,Labels\n0,")

@@ -73,12 +73,12 @@ checks = (
     computed('weight decay', 5e-4, '', 'optimization', lambda: _p.optimizer.weight_decay),
 )
 
-# %% ../../nbs/12_learning_too_deep.ipynb #f214b3e4
+# %% ../../nbs/12_learning_too_deep.ipynb #dc91f5a6
 checks += (
     computed('initial rate of the cosine', 0.1, '', 'learning rate schedule', lambda: as_run['printed_rate']),
     computed('training', 100, 'epochs', 'learning rate schedule', lambda: code.epochs),
     computed('a multi-step decay by 10 as well', 'yes', '', 'introduction',
-             lambda: yes(code.phases[0].schedule.shape == 'multistep', f'in a first phase, after {code.phases[0].schedule.milestones} epochs')),
+             lambda: yes(code.phases[0].schedule.shape == 'multistep', 'in a first phase, after epochs ' + ' and '.join(map(str, code.phases[0].schedule.milestones)))),
     computed('crops from padded images of', 36, 'pixels', 'data augmentation', lambda: 32 + 2 * _p.augment[0].padding),
     computed('probability of a horizontal flip', 0.5, '', 'data augmentation', lambda: _p.augment[1].p),
     computed('probability of a vertical flip', 0.05, '', 'data augmentation', lambda: _p.augment[3].p),

@@ -1,0 +1,300 @@
+"""The notebook for Kaggle, as Kaggle would run it: the package not importable, no network, a made-up /kaggle of each layout."""
+import json
+import os
+import pickle
+import re
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from PIL import Image
+
+from cifar_nb import kaggle, session
+from cifar_nb.data import CLASSES, MD5, InputError, _search, load, load_competition, toy
+from cifar_nb.tta import read_submission
+
+ROOT = Path(__file__).parent.parent
+COURSE = "deep-learning-spring-2025-project-1"
+
+
+# ---------------------------------------------------------------------------------------------- what is committed
+
+def test_the_committed_files_are_what_the_chapters_give(tmp_path):
+    kaggle.build(tmp_path)
+    for name in ("cifar-nb.ipynb", "kernel-metadata.json"):
+        assert (ROOT / "kaggle" / name).read_bytes() == (tmp_path / name).read_bytes(), f"kaggle/{name} is out of step: run `cifar_nb kaggle build`"
+
+
+def test_it_passes_its_own_check_and_nbformat():
+    assert kaggle.check(ROOT / "kaggle") == []
+    nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
+    nbformat.validate(nb)
+    assert not any(c.get("outputs") for c in nb.cells) and nb.metadata.kernelspec.name == "python3"
+    assert os.path.getsize(ROOT / "kaggle/cifar-nb.ipynb") < 2**20  # Kaggle's limit
+
+
+def test_every_link_leads_to_a_file_of_the_repository():
+    text = (ROOT / "kaggle/cifar-nb.ipynb").read_text()
+    paths = re.findall(r"/blob/main/([\w./-]+\.ipynb)", text)
+    assert len(paths) > 12 and all((ROOT / p).is_file() for p in paths), paths
+
+
+def edit(path, change):
+    "Apply `change` to the JSON object in `path`."
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def code_cell(nb, name): return next(c for c in nb["cells"] if c["id"] == name)
+
+
+BROKEN = {
+    "user/slug": lambda m: m.update(id="cifar-nb"),
+    "without a version": lambda m: m.update(id="cifar-nb/cifar-nb/3"),
+    "not the slug": lambda m: m.update(title="Another title"),
+    "5 to 50": lambda m: m.update(title="abc"),
+    "no such notebook": lambda m: m.update(code_file="other.ipynb"),
+    "language is": lambda m: m.update(language="julia"),
+    "kernel_type is": lambda m: m.update(kernel_type="job"),
+    "enable_internet is None": lambda m: m.pop("enable_internet"),
+    "is_private is 'yes'": lambda m: m.update(is_private="yes"),
+    "both true": lambda m: m.update(enable_tpu=True),
+    "machine_shape is": lambda m: m.update(machine_shape="NvidiaTeslaP100"),
+    "not a field": lambda m: m.update(enable_gpus=True),
+    "the form is owner/slug": lambda m: m.update(dataset_sources=["cifar10-python"]),
+    "the form is slug": lambda m: m.update(competition_sources=[f"c/{COURSE}"]),
+    "the form is owner/model": lambda m: m.update(model_sources=["a/b/c"]),
+    "must be a list": lambda m: m.update(kernel_sources="me/first"),
+}
+BROKEN_NOTEBOOK = {
+    "kernelspec": lambda nb: nb["metadata"].pop("kernelspec"),
+    "has outputs": lambda nb: code_cell(nb, "data")["outputs"].append({}),
+    "0 cells are tagged": lambda nb: code_cell(nb, "settings")["metadata"].clear(),
+    "no ids": lambda nb: code_cell(nb, "data").pop("id"),
+    "which no cell above it makes": lambda nb: nb["cells"].remove(code_cell(nb, "chapter-tta")),
+    "is not Python": lambda nb: code_cell(nb, "data").update(source=["def"]),
+    "calls the shell": lambda nb: code_cell(nb, "data").update(source=["!pip install cifar_nb"]),
+    "no notebook of format 4": lambda nb: nb.pop("cells"),
+}
+
+
+@pytest.mark.parametrize("reason", [*BROKEN, *BROKEN_NOTEBOOK])
+def test_check_names_what_is_broken(reason, tmp_path):
+    for name in ("cifar-nb.ipynb", "kernel-metadata.json"): (tmp_path / name).write_bytes((ROOT / "kaggle" / name).read_bytes())
+    file = "kernel-metadata.json" if reason in BROKEN else "cifar-nb.ipynb"
+    edit(tmp_path / file, (BROKEN | BROKEN_NOTEBOOK)[reason])
+    assert any(reason in p for p in kaggle.check(tmp_path)), kaggle.check(tmp_path)
+
+
+def test_push_needs_a_good_folder_the_client_and_a_token(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="cifar_nb kaggle build"): kaggle.push(tmp_path)
+    monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", None)
+    with pytest.raises(InputError, match="pip install kaggle"): kaggle.push(ROOT / "kaggle")
+    def authenticate(self): print("a page of advice"); sys.exit(1)
+    fake = SimpleNamespace(KaggleApi=type("KaggleApi", (), dict(authenticate=authenticate)))
+    for name in ("kaggle", "kaggle.api"): monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", fake)
+    with pytest.raises(InputError, match="KAGGLE_USERNAME"): kaggle.push(ROOT / "kaggle")
+
+
+def test_the_official_client_would_send_it(tmp_path, monkeypatch):
+    "The client's own checks, with a stub in place of the network."
+    extended = pytest.importorskip("kaggle.api.kaggle_api_extended")
+    import contextlib
+    sent = []
+    stub = SimpleNamespace(kernels=SimpleNamespace(kernels_api_client=SimpleNamespace(
+        save_kernel=lambda r: sent.append(r) or SimpleNamespace(error="", url="https://kaggle.com/code/ann/cifar-nb", version_number=1))))
+    api = extended.KaggleApi()
+    api.build_kaggle_client = lambda: contextlib.nullcontext(stub)
+    api.config_values = dict(username="ann")
+    monkeypatch.setattr(kaggle, "client", lambda: api)
+    assert kaggle.push(ROOT / "kaggle", say=str) == "https://kaggle.com/code/ann/cifar-nb"
+    assert (sent[0].slug, sent[0].enable_internet, sent[0].machine_shape) == ("ann/cifar-nb", False, "NvidiaTeslaT4")
+
+
+# ---------------------------------------------------------------------------------------------- what is mounted
+
+@pytest.fixture
+def mount(tmp_path, monkeypatch):
+    "Empty input and working folders, nothing in the cache, no internet."
+    for name in ("input", "working", "cache"): (tmp_path / name).mkdir()
+    for k, v in dict(KAGGLE_INPUT="input", KAGGLE_WORKING="working", CIFAR_NB_CACHE="cache").items(): monkeypatch.setenv(k, str(tmp_path / v))
+    monkeypatch.delenv("CIFAR_NB_DATA", raising=False)
+    def unreachable(*args, **kwargs): raise OSError("Network is unreachable")
+    monkeypatch.setattr("cifar_nb.data.urlopen", unreachable)
+    return tmp_path / "input"
+
+
+def pngs(folder, n=40):
+    "A picture set of `n` toy images in class folders; every fifth is a test picture. Its images, by part and name."
+    x, y = toy(n)
+    for i in range(n):
+        path = folder / ("test" if i % 5 == 0 else "train") / CLASSES[y[i]] / f"{i:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x[i].permute(1, 2, 0).numpy()).save(path)
+    return x, y
+
+
+def competition_file(path, n=30, flat=False, ids=True):
+    x, _ = toy(n, seed=3)
+    data = x.flatten(1).numpy() if flat else x.permute(0, 2, 3, 1).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps({b"data": data} | ({b"ids": [7 * i for i in range(n)]} if ids else {})))
+    return x
+
+
+def read_only(folder):
+    for f in [*folder.rglob("*"), folder]: f.chmod(0o555 if f.is_dir() else 0o444)
+
+
+@pytest.mark.parametrize("place", ["cifar10-python", "cifar10-python/cifar-10-batches-py", "datasets/pankrzysiu/cifar10-python/cifar-10-batches-py",
+                                   f"competitions/{COURSE}/cifar-10-python/cifar-10-batches-py", f"{COURSE}/cifar-10-python/cifar-10-batches-py"])
+def test_batches_are_found_in_each_layout(mount, place):
+    (mount / place).mkdir(parents=True)
+    for name in MD5: (mount / place / name).write_bytes(b"cut off")
+    read_only(mount)
+    assert _search(None)[0] == mount / place
+    with pytest.raises(InputError, match="truncated or altered"): session.load_images(say=str)
+
+
+@pytest.mark.parametrize("place", ["cifar10-pngs-in-folders/cifar10", "datasets/anna/cifar10-pngs-in-folders/cifar10/cifar10"])
+def test_pictures_are_found_in_each_layout(mount, place):
+    x, y = pngs(mount / place)
+    read_only(mount)
+    images = session.load_images(say=str)
+    part = torch.arange(40) % 5 == 0
+    assert torch.equal(images.y.bincount(minlength=10), y[~part].bincount(minlength=10)) and len(images.xt) == 8
+    assert sorted(map(bytes, images.x.flatten(1).numpy())) == sorted(map(bytes, x[~part].flatten(1).numpy()))
+
+
+def test_a_table_of_labels_and_one_folder_of_pictures(mount):
+    x, y = toy(40)
+    folder = mount / "competitions/cifar-10"
+    (folder / "train").mkdir(parents=True)
+    for i in range(40): Image.fromarray(x[i].permute(1, 2, 0).numpy()).save(folder / f"train/{i + 1}.png")
+    (folder / "trainLabels.csv").write_text("id,label\n" + "".join(f"{i + 1},{CLASSES[k]}\n" for i, k in enumerate(y)))
+    images = session.load_images(say=str)
+    assert len(images.x) == 36 and len(images.xt) == 4 and "set aside" in images.test
+    assert sorted(map(bytes, torch.cat([images.x, images.xt]).flatten(1).numpy())) == sorted(map(bytes, x.flatten(1).numpy()))
+
+
+@pytest.mark.parametrize("place", [f"{COURSE}/cifar_test_nolabel.pkl", f"competitions/{COURSE}/cifar_test_nolabels.pkl", "datasets/me/kaggle-test/deep/er/cifar_test_nolabel.pkl"])
+def test_the_course_file_is_found_in_each_layout(mount, place):
+    x = competition_file(mount / place, flat="labels" in place, ids="labels" not in place)
+    read_only(mount)
+    c = load_competition(session.find_competition(), say=str)
+    assert torch.equal(c.images, x) and c.ids.tolist() == ([*range(30)] if "labels" in place else [7 * i for i in range(30)])
+
+
+def test_nothing_mounted_says_what_to_add(mount):
+    with pytest.raises(InputError, match=r"holds nothing.*Add Input.*pankrzysiu/cifar10-python"): session.load_images(say=str)
+    (mount / "titanic").mkdir()
+    (mount / "titanic/train.csv").touch()
+    with pytest.raises(InputError, match=r"holds titanic/ \(1 file\)"): session.load_images(say=str)
+
+
+# ---------------------------------------------------------------------------------------------- the clock
+
+def test_the_clock_stops_and_saves(mount, tmp_path, monkeypatch):
+    "When the hours are over, a member in the middle of its training is saved and the next call goes on."
+    from dataclasses import replace
+
+    from cifar_nb.blocks import NetSpec
+    from cifar_nb.recipes import QUICK, Recipe
+    tiny = Recipe("tiny", NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)), (replace(QUICK.phases[0], epochs=400, batch_size=16),))
+    members, (x, y) = session.plan([tiny], out=tmp_path / "runs"), toy(256)
+    start = time.time()
+    monkeypatch.setattr(session.time, "time", lambda: start + 3600 * len(members[0].log))  # an hour an epoch
+    assert session.train_members(members, ["cpu"], x, y, until=start + 1800, poll=.05) == []
+    assert (members[0].out / "checkpoint.pt").exists() and 0 < len(members[0].log) < 400
+    assert "Not finished: tiny-400epochs-seed0 at epoch" in session.unfinished(members)
+
+
+# ---------------------------------------------------------------------------------------------- the whole notebook
+
+SHIM = f"""
+import socket, sys
+sys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}]
+sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '') + getattr(f, '__name__', '')]
+class Offline(socket.socket):
+    def connect(self, address):
+        if isinstance(address, tuple) and address[0] not in ('127.0.0.1', 'localhost', '::1'): raise OSError(101, 'Network is unreachable')
+        return super().connect(address)
+socket.socket = Offline
+"""
+FIRST = "import importlib.util, socket\nassert importlib.util.find_spec('cifar_nb') is None and 'Offline' in repr(socket.socket)"
+
+
+def run(mount, **settings):
+    "Execute the committed notebook with `settings` in the made-up /kaggle of `mount`; its outputs as one text."
+    nb, here = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4), mount.parent
+    at = next(i for i, c in enumerate(nb.cells) if "parameters" in c.metadata.get("tags", []))
+    nb.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(f"{k} = {v!r}" for k, v in settings.items())))  # as papermill does
+    nb.cells.insert(0, nbformat.v4.new_code_cell(FIRST))
+    (here / "shim").mkdir(exist_ok=True)
+    (here / "shim/sitecustomize.py").write_text(SHIM)
+    env = {k: v for k, v in os.environ.items() if k != "CIFAR_NB_DATA"} | dict(PYTHONPATH=str(here / "shim"), OMP_NUM_THREADS="1", KAGGLE_KERNEL_RUN_TYPE="Batch")
+    try: NotebookClient(nb, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(here)}}).execute(env=env)
+    finally: nbformat.write(nb, here / "out.ipynb")
+    outputs = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs]
+    return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs), outputs
+
+
+def labels_of(file, ids):
+    "The labels of a submission, each row looked at."
+    header, *rows = file.read_text().splitlines()
+    assert header == "ID,Labels" and [int(r.split(",")[0]) for r in rows] == ids
+    assert all(re.fullmatch(r"\d+,[0-9]", r) for r in rows)
+    return read_submission(file)[1]
+
+
+def real_or_pictures(folder):
+    "CIFAR-10 under `folder`, by links, where this machine has it, else a few pictures."
+    try: found = _search(None)
+    except InputError: found = None
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_nb/cifar-10-batches-py"
+    source = found[0] if found and found[0] != Path("toy") else cache
+    if not (source / "test_batch").is_file(): return pngs(folder, 220)
+    folder.mkdir(parents=True)
+    for name in MD5: (folder / name).symlink_to(source / name)
+
+
+def test_two_members_new_layout_read_only(mount):
+    real_or_pictures(mount / "datasets/pankrzysiu/cifar10-python/cifar-10-batches-py")
+    competition_file(mount / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
+    for f in mount.rglob("*"):
+        if f.is_dir(): f.chmod(0o555)
+    text, outputs = run(mount, EPOCHS=1, IMAGES=160, DEVICES=["cpu", "cpu"], RECIPES=["quick"])
+    work = mount.parent / "working"
+    ids = [7 * i for i in range(30)]
+    mean = labels_of(work / "submission-mean.csv", ids)
+    single = [labels_of(work / f"submission-quick-1epochs-seed{s}.csv", ids) for s in (0, 1)]
+    total = sum(json.loads((work / f"runs/quick-1epochs-seed{s}/result.json").read_text())["parameters"] for s in (0, 1))
+    assert torch.equal(labels_of(work / "submission.csv", ids), mean if total <= 5_000_000 else single[0])
+    assert "mean of the 2" in text and f"{total:,}" in text and "Kaggle, Batch" in text
+    assert all((work / f"runs/quick-1epochs-seed{s}/confusion.png").exists() for s in (0, 1))
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 8
+    last = json.loads((work / "runs/quick-1epochs-seed1/log.jsonl").read_text().splitlines()[-1])
+    assert last["epoch"] == 1
+
+
+def test_pictures_old_layout_and_no_time(mount):
+    pngs(mount / "cifar10-pngs-in-folders/cifar10")
+    competition_file(mount / f"{COURSE}/cifar_test_nolabels.pkl", flat=True, ids=False)
+    text, _ = run(mount, EPOCHS=1, HOURS=0, RECIPES=["quick"], DEVICES=["cpu"])
+    assert "Not finished: quick-1epochs-seed0 at epoch 0 of 1" in text and "no member is finished" in text
+    assert not list((mount.parent / "working").glob("*.csv"))
+
+
+def test_nothing_mounted_is_one_sentence(mount):
+    with pytest.raises(CellExecutionError) as e: run(mount)
+    nb = nbformat.read(mount.parent / "out.ipynb", 4)
+    shown = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
+    assert len(shown) == 1 and len(shown[0].traceback) == 1 and "Add Input" in shown[0].traceback[0] and "Traceback" not in shown[0].traceback[0]
