@@ -14,7 +14,8 @@ from functools import reduce, singledispatch
 import torch
 import torch.nn.functional as F
 
-from .augment import Crop, Flip, Op, VFlip, choose, gather_pixels, level, number, one_of, pair, require, uniform, whole
+from .augment import (Crop, Flip, Op, VFlip, choose, gather_pixels, level, number, one_of, pair, require,
+                              uniform, whole)
 from .colour import fine
 
 # %% ../nbs/02b_geometry.ipynb #da92f9f0

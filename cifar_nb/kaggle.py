@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'BEFORE', 'CODE', 'RUN', 'MEMBERS', 'TRAIN', 'JUDGE', 'SUBMIT', 'chapter_code', 'chapter_facts', 'imported',
-           'needed', 'source', 'team_recipes', 'words_of', 'recipe_code', 'cell', 'page_cells', 'chapter_cells',
-           'metadata', 'notebook', 'build', 'slug_of', 'metadata_problems', 'source_problems', 'cell_problems',
-           'notebook_problems', 'read_json', 'check', 'client', 'push', 'command']
+           'needed', 'given', 'source', 'team_recipes', 'words_of', 'recipe_code', 'cell', 'page_cells',
+           'chapter_cells', 'metadata', 'notebook', 'build', 'slug_of', 'metadata_problems', 'source_problems',
+           'cell_problems', 'notebook_problems', 'read_json', 'check', 'client', 'push', 'command']
 
 # %% ../nbs/40_kaggle.ipynb #7323e2cb
 import ast
@@ -65,12 +65,17 @@ def needed(*modules: str) -> list:
     return sorted(found, key=chapter_facts)
 
 # %% ../nbs/40_kaggle.ipynb #7d1b2cbd
+_ALWAYS = ('lr', 'batch_size', 'variant')  # written out even where they are the default
+
+def given(value) -> list:
+    "(name, value) of the fields of the dataclass instance `value` that its expression names."
+    return [(f.name, v) for f in fields(value) if (v := getattr(value, f.name)) != f.default or f.name in _ALWAYS]
+
 def source(value, indent: int = 0, width: int = 110) -> str:
-    "The Python expression for `value` (a recipe, or what recipes are made of), in lines of at most about `width`, without defaults."
+    "The Python expression for `value` (a recipe, or what recipes are made of), in lines of at most about `width`."
     if hasattr(value, '__dataclass_fields__'):
-        given = [(f.name, getattr(value, f.name)) for f in fields(value) if getattr(value, f.name) != f.default]
-        name, parts, ends = type(value).__name__, [(f'{k}=', v) for k, v in given], '()'
-    elif isinstance(value, (tuple, list)): name, parts, ends = '', [('', v) for v in value], '()'
+        name, parts = type(value).__name__, [(f'{k}=', v) for k, v in given(value)]
+    elif isinstance(value, (tuple, list)): name, parts = '', [('', v) for v in value]
     else: return repr(value)
     line = f'{name}(' + ', '.join(k + source(v, 0, 10**6) for k, v in parts) + (',)' if not name and len(parts) == 1 else ')')
     if len(line) + indent <= width: return line
@@ -92,8 +97,7 @@ def words_of(value) -> dict:
     "The classes that the expression of `value` names, by name."
     if isinstance(value, (tuple, list)): return {k: c for v in value for k, c in words_of(v).items()}
     if not hasattr(value, '__dataclass_fields__'): return {}
-    inside = [getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default]
-    return {type(value).__name__: type(value)} | words_of(inside)
+    return {type(value).__name__: type(value)} | words_of([v for _, v in given(value)])
 
 def recipe_code(recipes: list) -> str:
     "The cell that registers `recipes`: its imports, and an expression each; `InputError` if one would not come back as it is."
@@ -247,9 +251,9 @@ JUDGE = '''
 The test images are used here for the first time. One view of each image, then the mean of several. (With two members, a last row: their mean, which has the parameters of both.)
 
 %% code scores
-from cifar_nb.session import answers, scores, together
+from cifar_nb.session import answers, choose_views, scores, together
 
-views = VIEWS or (runs and runs[0].recipe.views[1:] and runs[0].recipe.views) or ('identity', 'flip')
+views = choose_views(members[0].recipe, VIEWS)
 single = answers(runs, images.xt, ['identity'], devices[0])
 several = answers(runs, images.xt, views, devices[0])
 print(f'{len(images.xt):,} images, {images.test}; several views are {", ".join(views)}')
@@ -280,7 +284,8 @@ from cifar_nb.data import load_competition
 from cifar_nb.session import find_competition, submit
 
 found = find_competition()
-ids, x = load_competition(found)[1::-1] if found else (torch.arange(len(images.xt)), images.xt)
+course = load_competition(found) if found else None
+ids, x = (course.ids, course.images) if found else (torch.arange(len(images.xt)), images.xt)
 if runs: submit(runs, answers(runs, x, views, devices[0]), ids, working_folder(), SUBMIT)
 
 %% md end-text
@@ -312,12 +317,12 @@ def chapter_cells(wanted, base: str) -> list:
     cells = []
     for m in needed(*wanted, *CHAPTERS):
         book, subtitle = chapter_facts(m)
-        cells += [cell('md', f'about-{m}', f'**{book.replace("_", ", ", 1)}**: {subtitle}. [The chapter]({base}/{book}.ipynb)'),
+        cells += [cell('md', f'about-{m}', f'**Chapter {book.replace("_", ", ", 1)}.** {subtitle}. [Open it]({base}/{book}.ipynb)'),
                   cell('code', f'chapter-{m}', f'%%chapter {m}\n{chapter_code(m)}', 'hidden')]
     cells.append(cell('md', 'teams-text', '## The teams\n\nA recipe is data: the network, the augmentation, the optimizer and its schedule. Add one of your own in the same way and name it in `RECIPES`.'))
     for m, recipes in team_recipes().items():
         book, subtitle = chapter_facts(m)
-        cells += [cell('md', f'about-{m.replace(".", "-")}', f'**{m.partition(".")[2]}**: {subtitle}. [The chapter]({base}/{book}.ipynb)'),
+        cells += [cell('md', f'about-{m.replace(".", "-")}', f'**Chapter {book.replace("_", ", ", 1)}.** {subtitle}. [Open it]({base}/{book}.ipynb)'),
                   cell('code', m.replace('.', '-'), recipe_code(recipes))]
     return cells
 
@@ -383,7 +388,9 @@ def cell_problems(c: dict, above: set):
     text, name = ''.join(c['source']), c.get('id', '?')
     if c.get('outputs') or c.get('execution_count'): yield f'cell {name} has outputs; build the notebook again'
     magic = re.match(r'%%chapter (\w+)\n', text)
-    if re.search(r'^\s*([!%](?!%chapter )|pip install)', text, re.M): yield f'cell {name} calls the shell or another magic; there may be no internet, and no shell'
+    if re.search(r'^\s*([!%](?!%chapter )|pip install)', text, re.M):
+        yield f'cell {name} calls the shell or another magic; there may be no internet, and no shell'
+        return
     try: missing = imported(text[magic.end():] if magic else text) - above
     except SyntaxError as e: yield f'cell {name} is not Python (line {e.lineno}: {e.msg})'
     else: yield from (f'cell {name} imports cifar_nb.{x}, which no cell above it makes' for x in sorted(missing) if not (magic and x == magic[1]))
@@ -427,7 +434,7 @@ def client():
         except ImportError: raise InputError('The official client is not installed: run `pip install kaggle`, then push again.') from None
         api = KaggleApi()
         try: api.authenticate()
-        except (Exception, SystemExit): raise InputError('Kaggle does not know who you are: set KAGGLE_USERNAME and KAGGLE_KEY, or put your token into ~/.kaggle/kaggle.json.') from None
+        except (Exception, SystemExit): raise InputError('Kaggle does not know who you are: make a token at kaggle.com/settings/api and set KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY.') from None
     return api
 
 def push(folder='kaggle', user: str = None, say=print) -> str:

@@ -14,11 +14,11 @@ from functools import lru_cache
 
 import torch
 
-from .augment import (Crop, Cutout, Flip, Op, RandomErasing, VFlip, constant, count, fraction, number, one_of, require,
-                              uniform, whole)
-from .colour import (ColorJitter, PilBlur, autocontrast_table, brightness_table, contrast_table, equalize_table, fine,
-                             fresh, invert_table, like, lookup, only, posterize_table, saturation, sharpness, solarize_table,
-                             to_levels)
+from .augment import (Crop, Cutout, Flip, Op, RandomErasing, VFlip, constant, count, fraction, number, one_of,
+                              require, uniform, whole)
+from .colour import (ColorJitter, PilBlur, autocontrast_table, brightness_table, contrast_table, equalize_table,
+                             fine, fresh, invert_table, like, lookup, only, posterize_table, saturation, sharpness,
+                             solarize_table, to_levels)
 from .data import InputError
 from .geometry import SAMPLERS, Affine, Rotation, affine_matrix
 
@@ -222,7 +222,8 @@ class AugMix(Op):
     interpolation: str = 'bilinear'
     fill: float = 0.
     def __post_init__(self):
-        count('AugMix', 'severity', self.severity, 1, 10); count('AugMix', 'width', self.width); count('AugMix', 'depth', self.depth, -1)
+        count('AugMix', 'severity', self.severity, 1, 10)
+        count('AugMix', 'width', self.width); count('AugMix', 'depth', self.depth, -1)
         number('AugMix', 'alpha', self.alpha, .001, 1000)
         one_of('AugMix', 'interpolation', self.interpolation, SAMPLERS)
     def draw(self, n, h, w, generator=None, device='cpu'):

@@ -218,7 +218,7 @@ def sketch(
     x: torch.Tensor,      # uint8 images N,3,32,32
     y: torch.Tensor,      # int64 labels N
     epochs: int = 4,
-    images: int = 1280,   # the first so many are used
+    images: int = 640,    # the first so many are used
     narrower: int = 4,    # the widths are divided by this
     seed: int = 0,
 ):
@@ -270,8 +270,9 @@ def show_logged(logged: list, runs=(), keys=('train_accuracy', 'test_accuracy'))
     for r in runs:
         ax.plot([l['epoch'] for l in r['log']], [l['train_accuracy'] for l in r['log']], lw=1, color=ACCENT, label=f"ours, training, seed {r['result']['seed']}")
         ax.plot(r['result']['epochs'], r['result']['test']['accuracy'], '*', ms=10, color=ACCENT)
+    lowest = min([row[k] for row in logged for k in keys if k in row] + [l['train_accuracy'] for r in runs for l in r['log']] + [80])
     if not runs: ax.text(.98, .06, 'no full run of ours is recorded yet', transform=ax.transAxes, ha='right', fontsize=8, color=GREY)
-    ax.set(xlabel='epoch', ylabel='accuracy (%)'); ax.legend(frameon=False, fontsize=8); ax.spines[['top', 'right']].set_visible(False)
+    ax.set(xlabel='epoch', ylabel='accuracy (%)', xlim=(0, None), ylim=(lowest - 5, 101)); ax.legend(frameon=False, fontsize=8, loc='upper left'); ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)
     return fig
 

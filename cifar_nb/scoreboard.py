@@ -88,9 +88,11 @@ def show_standings(results=()):
                 points = list(_points(team, r, results))
                 ax.plot([f(r)] * 2, [min(a for _, a, _ in points), max(a for _, a, _ in points)], color=GREY, lw=.8, zorder=0)
                 for marker, a, style in points: ax.plot(f(r), a, marker, **style)
-                ax.annotate(r.source[7:10], (f(r), max(a for _, a, _ in points)), (0, 7), textcoords='offset points', ha='center', fontsize=8)
-        ax.set(xlabel=label); ax.margins(.12, .15); ax.spines[['top', 'right']].set_visible(False)
+                ax.annotate(r.source[7:10], (f(r), max(a for _, a, _ in points)), (6, 0), textcoords='offset points', va='center', fontsize=8)
+        ax.set(xlabel=label); ax.margins(.17, .12); ax.spines[['top', 'right']].set_visible(False)
+    kinds = dict(claimed=('o', dict(mfc='none', mec=GREY)), logged=('o', dict(color=STAGES[2])), ours=('*', dict(color=ACCENT, ms=9)))
     axes[0].set(ylabel='test accuracy (%)')
+    axes[0].legend(handles=[plt.Line2D([], [], ls='', marker=m, label=k, **style) for k, (m, style) in kinds.items()], fontsize=7, frameon=False)
     plt.close(fig)
     return fig
 
@@ -106,7 +108,7 @@ def show_all_curves(
         r, color = team.code, plt.get_cmap('viridis')(i / 4)
         each = training_cost(r) / r.epochs
         points = [(row['epoch'] * each, row['test_accuracy']) for row in logs[r.name] if 'test_accuracy' in row]
-        ax.plot(*zip(*points), '.-', ms=4, lw=1, color=color, label=f'{r.source[7:10]} {r.title}')
+        ax.plot(*zip(*points), '.-', ms=3, lw=1, color=color, label=f'{r.source[7:10]} {r.title}')
         if full_runs(r, results): ax.plot(training_cost(r), accuracy(r, results), '*', ms=11, color=color, mec='white')
     ax.set(xlabel='computation spent (PFLOP)', ylabel='test accuracy (%)', xscale='log'); ax.legend(frameon=False, fontsize=8)
     ax.spines[['top', 'right']].set_visible(False)

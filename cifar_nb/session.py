@@ -7,7 +7,7 @@ __all__ = ['input_folder', 'working_folder', 'folders', 'mounted', 'read_picture
            'tabled', 'Images', 'load_pictures', 'load_images', 'find_competition', 'too_old', 'choose_devices',
            'surroundings', 'describe', 'Member', 'plan', 'work', 'serve', 'start', 'last_words', 'progress', 'stop',
            'outcome', 'train_members', 'status', 'live_curves', 'Live', 'seed_of', 'copy_run', 'bring_back',
-           'unfinished', 'answers', 'together', 'scores', 'which', 'submit', 'one_sentence']
+           'unfinished', 'choose_views', 'answers', 'together', 'scores', 'which', 'submit', 'one_sentence']
 
 # %% ../nbs/39_session.ipynb #e9b2debb
 import csv
@@ -34,7 +34,7 @@ from .data import CLASSES, SHAPES, InputError, _holder, _search, _subfolders, fi
 from .policies import Table
 from .recipes import _choice, get_recipe, recipe_from_json
 from .training import Interrupted, Run, choose_device, choose_precision, hardware, loss_and_accuracy, make_folder, train
-from .tta import predict_views, write_submission
+from .tta import check_views, predict_views, write_submission
 
 # %% ../nbs/39_session.ipynb #e0c17aef
 def input_folder() -> Path:
@@ -200,32 +200,33 @@ class Member:
 
 def plan(recipes, seeds=(0,), epochs: int = None, variant: str = 'report', out='runs', data: str = 'cifar10') -> list:
     "A `Member` for each of `recipes` (names or recipes) and each of `seeds`; `epochs` None leaves each recipe its own."
+    recipes, seeds = [[v] if isinstance(v, (str, int)) else list(v) for v in (recipes, seeds)]
     chosen = [get_recipe(r, variant) if isinstance(r, str) else r for r in recipes]
     chosen = [r.with_epochs(epochs) if epochs is not None else r for r in chosen]
     wrong = next((s for s in seeds if type(s) is not int or s < 0), None)
-    if wrong is not None or not chosen or not seeds: raise InputError(f'SEEDS = {list(seeds)!r} with {len(chosen)} recipe(s): give whole numbers from 0 on, and at least one of each.')
+    if wrong is not None or not chosen or not seeds: raise InputError(f'SEEDS = {seeds!r} with {len(chosen)} recipe(s): give whole numbers from 0 on, and at least one of each.')
     label = {'code': '-code'}.get
     return [Member(r, s, Path(out) / f'{r.name}{label(r.variant, "")}-{r.epochs}epochs-seed{s}{"-toy" * (data == "toy")}') for r in chosen for s in dict.fromkeys(seeds)]
 
 # %% ../nbs/39_session.ipynb #ed01ce00
-def work(settings: dict):
-    "Train the member that `settings` describe, in this process; exit with status 2 and a sentence for a user's mistake."
+def work(settings: dict) -> int:
+    "Train the member that `settings` describe, in this process; its exit status: 0, 2 for a user's mistake, 143 when it was stopped."
     s, out = dict(settings), Path(settings['out'])
     x, y = torch.load(s.pop('images'), weights_only=True)
-    recipe, out, resume = recipe_from_json(s.pop('recipe')), Path(s.pop('out')), (out / 'recipe.json').exists()
-    try: train(recipe, x, y, out, resume=resume, say=lambda line: print(line, flush=True), **s)
-    except InputError as e: print(f'\n{e}', flush=True); sys.exit(2)
-    except Interrupted as e: sys.exit(128 + e.signum)
+    recipe, s['out'], s['resume'] = recipe_from_json(s.pop('recipe')), out, (out / 'recipe.json').exists()
+    try: train(recipe, x, y, say=lambda line: print(line, flush=True), **s)
+    except InputError as e: print(f'\n{e}', flush=True); return 2
+    except Interrupted as e: return 128 + e.signum
+    return 0
 
 def serve():
     "What a member's process does: read `settings` from standard input and `work`, until the other end of it is gone."
     settings = json.loads(sys.stdin.readline())
     def listen():
-        sys.stdin.read()  # returns when the notebook's process has ended
+        while os.read(0, 1): pass  # nothing comes until the notebook's process has ended
         os.kill(os.getpid(), 15)
     threading.Thread(target=listen, daemon=True).start()
-    work(settings)
-    os._exit(0)  # the thread may still be reading
+    os._exit(work(settings))  # the thread may still be reading
 
 def start(m: Member, threads: int, **settings):
     "Start the process of `m` on its device, with `threads` for the CPU."
@@ -263,7 +264,9 @@ def stop(members):
     "End the processes of `members`; each saves first."
     started = [m.process for m in members if m.process]
     for p in started: p.terminate()
-    for p in started: p.wait()
+    for p in started:
+        try: p.wait(300)
+        except subprocess.TimeoutExpired: p.kill()
 
 def outcome(m: Member):
     "Raise `InputError` with the last sentence of the process of `m` unless it finished or was told to stop."
@@ -386,9 +389,13 @@ def unfinished(members: list) -> str:
             'with Add Input, and run all again with the same settings.')
 
 # %% ../nbs/39_session.ipynb #8de0ef4e
-def answers(runs: list, x: torch.Tensor, views=None, device: str = None) -> list:
-    "For each of `runs` its logits for `x` (float32 `N,10`), averaged over `views`, by default the recipe's own."
-    return [predict_views(run.load_net(device), x, run.recipe.phases[-1], views or run.recipe.views) for run in runs]
+def choose_views(recipe, views=None) -> tuple:
+    "The views to average: `views`, or those of `recipe` if it has several, or the image and its mirror image."
+    return check_views(views or (recipe.views if len(recipe.views) > 1 else ('identity', 'flip')))
+
+def answers(runs: list, x: torch.Tensor, views=('identity',), device: str = None) -> list:
+    "For each of `runs` its logits for `x` (float32 `N,10`), averaged over `views`."
+    return [predict_views(run.load_net(device), x, run.recipe.phases[-1], views) for run in runs]
 
 def together(logits: list) -> torch.Tensor:
     "The logarithm of the mean of the members' probabilities, float32 `N,classes`."
@@ -404,18 +411,18 @@ def scores(runs: list, y: torch.Tensor, **logits) -> Table:
 def which(choice: str, runs: list) -> str:
     "'mean' or 'first': what `choice` ('mean', 'first' or 'auto') submits; 'auto' is the mean while the members have at most `LIMIT` parameters together."
     _choice('SUBMIT', choice, ('auto', 'mean', 'first'))
-    total = sum(run.result['parameters'] for run in runs)
-    return choice if choice != 'auto' else 'mean' if total <= LIMIT else 'first'
+    if choice != 'auto': return choice
+    return 'mean' if len(runs) > 1 and sum(run.result['parameters'] for run in runs) <= LIMIT else 'first'
 
 def submit(runs: list, logits: list, ids: torch.Tensor, folder, choice: str = 'auto', say=print) -> Path:
-    "Write submission-NAME.csv for each of `runs`, submission-mean.csv, and as submission.csv the one that `choice` means; its path."
-    labels = {run.path.name: l.argmax(1) for run, l in zip(runs, logits)} | {'mean': together(logits).argmax(1)}
+    "Write submission-NAME.csv for each of `runs` and submission-mean.csv, and submission.csv for the one that `choice` means; its path."
+    labels = {run.path.name: l.argmax(1) for run, l in zip(runs, logits)}
+    if len(runs) > 1: labels['mean'] = together(logits).argmax(1)
     for name, l in labels.items(): write_submission(Path(folder) / f'submission-{name}.csv', ids, l, overwrite=True)
-    taken = which(choice, runs)
-    total = sum(run.result['parameters'] for run in runs)
-    taken = f'the mean of {len(runs)} members, {total:,} parameters' if taken == 'mean' else f'{runs[0].path.name}, {runs[0].result["parameters"]:,} parameters'
-    path = write_submission(Path(folder) / 'submission.csv', ids, labels['mean' if taken.startswith('the') else runs[0].path.name], overwrite=True)
-    say(f'{path}: {len(ids):,} rows from {taken}' + (f' (all {len(runs)} members have {total:,}, the limit is {LIMIT:,})' if total > LIMIT else ''))
+    mean, total = which(choice, runs) == 'mean', sum(run.result['parameters'] for run in runs)
+    path = write_submission(Path(folder) / 'submission.csv', ids, together(logits).argmax(1) if mean else logits[0].argmax(1), overwrite=True)
+    who = f'the mean of {len(runs)} members, {total:,} parameters' if mean else f'{runs[0].path.name}, {runs[0].result["parameters"]:,} parameters'
+    say(f'{path}: {len(ids):,} rows from {who}' + (f' (together the members have {total:,}; the limit is {LIMIT:,})' if total > LIMIT else ''))
     return path
 
 # %% ../nbs/39_session.ipynb #331e2dfe

@@ -101,7 +101,7 @@ def test_push_needs_a_good_folder_the_client_and_a_token(tmp_path, monkeypatch):
     fake = SimpleNamespace(KaggleApi=type("KaggleApi", (), dict(authenticate=authenticate)))
     for name in ("kaggle", "kaggle.api"): monkeypatch.setitem(sys.modules, name, SimpleNamespace())
     monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", fake)
-    with pytest.raises(InputError, match="KAGGLE_USERNAME"): kaggle.push(ROOT / "kaggle")
+    with pytest.raises(InputError, match="KAGGLE_API_TOKEN"): kaggle.push(ROOT / "kaggle")
 
 
 def test_the_official_client_would_send_it(tmp_path, monkeypatch):
@@ -198,6 +198,26 @@ def test_nothing_mounted_says_what_to_add(mount):
     (mount / "titanic").mkdir()
     (mount / "titanic/train.csv").touch()
     with pytest.raises(InputError, match=r"holds titanic/ \(1 file\)"): session.load_images(say=str)
+
+
+# ---------------------------------------------------------------------------------------------- GPUs that are not here
+
+def gpu(monkeypatch, name, capability, count):
+    "Let torch believe that the machine has `count` such GPUs."
+    for k, v in dict(is_available=True, device_count=count, get_device_capability=capability, get_device_name=name,
+                     get_arch_list=["sm_70", "sm_75", "sm_80", "sm_90"]).items(): monkeypatch.setattr(torch.cuda, k, lambda *a, v=v: v)
+    monkeypatch.setattr(session, "choose_device", torch.device)
+
+
+def test_two_t4_train_in_fp16(monkeypatch):
+    gpu(monkeypatch, "Tesla T4", (7, 5), 2)
+    assert session.choose_devices() == ["cuda:0", "cuda:1"]
+    assert session.surroundings(["cuda:1"]).splitlines()[-1] == "cuda:1   Tesla T4: fp16 (CUDA compute capability 7.5)"
+
+
+def test_a_p100_that_torch_has_no_code_for(monkeypatch):
+    gpu(monkeypatch, "Tesla P100-PCIE-16GB", (6, 0), 1)
+    with pytest.raises(InputError, match="P100.* is too old for PyTorch .*T4 x2"): session.choose_devices()
 
 
 # ---------------------------------------------------------------------------------------------- the clock
