@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['images', 'cmd_recipes', 'run_folder', 'cmd_train', 'finish', 'views_of', 'cmd_evaluate', 'cmd_predict', 'cmd_bench',
-           'Parser', 'parser', 'main']
+           'cmd_scoreboard', 'cmd_kaggle', 'Parser', 'parser', 'main']
 
 # %% ../nbs/41_cli.ipynb #6ea8550b
 import argparse
@@ -117,6 +117,18 @@ def cmd_bench(a):
     print(rows, where, sep='\n')
     if a.out: write_atomic(a.out, json.dumps(dict(bench=a.what, machine=where, rows=[dict(r) for r in rows]), indent=1))
 
+# %% ../nbs/41_cli.ipynb #9e01bee7
+def cmd_scoreboard(a):
+    "Claims and results."
+    from cifar_nb.evaluation import load_results
+    from cifar_nb.scoreboard import scoreboard
+    print(scoreboard(load_results(a.results)))
+
+def cmd_kaggle(a):
+    "Build, check or push the notebook for Kaggle."
+    from cifar_nb.kaggle import command
+    command(a.action, a.folder, a.user, print)
+
 # %% ../nbs/41_cli.ipynb #a62cb507
 class Parser(argparse.ArgumentParser):
     "argparse, with its errors as `InputError`."
@@ -145,6 +157,12 @@ def parser() -> Parser:
     s.add_argument('--overwrite', action='store_true', help='write over an existing file')
     s = command('bench', cmd_bench, 'side by side with the plain torchvision way, as ratios')
     _bench_arguments(s)
+    s = command('scoreboard', cmd_scoreboard, 'the claims of the five reports beside what was found')
+    s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs (default: results)')
+    s = command('kaggle', cmd_kaggle, 'the notebook for Kaggle: build, check or push it')
+    s.add_argument('action', choices=['build', 'check', 'push'])
+    s.add_argument('--folder', default='kaggle', help='where notebook and metadata lie (default: kaggle)')
+    s.add_argument('--user', help='the owner on Kaggle (default: as in the metadata, or of the token)')
     return p
 
 # %% ../nbs/41_cli.ipynb #7efb6efb

@@ -1,0 +1,227 @@
+"The five teams: networks and recipes against the figures of their reports, and the claims, whose figures are computed and never typed."
+import csv
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cifar_nb.blocks import LIMIT, NetSpec, count_macs, count_parameters
+from cifar_nb.data import toy
+from cifar_nb.policies import LISTS
+from cifar_nb.reading import Check, differences, full_runs, judge, parts, sketch, spec_facts, verdict
+from cifar_nb.recipes import Claim, get_recipe, list_recipes, recipe_from_json
+from cifar_nb.scoreboard import VERDICTS, all_claims, headline, networks, scoreboard, short_form, standings, tally, teams
+
+NAMES = ("narrow_resnet", "modified_resnet", "learning_too_deep", "dreamfire", "neural_nomads")
+BOTH = [(n, v) for n in NAMES for v in ("report", "code")]
+ROOT = Path(__file__).parent.parent
+COUNTS = {  # parameters, multiply-adds, epochs
+    ("narrow_resnet", "report"): (2_797_610, 139_299_328, 250), ("narrow_resnet", "code"): (2_797_610, 139_299_328, 250),
+    ("modified_resnet", "report"): (2_777_674, 421_202_432, 50), ("modified_resnet", "code"): (2_777_674, 421_202_432, 50),
+    ("learning_too_deep", "report"): (4_754_218, 271_419_904, 100), ("learning_too_deep", "code"): (4_754_218, 271_419_904, 200),
+    ("dreamfire", "report"): (4_918_602, 798_689_792, 50), ("dreamfire", "code"): (4_918_602, 798_689_792, 50),
+    ("neural_nomads", "report"): (2_777_674, 421_202_432, 100), ("neural_nomads", "code"): (4_992_586, 874_187_264, 100),
+}
+
+
+def team(name): return importlib.import_module(f"cifar_nb.teams.{name}")
+
+
+@pytest.mark.parametrize("name, variant", BOTH)
+def test_network_and_length_are_those_of_the_facts(name, variant):
+    r = get_recipe(name, variant)
+    net = r.net.build()
+    assert (count_parameters(net), count_macs(net), r.epochs) == COUNTS[name, variant]
+    assert count_parameters(net) < LIMIT
+    assert (sum(p.parameters for p in parts(r.net)), sum(p.macs for p in parts(r.net))) == COUNTS[name, variant][:2]
+
+
+@pytest.mark.parametrize("name, variant", BOTH)
+def test_a_recipe_goes_through_json(name, variant):
+    r = get_recipe(name, variant)
+    assert recipe_from_json(r.to_json()) == r and json.loads(r.to_json())["variant"] == variant
+    assert r.source and r.notes and r.title
+    assert len(r.learning_rates()) == r.epochs and all(rate >= 0 for rate in r.learning_rates())
+
+
+def test_the_registry_has_the_baselines_too():
+    known = {(r.name, r.variant) for r in list_recipes()}
+    assert set(BOTH) | {("resnet18", "report"), ("plain", "report"), ("quick", "report")} <= known
+    assert get_recipe("resnet18").net == NetSpec() and get_recipe("plain").net.block == "plain"
+    assert replace(get_recipe("plain").net, block="basic") == get_recipe("neural_nomads").net
+
+
+@pytest.mark.parametrize("name, phase, key", [("narrow_resnet", 0, "000"), ("modified_resnet", 0, "001"), ("learning_too_deep", 0, "002, first run"),
+                                              ("learning_too_deep", 1, "002, second run"), ("dreamfire", 0, "003"), ("neural_nomads", 0, "004")])
+def test_the_augmentation_is_that_of_chapter_2(name, phase, key):
+    assert get_recipe(name, "code").phases[phase].augment == LISTS[key]
+
+
+@pytest.mark.parametrize("name, variant", BOTH)
+def test_every_recipe_trains_and_repeats_from_its_seed(name, variant):
+    x, y = toy(160)
+    r = get_recipe(name, variant)
+    r = replace(r, phases=tuple(replace(p, batch_size=32) for p in r.phases))
+    logs = [sketch(r, x, y, epochs=2, images=160, narrower=8, seed=s).log for s in (3, 3, 4)]
+    assert logs[0] == logs[1] != logs[2]
+
+
+def test_only_the_augmentation_and_the_schedule_of_003_differ():
+    rows = [row[""] for row in differences(get_recipe("dreamfire"), get_recipe("dreamfire", "code"))]
+    assert rows[0] == "phase 1: augment" and all("schedule" in row for row in rows[1:])
+
+
+# ---- what the teams' programs printed
+
+def rows(name):
+    with (ROOT / "nbs" / "logs" / f"{name}.csv").open() as f: return list(csv.DictReader(f))
+
+
+@pytest.mark.parametrize("name", NAMES[:4])
+def test_what_was_printed_last_stands_in_the_log(name):
+    as_run, accuracies = team(name).as_run, [float(r["test_accuracy"]) for r in rows(name)]
+    assert as_run["last"] == accuracies[-1] and as_run["best"] >= max(accuracies)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "nbs" / "logs").glob("*.csv")))
+def test_logs_are_in_order_and_in_range(name):
+    table = rows(name)
+    epochs = [int(r["epoch"]) for r in table]
+    assert epochs == sorted(set(epochs)) and epochs[0] >= 1
+    for r in table:
+        for k, v in r.items():
+            if v and k.endswith("accuracy"): assert 10 <= float(v) <= 100
+            if v and k.endswith("loss"): assert 0 < float(v) < 5
+
+
+# ---- claims
+
+FOUND = {  # figures worked out apart from the package: by hand, or printed by the teams' own tools
+    ("narrow_resnet", "trainable parameters"): (2_797_610, "agrees"),
+    ("narrow_resnet", "the same count in millions"): (2.79761, "differs"),
+    ("narrow_resnet", "fewer operations than ResNet-18"): ("yes: 25.1% of the multiply-adds", "agrees"),
+    ("narrow_resnet", "warm-up"): (25, "agrees"),
+    ("narrow_resnet", "bottleneck layers are integrated"): ("no: every block has two 3x3 convolutions", "differs"),
+    ("narrow_resnet", "test accuracy, in the log of the team"): (95.07, "differs"),
+    ("modified_resnet", "trainable parameters"): (2_777_674, "agrees"),
+    ("modified_resnet", "forward and backward pass"): (10.50, "agrees"),
+    ("modified_resnet", "parameters in memory"): (10.60, "agrees"),
+    ("modified_resnet", "estimated total size"): (21.11, "agrees"),
+    ("modified_resnet", "augmentation"): ("Crop, Flip, ColorJitter, Rotation, Affine", "differs"),
+    ("modified_resnet", "test accuracy, in the log of the team"): (92.67, "differs"),
+    ("learning_too_deep", "parameters, in the table"): (4_754_218, "agrees"),
+    ("learning_too_deep", "parameters, in the text"): (4.754218, "differs"),
+    ("learning_too_deep", "value of the parameter formula"): (5.090656, "differs"),
+    ("learning_too_deep", "fewer parameters than ResNet-18"): (57.45, "differs"),
+    ("learning_too_deep", "forward and backward pass"): (10.16, "agrees"),
+    ("learning_too_deep", "parameters in memory"): (18.14, "agrees"),
+    ("learning_too_deep", "estimated total size"): (28.31, "agrees"),
+    ("learning_too_deep", "training"): (200, "differs"),
+    ("learning_too_deep", "crops from padded images of"): (40, "differs"),
+    ("learning_too_deep", "different views in test-time augmentation"): (4, "differs"),
+    ("learning_too_deep", "test accuracy, in the log of the team"): (94.65, "agrees"),
+    ("dreamfire", "fewer parameters than ResNet-18"): (55.98, "differs"),
+    ("dreamfire", "less work than ResNet-18, which would save time"): ("no: +43.8 % multiply-adds", "differs"),
+    ("dreamfire", "channels of the stages"): ((64, 128, 256), "differs"),
+    ("dreamfire", "the warm-up begins at peak / epochs"): (0.004, "differs"),
+    ("dreamfire", "batch size, changed on instruction"): (128, "differs"),
+    ("dreamfire", "top accuracy, in the log of the team"): (93.93, "differs"),
+    ("neural_nomads", "parameters of the network as described"): (2.777674, "differs"),
+    ("neural_nomads", "parameters, with six blocks placed at will"): (4.769610, "differs"),
+    ("neural_nomads", "residual blocks, three stages of two"): (6, "agrees"),
+}
+
+
+@pytest.fixture(scope="module")
+def judged(): return {(n, c.what): c for n in NAMES for c in judge(team(n).checks)}
+
+
+@pytest.mark.parametrize("key", FOUND)
+def test_figures_worked_out_apart(judged, key):
+    found, says = FOUND[key]
+    claim = judged[key]
+    assert claim.verdict == says
+    if isinstance(found, float): assert claim.found == pytest.approx(found, abs=.006)
+    else: assert claim.found == found
+
+
+def test_claims_are_many_and_no_figure_is_typed_in():
+    assert len(all_claims()) >= 60
+    for n in NAMES:
+        checks = team(n).checks
+        assert len(checks) >= 12 and all(isinstance(c, Check) for c in checks)
+        for c in checks:
+            assert c.claim.found is None and c.claim.verdict == "open", f"{n}: {c.claim.what} has a verdict before it is judged"
+            assert c.claim.where, f"{n}: {c.claim.what} does not say where it stands"
+        for v in ("report", "code"): assert get_recipe(n, v).claims == tuple(c.claim for c in checks)
+
+
+def test_what_can_be_computed_is_decided_and_what_needs_trainings_is_open():
+    for _, c in all_claims():
+        wanted = dict(computed={"agrees", "differs"}, measured={"open"})
+        assert c.verdict in wanted.get(c.check, {"not checkable"}), c
+        assert c.verdict == verdict(c, c.found)
+
+
+def run(recipe, accuracy, seed=0, **changes):
+    "A record as `cifar_nb.evaluation.record` writes it."
+    log = [dict(epoch=e, train_loss=1., train_accuracy=95. * e / 70 if e < 70 else 95.) for e in range(1, recipe.epochs + 1)]
+    confusion = [[0] * 10 for _ in range(10)]
+    confusion[3][5] = confusion[4][7] = 50  # cats called dogs, deer called horses
+    result = dict(recipe=recipe.name, variant=recipe.variant, epochs=recipe.epochs, train_images=50_000, data="cifar10", seed=seed, hardware="one",
+                  images_per_second=1000., test=dict(accuracy=accuracy, confusion=confusion))
+    return dict(result=result | changes, log=log)
+
+
+def test_recorded_runs_close_what_is_open():
+    results = [run(m.code, headline(m).value if not isinstance(headline(m).value, tuple) else 93.5, seed) for m in teams() for seed in (0, 1)]
+    results += [run(get_recipe(n), a) for n, a in (("resnet18", 95.), ("plain", 75.2), ("neural_nomads", 93.4))]
+    before, after = all_claims(), all_claims(results)
+    closed = {(t, b.what): a.verdict for (t, b), (_, a) in zip(before, after) if b.verdict == "open" and a.verdict != "open"}
+    assert {k: v for k, v in closed.items() if "accuracy" in k[1]} == {
+        ("Narrow ResNet-18", "test accuracy"): "agrees", ("ModifiedResNet", "test accuracy"): "agrees", ("LearningtooDeep", "test accuracy"): "agrees",
+        ("Dreamfire", "top accuracy"): "agrees", ("Neural Nomads", "validation accuracy at the end"): "agrees",
+        ("Neural Nomads", "training accuracy at epoch 70"): "agrees", ("Neural Nomads", "accuracy of the network without shortcuts"): "agrees"}
+    assert closed["LearningtooDeep", "cats and dogs, deer and horses are confused most"] == "agrees"
+    assert closed["Dreamfire", "time an epoch saved, beside ResNet-18"] == "differs"
+    assert closed["ModifiedResNet", "better than the baseline ResNet"] == "differs"
+    assert closed["Neural Nomads", "residual better than plain"] == "agrees"
+    assert "95.53 (2)" in scoreboard(results) and "95.53 (2)" in short_form(results)
+
+
+def test_runs_that_do_not_count():
+    r = get_recipe("dreamfire", "code")
+    good = run(r, 93.)
+    bad = [run(r, 10., data="toy"), run(r, 10., train_images=1280), run(r, 10., epochs=3), run(r, 10., variant="report"), {}, {"result": {}}]
+    assert full_runs(r, bad + [good]) == [good]
+
+
+# ---- the scoreboard
+
+def test_the_scoreboard_prints_every_claim_within_a_terminal():
+    text = " ".join(scoreboard().split())
+    for _, c in all_claims(): assert c.what.split()[0] in text
+    assert max(map(len, scoreboard().splitlines())) <= 130
+    total = tally(all_claims())[-1]
+    assert sum(int(total[v]) for v in VERDICTS) == int(total["claims"]) == len(all_claims())
+
+
+def test_the_short_form_is_a_table_of_the_networks():
+    lines = short_form().splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 2 + len(standings()) == 2 + sum(len(networks(m)) for m in teams())
+    for m in teams():
+        for r in networks(m): assert any(f"{spec_facts(r.net).parameters:,}" in line for line in lines)
+
+
+@pytest.mark.parametrize("value, found, check, unit, says", [
+    (95.53, 95.525, "computed", "%", "agrees"), (95.53, 95.52, "computed", "%", "differs"), (95.53, 95.2, "measured", "%", "agrees"),
+    (95.53, 95.0, "measured", "%", "differs"), (22, 22.4, "measured", "% of the time", "agrees"), (5e-4, 5e-4, "computed", "", "agrees"),
+    ((93, 94), 94.0, "measured", "%", "agrees"), ((93, 94), 94.01, "measured", "%", "differs"), ((3, 5, 3), (3, 5, 3), "computed", "", "agrees"),
+    ((3, 5, 3), (3, 5), "computed", "", "differs"), ("yes", "no: really", "computed", "", "differs"), ("Adam", "AdamW: here", "computed", "", "differs"),
+    (60, "40: elsewhere", "computed", "epochs", "differs"), (True, "yes: so", "computed", "", "agrees"), (1, None, "computed", "", "open"),
+    (1, 1, "not checkable", "", "not checkable")])
+def test_the_rule_of_the_verdict(value, found, check, unit, says):
+    assert verdict(Claim("a", value, unit, "b", check), found) == says
