@@ -45,13 +45,12 @@ def overlay(
     size: int = 128,      # pixels a side of what comes out
 ) -> torch.Tensor:
     "The maps over grey copies of the images, red for and blue against: float `N,3,size,size` from 0 to 1."
-    from matplotlib import colormaps
     limit = maps.abs().amax((1, 2)) if limit is None else torch.as_tensor(limit)
     fine = F.interpolate(maps[:, None], size=(size, size), mode='bilinear')[:, 0] / limit.clamp(min=1e-9)[:, None, None]
-    heat = torch.as_tensor(colormaps['RdBu_r']((fine.clamp(-1, 1) + 1) / 2)[..., :3]).float().permute(0, 3, 1, 2)
-    grey = F.interpolate(x.float().mean(1, keepdim=True) / 255, size=(size, size), mode='nearest')
-    strength = fine.abs().clamp(max=1)[:, None].sqrt() * .7
-    return grey * (1 - strength) + heat * strength
+    red, blue = torch.tensor([.9, .1, .1]), torch.tensor([.1, .35, .95])
+    heat = torch.where(fine[:, None] > 0, red[:, None, None], blue[:, None, None])
+    grey = F.interpolate(x.float().mean(1, keepdim=True) / 255, size=(size, size), mode='nearest') * .85 + .15
+    return torch.lerp(grey.expand_as(heat), heat, .7 * fine[:, None].abs().clamp(max=1))
 
 # %% ../nbs/07b_attention.ipynb #a892aba3
 def pair_mistakes(
@@ -73,10 +72,11 @@ def show_attention(
     phase,                  # its mean and std normalize the images
     classes=CLASSES,
 ):
-    "Three rows: the images, the maps for the class that was said, the maps for the true class, both on one scale; a Figure."
+    "Four rows, a Figure: the images, the maps for the class that was said and for the true class on one scale, and their difference on its own."
     p, said = predict(net, x, phase).softmax(1).max(1)
     maps = [class_activation(net, x, phase, k) for k in (said, y)]
     limit = torch.stack(maps).abs().amax((0, 2, 3))
-    rows = [F.interpolate(x.float() / 255, size=(128, 128), mode='nearest'), *(overlay(x, m, limit) for m in maps)]
-    titles = [[f'{classes[k]}' for k in y], [f'said {classes[k]} {q:.0%}' for k, q in zip(said, p)], [f'for {classes[k]}' for k in y]]
+    rows = [F.interpolate(x.float() / 255, size=(128, 128), mode='nearest'), *(overlay(x, m, limit) for m in maps), overlay(x, maps[0] - maps[1])]
+    titles = [[f'{classes[k]}' for k in y], [f'said {classes[k]} {q:.0%}' for k, q in zip(said, p)], [f'for {classes[k]}' for k in y],
+              [f'{classes[k]} - {classes[j]}' for k, j in zip(said, y)]]
     return show_images(torch.cat(rows), sum(titles, []), ncols=len(x), size=1.25)

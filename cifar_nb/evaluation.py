@@ -57,7 +57,7 @@ def show_confusion(
     counts = torch.as_tensor(confusion)
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     fig, ax = plt.subplots(figsize=(5.6, 5), layout='constrained')
-    ax.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+    ax.imshow(shares.numpy(), cmap='Blues', vmin=0, vmax=1)
     for i, row in enumerate(counts.tolist()):
         for j, v in enumerate(row):
             if v: ax.text(j, i, v, ha='center', va='center', fontsize=7, color='white' if shares[i, j] > .5 else '#222')
@@ -138,12 +138,13 @@ def show_reliability(
 def _draw_reliability(top, low, r):
     "Bins `r` as bars on the axes `top`, their sizes on `low`."
     width = 1 / len(r.images)
-    place, full = (torch.arange(len(r.images)) + .5) * width, r.images > 0
-    style = dict(width=width * .92)
-    top.bar(place[full], r.accuracy[full], color='#4c72b0', label='right', **style)
-    top.bar(place[full], (r.confidence - r.accuracy)[full], bottom=r.accuracy[full], color='crimson', alpha=.3, label='gap to confidence', **style)
+    n, sure, right = (v.numpy() for v in r)
+    place, style = [(k + .5) * width for k in range(len(n))], dict(width=width * .92)
+    top.bar(place, right.clip(max=sure), color='#4c72b0', label='right', **style)
+    top.bar(place, (sure - right).clip(min=0), bottom=right, color='#eba0a0', label='promised too much', **style)
+    top.bar(place, (right - sure).clip(min=0), bottom=sure, color='#a9c8ea', label='promised too little', **style)
     top.plot([0, 1], [0, 1], '--', color='#555', lw=1)
-    low.bar(place, r.images / r.images.sum(), color='#999', **style)
+    low.bar(place, n / n.sum(), color='#999', **style)
     top.set(xlim=(0, 1), ylim=(0, 1)); low.set_xlabel('confidence')
     for ax in (top, low): ax.spines[['top', 'right']].set_visible(False)
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'GREY', 'ACCENT', 'words', 'brief', 'Table', 'rows_of', 'differences', 'operations', 'Part', 'parts',
            'draw_net', 'Facts', 'spec_facts', 'beside_resnet18', 'show_schedule', 'show_augmented', 'sketch', 'falls',
-           'yes', 'read_log', 'full_runs', 'accuracy', 'better', 'show_logged', 'decimals', 'verdict', 'Check',
-           'computed', 'measured', 'not_checkable', 'judge', 'stated', 'claims_table']
+           'yes', 'read_log', 'full_runs', 'our_runs', 'accuracy', 'better', 'show_logged', 'decimals', 'verdict',
+           'Check', 'computed', 'measured', 'not_checkable', 'judge', 'stated', 'claims_table']
 
 # %% ../nbs/09_reading.ipynb #c2530cc1
 import csv
@@ -24,7 +24,7 @@ from .augment import Op
 from .blocks import NetSpec, count_macs, count_parameters, memory
 from .evaluation import standard_error
 from .preview import show_images
-from .recipes import Claim, Recipe
+from .recipes import Claim, Recipe, get_recipe
 from .training import train
 
 # %% ../nbs/09_reading.ipynb #d03b967e
@@ -249,11 +249,18 @@ def full_runs(recipe: Recipe, results=()) -> list:
     def full(r): return r.get('data') != 'toy' and r.get('train_images', 0) >= 45_000 and 'test' in r and all(r.get(k) == v for k, v in wanted.items())
     return [r for r in results if full(r.get('result', {}))]
 
+def our_runs(recipe: Recipe, results=()) -> list:
+    "The full runs of `recipe`; where a code's recipe has none, those of its report, if that describes the same network."
+    if recipe.variant != 'code' or full_runs(recipe, results): return full_runs(recipe, results)
+    report = get_recipe(recipe.name)
+    return full_runs(report, results) if report.net == recipe.net else []
+
 def accuracy(recipe: Recipe, results=()):
-    "Mean test accuracy (%, single view) of the full runs of `recipe`, None without any."
-    a = [r['result']['test']['accuracy'] for r in full_runs(recipe, results)]
+    "Mean test accuracy (%, single view) of `our_runs`, None without any."
+    a = [r['result']['test']['accuracy'] for r in our_runs(recipe, results)]
     return sum(a) / len(a) if a else None
 
+# %% ../nbs/09_reading.ipynb #1b125a04
 def better(a: Recipe, b: Recipe, results=()):
     "'yes: ...' or 'no: ...', whether `a` has the higher mean test accuracy in full runs; None unless there are runs of both."
     ours, theirs = accuracy(a, results), accuracy(b, results)
@@ -268,7 +275,7 @@ def show_logged(logged: list, runs=(), keys=('train_accuracy', 'test_accuracy'))
         points = [(row['epoch'], row[key]) for row in logged if key in row]
         if points: ax.plot(*zip(*points), 'o-', ms=3, lw=1, color=color, label=f'team, {key.split("_")[0].replace("train", "training")}')
     for r in runs:
-        ax.plot([l['epoch'] for l in r['log']], [l['train_accuracy'] for l in r['log']], lw=1, color=ACCENT, label=f"ours, training, seed {r['result']['seed']}")
+        ax.plot([l['epoch'] for l in r['log']], [l['train_accuracy'] for l in r['log']], lw=1, color=ACCENT, label=f"ours ({r['result']['variant']}), training, seed {r['result']['seed']}")
         ax.plot(r['result']['epochs'], r['result']['test']['accuracy'], '*', ms=10, color=ACCENT)
     lowest = min([row[k] for row in logged for k in keys if k in row] + [l['train_accuracy'] for r in runs for l in r['log']] + [80])
     if not runs: ax.text(.98, .06, 'no full run of ours is recorded yet', transform=ax.transAxes, ha='right', fontsize=8, color=GREY)

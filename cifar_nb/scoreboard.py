@@ -13,7 +13,7 @@ import textwrap
 from collections import Counter
 from statistics import mean
 
-from .reading import ACCENT, GREY, STAGES, Table, accuracy, full_runs, judge, spec_facts, stated, words
+from .reading import ACCENT, GREY, STAGES, Table, accuracy, judge, our_runs, spec_facts, stated, words
 
 # %% ../nbs/20_scoreboard.ipynb #4b8c5ae0
 def teams() -> list:
@@ -50,9 +50,9 @@ def networks(team) -> list:
     return [team.code] if team.code.net == team.report.net else [team.report, team.code]
 
 def ours(recipe, results) -> str:
-    "Mean accuracy of our full runs of `recipe` and their number, or a dash."
-    runs = full_runs(recipe, results)
-    return f'{accuracy(recipe, results):.2f} ({len(runs)})' if runs else '-'
+    "Mean accuracy of our full runs of `recipe`, and in brackets their number and whether they follow the report or the code; or a dash."
+    runs = our_runs(recipe, results)
+    return f'{accuracy(recipe, results):.2f} ({len(runs)}, {runs[0]["result"]["variant"]})' if runs else '-'
 
 # %% ../nbs/20_scoreboard.ipynb #70b1de27
 def standings(results=()) -> Table:
@@ -76,7 +76,7 @@ def _points(team, recipe, results):
     value = headline(team).value
     yield 'o', mean(value) if isinstance(value, tuple) else value, dict(mfc='none', mec=GREY)
     if getattr(team, 'as_run', None): yield 'o', team.as_run['last'], dict(color=STAGES[2])
-    if full_runs(recipe, results): yield '*', accuracy(recipe, results), dict(color=ACCENT, ms=11)
+    if our_runs(recipe, results): yield '*', accuracy(recipe, results), dict(color=ACCENT, ms=11)
 
 def show_standings(results=()):
     "Accuracy of all teams against parameters, work and training cost, as a Figure."
@@ -109,7 +109,7 @@ def show_all_curves(
         each = training_cost(r) / r.epochs
         points = [(row['epoch'] * each, row['test_accuracy']) for row in logs[r.name] if 'test_accuracy' in row]
         ax.plot(*zip(*points), '.-', ms=3, lw=1, color=color, label=f'{r.source[7:10]} {r.title}')
-        if full_runs(r, results): ax.plot(training_cost(r), accuracy(r, results), '*', ms=11, color=color, mec='white')
+        if our_runs(r, results): ax.plot(training_cost(r), accuracy(r, results), '*', ms=11, color=color, mec='white')
     ax.set(xlabel='computation spent (PFLOP)', ylabel='test accuracy (%)', xscale='log'); ax.legend(frameon=False, fontsize=8)
     ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)

@@ -33,7 +33,8 @@ from .blocks import LIMIT, count_macs, count_parameters, summary
 from .data import CLASSES, SHAPES, InputError, _holder, _search, _subfolders, find, load, split
 from .policies import Table
 from .recipes import _choice, get_recipe, recipe_from_json
-from .training import Interrupted, Run, choose_device, choose_precision, hardware, loss_and_accuracy, make_folder, train
+from .training import (Interrupted, Run, choose_device, choose_precision, hardware, loss_and_accuracy,
+                               make_folder, train)
 from .tta import check_views, predict_views, write_submission
 
 # %% ../nbs/39_session.ipynb #e0c17aef
@@ -62,7 +63,8 @@ def _files(folder) -> int:
 def mounted(root=None, most: int = 6) -> str:
     "In words, the folders under `root` (default: the input folder) that hold files, `most` of them by name."
     root = Path(root or input_folder())
-    found = [f'{"" if f == root else f.relative_to(root)}/ ({n:,} file{"s" * (n > 1)})' for f in folders(root) if (n := _files(f))]
+    counts = [('' if f == root else f'{f.relative_to(root)}', _files(f)) for f in folders(root)]
+    found = [f'{name}/ ({n:,} file{"s" * (n > 1)})' for name, n in counts if n]
     return ', '.join(found[:most]) + (f' and {len(found) - most} more' if len(found) > most else '') or 'nothing'
 
 # %% ../nbs/39_session.ipynb #fff4767d
@@ -71,33 +73,43 @@ def read_picture(path) -> np.ndarray:
     from PIL import Image
     try:
         with Image.open(path) as picture: a = np.asarray(picture.convert('RGB'))
-    except (OSError, SyntaxError) as e: raise InputError(f'{path} cannot be read as a picture ({type(e).__name__}): remove it or add the dataset again.') from None
-    if a.shape != (32, 32, 3): raise InputError(f'{path} has {a.shape[1]} x {a.shape[0]} pixels, and pictures of CIFAR-10 have 32 x 32: add another dataset.')
-    return a
+    except (OSError, SyntaxError) as e:
+        raise InputError(f'{path} cannot be read as a picture ({type(e).__name__}): '
+                         'remove it or add the dataset again.') from None
+    if a.shape == (32, 32, 3): return a
+    raise InputError(f'{path} has {a.shape[1]} x {a.shape[0]} pixels, and pictures of CIFAR-10 have 32 x 32: '
+                     'add another dataset.')
 
 def read_pictures(paths) -> torch.Tensor:
     "The picture files `paths`, one or more, as uint8 `N,3,32,32`."
-    with ThreadPoolExecutor(16) as pool: return torch.from_numpy(np.stack(list(pool.map(read_picture, paths)))).permute(0, 3, 1, 2).contiguous()
+    with ThreadPoolExecutor(16) as pool: pictures = np.stack(list(pool.map(read_picture, paths)))
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 
 # %% ../nbs/39_session.ipynb #e56323c0
 def find_pictures(root):
-    "The nearest folder under `root` with `train/CLASS/*.png`, or `train/*.png` and trainLabels.csv; None if there is none."
+    "The nearest folder under `root` with `train/CLASS/*.png`, or trainLabels.csv and `train/*.png`; None without one."
     for folder in folders(root):
-        train_set = folder / 'train'
-        if (folder / 'trainLabels.csv').is_file() or set(CLASSES) <= {d.name for d in _subfolders(train_set)}: return folder
+        if (folder / 'trainLabels.csv').is_file(): return folder
+        if set(CLASSES) <= {d.name for d in _subfolders(folder / 'train')}: return folder
 
 def classified(folder) -> list:
     "(path, class) of the pictures in the class folders of `folder`, the first of each class before the second of any."
-    files = [(p, CLASSES.index(d.name)) for d in _subfolders(folder) if d.name in CLASSES for p in d.iterdir() if p.suffix.lower() in ('.png', '.jpg', '.jpeg')]
+    homes = [d for d in _subfolders(folder) if d.name in CLASSES]
+    files = [(p, CLASSES.index(d.name)) for d in homes for p in d.iterdir() if p.suffix.lower() in _ENDINGS]
     return sorted(files, key=lambda f: (f[0].name, f[1]))
+
+_ENDINGS = ('.png', '.jpg', '.jpeg')
 
 def tabled(folder) -> list:
     "(path, class) of the pictures that `folder`/trainLabels.csv lists, in its order."
-    try: rows = [(r['id'], CLASSES.index(r['label'])) for r in csv.DictReader((folder / 'trainLabels.csv').read_text().splitlines())]
-    except (KeyError, ValueError, OSError): raise InputError(f'{folder / "trainLabels.csv"} is not a table of id and label: add the dataset again.') from None
+    table = folder / 'trainLabels.csv'
+    try: rows = [(r['id'], CLASSES.index(r['label'])) for r in csv.DictReader(table.read_text().splitlines())]
+    except (KeyError, ValueError, OSError):
+        raise InputError(f'{table} is not a table of id and label: add the dataset again.') from None
     home = _holder(folder / 'train', [f'{rows[0][0]}.png'], depth=2) if rows else None
-    if home is None: raise InputError(f'{folder} has trainLabels.csv but no pictures for it: add a dataset in which train.7z is unpacked.')
-    return [(home / f'{i}.png', k) for i, k in rows]
+    if home: return [(home / f'{i}.png', k) for i, k in rows]
+    raise InputError(f'{folder} has trainLabels.csv but no pictures for it: '
+                     'add a dataset in which train.7z is unpacked.')
 
 # %% ../nbs/39_session.ipynb #3418cb72
 class Images(NamedTuple):
@@ -114,60 +126,66 @@ class Images(NamedTuple):
 
     def first(self, n: int = None) -> 'Images':
         "The first `n` of each part, or all for None."
-        if n is not None and not 1 <= n <= len(self.x): raise InputError(f'IMAGES = {n!r}: choose a number from 1 to {len(self.x):,}, or None for all.')
+        if n is None: return self
+        if not 1 <= n <= len(self.x):
+            raise InputError(f'IMAGES = {n!r}: choose a number from 1 to {len(self.x):,}, or None for all.')
         return self._replace(x=self.x[:n], y=self.y[:n], xt=self.xt[:n], yt=self.yt[:n])
+
+def _read(files): return read_pictures([p for p, _ in files]), torch.tensor([k for _, k in files])
 
 def load_pictures(folder) -> Images:
     "The picture set that `find_pictures` found in `folder`."
-    train_set = tabled(folder) if (folder / 'trainLabels.csv').is_file() else classified(folder / 'train')
-    test_set = classified(folder / 'test')
-    (x, y), test = [(read_pictures([p for p, _ in s]), torch.tensor([k for _, k in s])) if s else (None, None) for s in (train_set, test_set)]
-    if test[0] is not None: return Images(x, y, *test, 'cifar10', 'test set')
+    x, y = _read(tabled(folder) if (folder / 'trainLabels.csv').is_file() else classified(folder / 'train'))
+    if test_set := classified(folder / 'test'): return Images(x, y, *_read(test_set), 'cifar10', 'test set')
     kept, held = split(y, len(y) // 10)
     return Images(x[kept], y[kept], x[held], y[held], 'cifar10', 'training images, set aside')
 
 # %% ../nbs/39_session.ipynb #cba202f8
 def load_images(root=None, say=print) -> Images:
-    "CIFAR-10 from `root`, else wherever it is on this machine, else from the internet; 'toy' for the toy set; `InputError` if there is none."
+    "CIFAR-10 from `root`, or from anywhere on this machine, or from the internet; 'toy' is the toy set."
     place = root or os.environ.get('CIFAR_NB_DATA')
-    if place != 'toy' and (found := None if not place and _search(None) else find_pictures(place or input_folder())):
+    found = place != 'toy' and (place or not _search(None)) and find_pictures(place or input_folder())
+    if found:
         say(f'Data: pictures in {found}')
         return load_pictures(found)
     try: find(root, say=say)
     except InputError as e:
         if place: raise
-        raise InputError(f'There is no CIFAR-10 here: {input_folder()} holds {mounted()}, and the internet gave none; choose Add Input and add the dataset pankrzysiu/cifar10-python '
-                         "or the course's competition, or set DATA = 'toy' for a first try.") from None
-    (x, y), (xt, yt) = load('train', root, say=str), load('test', root, say=str)
-    return Images(x, y, xt, yt, 'toy' if place == 'toy' else 'cifar10', 'toy test set' if place == 'toy' else 'test set')
+        raise InputError(f'There is no CIFAR-10 here: {input_folder()} holds {mounted()}, and the internet gave none; '
+                         "choose Add Input and add the dataset pankrzysiu/cifar10-python or the course's competition, "
+                         "or set DATA = 'toy' for a first try.") from None
+    name, test = ('toy', 'toy test set') if place == 'toy' else ('cifar10', 'test set')
+    return Images(*load('train', root, say=str), *load('test', root, say=str), name, test)
 
 # %% ../nbs/39_session.ipynb #e8a3cc11
 def find_competition(root=None):
-    "The course's unlabelled test file under `root` (default: the input folder), say cifar_test_nolabel.pkl; None if there is none."
+    "The course's unlabelled file, say cifar_test_nolabel.pkl, under `root` (default: the input folder), or None."
     for folder in folders(root or input_folder()):
         if found := sorted(p for p in folder.glob('cifar_test*.pkl') if p.is_file()): return found[0]
 
 # %% ../nbs/39_session.ipynb #ab771a23
 def too_old(capability: tuple, built_for: list) -> bool:
     "Whether a GPU of this compute `capability` has no code in a PyTorch `built_for` (as `torch.cuda.get_arch_list()`)."
-    mine, codes = 10 * capability[0] + capability[1], [(a.split('_')[0], int(re.sub(r'\D', '', a))) for a in built_for]
+    mine = 10 * capability[0] + capability[1]
+    codes = [(a.split('_')[0], int(re.sub(r'\D', '', a))) for a in built_for]
     return not any(n <= mine and (kind == 'compute' or n // 10 == capability[0]) for kind, n in codes)
 
 def choose_devices(names=None) -> list:
-    "The devices to train on: `names`, or every GPU, or the CPU; a GPU that this PyTorch has no code for raises `InputError`."
-    devices = [str(choose_device(n)) for n in names or [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']]
+    "The devices to train on: `names`, or every GPU, or the CPU; a GPU that PyTorch has no code for is an `InputError`."
+    every = [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']
+    devices, codes = [str(choose_device(n)) for n in names or every], torch.cuda.get_arch_list()
     for d in devices:
-        if d.startswith('cuda') and too_old(torch.cuda.get_device_capability(d), torch.cuda.get_arch_list()):
-            raise InputError(f'The GPU {torch.cuda.get_device_name(d)} is too old for PyTorch {torch.__version__} ({", ".join(torch.cuda.get_arch_list())}): '
-                             'choose the accelerator GPU T4 x2, or none, in the settings of the session.')
+        if d.startswith('cuda') and too_old(torch.cuda.get_device_capability(d), codes):
+            raise InputError(f'The GPU {torch.cuda.get_device_name(d)} is too old for PyTorch {torch.__version__} '
+                             f'({", ".join(codes)}): choose the accelerator GPU T4 x2, or none, in the settings.')
     return devices
 
 # %% ../nbs/39_session.ipynb #f6a4387a
 def surroundings(devices) -> str:
     "A line each on the place, the input, the output, and the `devices` with the number format that training will use."
     kind = os.environ.get('KAGGLE_KERNEL_RUN_TYPE')
-    lines = [('place', f'Kaggle, {kind}' if kind else 'not on Kaggle'), ('input', f'{input_folder()}: {mounted()}'), ('output', f'{working_folder()}'),
-             ('torch', f'{torch.__version__}, {os.cpu_count()} processors')]
+    lines = [('place', f'Kaggle, {kind}' if kind else 'not on Kaggle'), ('input', f'{input_folder()}: {mounted()}'),
+             ('output', f'{working_folder()}'), ('torch', f'{torch.__version__}, {os.cpu_count()} processors')]
     for name in dict.fromkeys(devices):
         precision = choose_precision(choose_device(name))
         lines.append((name, f'{hardware(name)}: {precision.name} ({precision.reason})'))
@@ -176,7 +194,8 @@ def surroundings(devices) -> str:
 def describe(net):
     "torchinfo's table of `net`, or one line where torchinfo is not installed."
     try: return summary(net)
-    except ImportError: return f'{type(net).__name__}: {count_parameters(net):,} parameters, {count_macs(net):,} multiply-adds an image'
+    except ImportError: pass
+    return f'{type(net).__name__}: {count_parameters(net):,} parameters, {count_macs(net):,} multiply-adds an image'
 
 # %% ../nbs/39_session.ipynb #f4148d45
 @dataclass
@@ -203,14 +222,19 @@ def plan(recipes, seeds=(0,), epochs: int = None, variant: str = 'report', out='
     recipes, seeds = [[v] if isinstance(v, (str, int)) else list(v) for v in (recipes, seeds)]
     chosen = [get_recipe(r, variant) if isinstance(r, str) else r for r in recipes]
     chosen = [r.with_epochs(epochs) if epochs is not None else r for r in chosen]
-    wrong = next((s for s in seeds if type(s) is not int or s < 0), None)
-    if wrong is not None or not chosen or not seeds: raise InputError(f'SEEDS = {seeds!r} with {len(chosen)} recipe(s): give whole numbers from 0 on, and at least one of each.')
-    label = {'code': '-code'}.get
-    return [Member(r, s, Path(out) / f'{r.name}{label(r.variant, "")}-{r.epochs}epochs-seed{s}{"-toy" * (data == "toy")}') for r in chosen for s in dict.fromkeys(seeds)]
+    if not chosen or not seeds or any(type(s) is not int or s < 0 for s in seeds):
+        raise InputError(f'SEEDS = {seeds!r} with {len(chosen)} recipe(s): give at least one of each, '
+                         'and seeds that are whole numbers from 0 on.')
+    return [Member(r, s, Path(out) / _label(r, s, data)) for r in chosen for s in dict.fromkeys(seeds)]
+
+def _label(recipe, seed, data):
+    "The name of a run's folder."
+    code, toy = '-code' * (recipe.variant == 'code'), '-toy' * (data == 'toy')
+    return f'{recipe.name}{code}-{recipe.epochs}epochs-seed{seed}{toy}'
 
 # %% ../nbs/39_session.ipynb #ed01ce00
 def work(settings: dict) -> int:
-    "Train the member that `settings` describe, in this process; its exit status: 0, 2 for a user's mistake, 143 when it was stopped."
+    "Train the member that `settings` describe; the exit status: 0, 2 for a user's mistake, 143 when it was stopped."
     s, out = dict(settings), Path(settings['out'])
     x, y = torch.load(s.pop('images'), weights_only=True)
     recipe, s['out'], s['resume'] = recipe_from_json(s.pop('recipe')), out, (out / 'recipe.json').exists()
@@ -234,9 +258,10 @@ def start(m: Member, threads: int, **settings):
     m.began = time.time(), progress(m)
     path = os.pathsep.join(filter(None, [str(Path(cifar_nb.__file__).parents[1]), os.environ.get('PYTHONPATH')]))
     env = os.environ | dict(PYTHONPATH=path, PYTHONIOENCODING='utf-8', OMP_NUM_THREADS=str(threads))
+    command = [sys.executable, '-c', 'from cifar_nb.session import serve; serve()']
     with open(m.notes, 'wb') as notes:
-        m.process = subprocess.Popen([sys.executable, '-c', 'from cifar_nb.session import serve; serve()'],
-                                     stdin=subprocess.PIPE, stdout=notes, stderr=notes, env=env, start_new_session=True)
+        m.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=notes, stderr=notes, env=env,
+                                     start_new_session=True)  # so that the stop button reaches us and not them
     line = settings | dict(recipe=m.recipe.to_json(), seed=m.seed, device=m.device, out=str(m.out))
     m.process.stdin.write(json.dumps(line).encode() + b'\n')
     m.process.stdin.flush()
@@ -272,9 +297,11 @@ def outcome(m: Member):
     "Raise `InputError` with the last sentence of the process of `m` unless it finished or was told to stop."
     m.process.stdin.close()
     if m.process.returncode in (0, 143, -15): return
-    last = (last_words(m).split() and last_words(m).strip().splitlines()[-1]) or 'it printed nothing'
-    raise InputError(last if m.process.returncode == 2 else f'The training of {m.name} broke off with status {m.process.returncode} ({last}): see {m.notes}.')
+    last = (last_words(m).strip().splitlines() or ['it printed nothing'])[-1]
+    if m.process.returncode == 2: raise InputError(last)
+    raise InputError(f'The training of {m.name} broke off with status {m.process.returncode} ({last}): see {m.notes}.')
 
+# %% ../nbs/39_session.ipynb #23972e9a
 def train_members(
     members: list,
     devices: list,              # say ['cuda:0', 'cuda:1']; a device that stands here twice trains two at a time
@@ -310,11 +337,13 @@ def status(members: list, now: float = None) -> str:
     "A line for each member: how far it is, its last figures, and the time it still needs at this rate."
     lines = []
     for m in members:
-        share, (began, before), last = progress(m), m.began, m.log[-1:]
-        left = ((now or time.time()) - began) * (1 - share) / (share - before) if before < share < 1 else 0
-        figures = ', '.join(f'{k.replace("_", " ")} {last[0][k]:.3g}' for k in ('train_loss', 'train_accuracy', 'held_accuracy') if last and k in last[0])
-        lines.append(f'{m.name:32} {m.device:7}{"█" * round(20 * share):░<20} epoch {int(share * m.recipe.epochs)} of {m.recipe.epochs}'
-                     + (f', {figures}' if figures else '') + (f', {_clock(left)} left' if left else ''))
+        share, (began, before), last = progress(m), m.began, (m.log or [{}])[-1]
+        shown = [f'epoch {int(share * m.recipe.epochs)} of {m.recipe.epochs}']
+        keys = ('train_loss', 'train_accuracy', 'held_accuracy')
+        shown += [f'{k.replace("_", " ")} {last[k]:.3g}' for k in keys if k in last]
+        if before < share < 1:
+            shown.append(_clock(((now or time.time()) - began) * (1 - share) / (share - before)) + ' left')
+        lines.append(f'{m.name:32} {m.device:7}{"█" * round(20 * share):░<20} {", ".join(shown)}')
     return '\n'.join(lines)
 
 def live_curves(members: list):
@@ -322,28 +351,32 @@ def live_curves(members: list):
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout='constrained')
     for i, m in enumerate(members):
-        for ax, key, style in ((axes[0], 'train_loss', '.-'), (axes[1], 'train_accuracy', '.-'), (axes[1], 'held_accuracy', '.--')):
+        for key, ax, style in (('train_loss', 0, '.-'), ('train_accuracy', 1, '.-'), ('held_accuracy', 1, '.--')):
             points = [(l['epoch'], l[key]) for l in m.log if key in l]
-            if points: ax.plot(*zip(*points), style, ms=3, lw=1, color=f'C{i}', label=m.name if key != 'held_accuracy' else None)
-    for ax, label in zip(axes, ('loss', 'accuracy (%)')): ax.set(xlabel='epoch', ylabel=label); ax.spines[['top', 'right']].set_visible(False)
+            label = None if ax else m.name
+            if points: axes[ax].plot(*zip(*points), style, ms=3, lw=1, color=f'C{i}', label=label)
+    for ax, label in zip(axes, ('loss', 'accuracy (%)')):
+        ax.set(xlabel='epoch', ylabel=label)
+        ax.spines[['top', 'right']].set_visible(False)
     if any(m.log for m in members): axes[0].legend(frameon=False, fontsize=8)
     plt.close(fig)
     return fig
 
 # %% ../nbs/39_session.ipynb #80f48853
 class Live:
-    "For `show` of `train_members`: status and curves, redrawn in place in a notebook; the curves when an epoch has ended."
-    def __init__(self): self.text = self.figure = None; self.epochs = -1
+    "For `show` of `train_members`: in a notebook, status and curves redrawn in place; elsewhere nothing."
+    def __init__(self): self.text = self.figure = None; self.epochs = 0
 
     def __call__(self, members: list):
         try: from IPython import display, get_ipython
         except ImportError: return
         if get_ipython() is None: return
-        text = {'text/plain': status(members)}
-        if self.text is None: self.text, self.figure = display.display(text, raw=True, display_id=True), display.display(live_curves(members), display_id=True)
+        text, epochs = {'text/plain': status(members)}, sum(len(m.log) for m in members)
+        if self.text is None:
+            self.text = display.display(text, raw=True, display_id=True)
+            self.figure = display.display(live_curves(members), display_id=True)
         else: self.text.update(text, raw=True)
-        epochs = sum(len(m.log) for m in members)
-        if epochs > self.epochs >= 0: self.figure.update(live_curves(members))
+        if epochs > self.epochs: self.figure.update(live_curves(members))
         self.epochs = epochs
 
 # %% ../nbs/39_session.ipynb #8a667b82
@@ -352,7 +385,9 @@ def seed_of(run: Path):
     if (run / 'result.json').exists(): return Run(run).result['seed']
     if not (run / 'checkpoint.pt').exists(): return None
     try: return torch.load(run / 'checkpoint.pt', map_location='cpu', weights_only=True)['seed']
-    except Exception as e: raise InputError(f'{run / "checkpoint.pt"} cannot be read ({type(e).__name__}), it may be cut off: remove that input, or set RESUME = False.') from None
+    except Exception as e:
+        raise InputError(f'{run / "checkpoint.pt"} cannot be read ({type(e).__name__}), it may be cut off: '
+                         'remove that input, or set RESUME = False.') from None
 
 def copy_run(run: Path, out: Path):
     "Copy the files of the folder `run` to `out`, all or none."
@@ -361,32 +396,38 @@ def copy_run(run: Path, out: Path):
         for f in run.iterdir():
             if f.is_file(): shutil.copyfile(f, part / f.name)
         os.replace(part, out)
-    except OSError as e: raise InputError(f'{out} cannot be written ({e.strerror}): free some space in {out.parent}.') from None
+    except OSError as e:
+        raise InputError(f'{out} cannot be written ({e.strerror}): free some space in {out.parent}.') from None
     finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/39_session.ipynb #0554eb53
 def bring_back(members: list, root=None, say=print):
-    "Copy from the input what earlier sessions did for `members`; unfinished runs of something else, and nothing for us, is an `InputError`."
-    attached = [Run(f) for f in folders(root or input_folder()) if (f / 'recipe.json').is_file()]
+    "Copy from the input what earlier sessions did for `members`; only unfinished runs of something else: `InputError`."
+    attached = [Run(f) for f in folders(root or input_folder())
+                if (f / 'recipe.json').is_file() and (f / 'log.jsonl').is_file()]
     attached.sort(key=lambda run: ((run.path / 'result.json').exists(), len(run.log)))
     for m in members:
-        if (m.out / 'recipe.json').exists(): continue
-        same = [run for run in attached if run.recipe.to_json() == m.recipe.to_json() and seed_of(run.path) == m.seed]
-        if same:
+        same = [r for r in attached if r.recipe.to_json() == m.recipe.to_json() and seed_of(r.path) == m.seed]
+        if same and not (m.out / 'recipe.json').exists():
             copy_run(same[-1].path, m.out)
             say(f'{m.name}: {len(m.log)} of {m.recipe.epochs} epochs are done, from {same[-1].path}')
     other = [run for run in attached if not (run.path / 'result.json').exists()]
-    if other and not any((m.out / 'recipe.json').exists() for m in members):
-        raise InputError(f'{other[-1].path} is an unfinished run of {other[-1].recipe.name} ({other[-1].recipe.epochs} epochs, seed {seed_of(other[-1].path)}), which the settings do not ask for: '
-                         'set RECIPES, EPOCHS and SEEDS as they were, or RESUME = False to begin anew.')
+    if other and not any((m.out / 'recipe.json').exists() for m in members): _refuse(other[-1])
+
+def _refuse(run: Run):
+    "Say that `run` is not what the settings ask for."
+    r = run.recipe
+    raise InputError(f'{run.path} is an unfinished run of {r.name} ({r.epochs} epochs, seed {seed_of(run.path)}), '
+                     'which the settings do not ask for: set RECIPES, EPOCHS and SEEDS as they were, '
+                     'or RESUME = False to begin anew.')
 
 # %% ../nbs/39_session.ipynb #f28c28db
 def unfinished(members: list) -> str:
     "What to do about the members that are not finished; empty if all are."
     left = [f'{m.name} at epoch {len(m.log)} of {m.recipe.epochs}' for m in members if not m.finished]
     if not left: return ''
-    return (f'Not finished: {", ".join(left)}. Everything is saved in {members[0].out.parent}: keep this version of the notebook, add its output to the next session '
-            'with Add Input, and run all again with the same settings.')
+    return (f'Not finished: {", ".join(left)}. Everything is saved in {members[0].out.parent}: keep this version of '
+            'the notebook, add its output to the next session with Add Input, and run all again with these settings.')
 
 # %% ../nbs/39_session.ipynb #8de0ef4e
 def choose_views(recipe, views=None) -> tuple:
@@ -402,27 +443,31 @@ def together(logits: list) -> torch.Tensor:
     return torch.stack([l.softmax(1) for l in logits]).mean(0).log()
 
 def scores(runs: list, y: torch.Tensor, **logits) -> Table:
-    "A row for each run and one for their mean: parameters, and the accuracy against `y` of each list of logits, under its name."
-    rows = [(run.path.name, run.result['parameters'], {k: v[i] for k, v in logits.items()}) for i, run in enumerate(runs)]
-    if len(runs) > 1: rows.append((f'mean of the {len(runs)}', sum(n for _, n, _ in rows), {k: together(v) for k, v in logits.items()}))
-    return Table({'': name, 'parameters': f'{n:,}', **{k.replace('_', ' '): f'{loss_and_accuracy(v, y)[1]:.2f}%' for k, v in l.items()}} for name, n, l in rows)
+    "A row for each run and one for their mean: parameters, and the accuracy of each list of logits, under its name."
+    rows = [(run.path.name, run.result['parameters'], [v[i] for v in logits.values()]) for i, run in enumerate(runs)]
+    if len(runs) > 1:
+        rows.append((f'mean of the {len(runs)}', sum(n for _, n, _ in rows), [together(v) for v in logits.values()]))
+    heads = [k.replace('_', ' ') for k in logits]
+    def percent(l): return f'{loss_and_accuracy(l, y)[1]:.2f}%'
+    return Table({'': name, 'parameters': f'{n:,}', **dict(zip(heads, map(percent, ls)))} for name, n, ls in rows)
 
 # %% ../nbs/39_session.ipynb #2528a6de
 def which(choice: str, runs: list) -> str:
-    "'mean' or 'first': what `choice` ('mean', 'first' or 'auto') submits; 'auto' is the mean while the members have at most `LIMIT` parameters together."
+    "'mean' or 'first', as `choice` says; 'auto' is the mean of several with at most `LIMIT` parameters together."
     _choice('SUBMIT', choice, ('auto', 'mean', 'first'))
     if choice != 'auto': return choice
     return 'mean' if len(runs) > 1 and sum(run.result['parameters'] for run in runs) <= LIMIT else 'first'
 
 def submit(runs: list, logits: list, ids: torch.Tensor, folder, choice: str = 'auto', say=print) -> Path:
-    "Write submission-NAME.csv for each of `runs` and submission-mean.csv, and submission.csv for the one that `choice` means; its path."
+    "Write submission-NAME.csv for each of `runs`, submission-mean.csv, and submission.csv for `choice`; its path."
     labels = {run.path.name: l.argmax(1) for run, l in zip(runs, logits)}
     if len(runs) > 1: labels['mean'] = together(logits).argmax(1)
     for name, l in labels.items(): write_submission(Path(folder) / f'submission-{name}.csv', ids, l, overwrite=True)
-    mean, total = which(choice, runs) == 'mean', sum(run.result['parameters'] for run in runs)
-    path = write_submission(Path(folder) / 'submission.csv', ids, together(logits).argmax(1) if mean else logits[0].argmax(1), overwrite=True)
-    who = f'the mean of {len(runs)} members, {total:,} parameters' if mean else f'{runs[0].path.name}, {runs[0].result["parameters"]:,} parameters'
-    say(f'{path}: {len(ids):,} rows from {who}' + (f' (together the members have {total:,}; the limit is {LIMIT:,})' if total > LIMIT else ''))
+    name, total = runs[0].path.name, sum(run.result['parameters'] for run in runs)
+    mean = which(choice, runs) == 'mean' and len(runs) > 1
+    path = write_submission(Path(folder) / 'submission.csv', ids, labels['mean' if mean else name], overwrite=True)
+    over = f' (together the members have {total:,} parameters, over the limit of {LIMIT:,})' if total > LIMIT else ''
+    say(f'{path}: {len(ids):,} rows from {f"the mean of {len(runs)} members" if mean else name}{over}')
     return path
 
 # %% ../nbs/39_session.ipynb #331e2dfe

@@ -12,6 +12,7 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -48,9 +49,8 @@ def blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
 def colour_blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
     "Images `N,3,H,W` blurred over height, width *and* colour, as `scipy.ndimage.gaussian_filter(image, sigma)` does with an `H,W,3` array (report 002's code)."
     r = int(4 * sigma + .5)
-    k = torch.exp(-.5 / sigma ** 2 * torch.arange(-r, r + 1, dtype=torch.float64) ** 2)
-    k = (k / k.sum()).tolist()
-    for dim in (-2, -1, -3): x = _filter(x, k, r, dim).to(x.dtype)
+    k = np.exp(-.5 / sigma ** 2 * np.arange(-r, r + 1) ** 2)
+    for dim in (-2, -1, -3): x = _filter(x, (k / k.sum()).tolist(), r, dim).to(x.dtype)
     return x
 
 def _filter(x, k, r, dim):

@@ -14,7 +14,7 @@ from ..augment import Crop, CutMix, Flip, RandomErasing, VFlip
 from ..blocks import LIMIT, NetSpec
 from ..colour import GaussianBlur, PilBlur
 from ..evaluation import confused_pairs
-from ..reading import (accuracy, computed, full_runs, measured, not_checkable, operations, spec_facts, yes)
+from ..reading import (accuracy, computed, measured, not_checkable, operations, our_runs, spec_facts, yes)
 from ..recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, register
 from ..tta import view
 
@@ -40,7 +40,7 @@ code = replace(
 
 # %% ../../nbs/12_learning_too_deep.ipynb #905c6573
 as_run = dict(best=94.69, last=94.65, first_phase_best=94.08, first_phase_last=93.94,  # test accuracies (%) that the notebook printed
-              last_train_loss=0.0571, printed_rate=0.01, deterministic_algorithms=False, hardware='Tesla T4')
+              last_train_loss=0.0571, deterministic_algorithms=False, hardware='Tesla T4')
 
 def formula() -> int:
     "The parameters by the terms that the report writes down: stem, two square convolutions a block, last layer."
@@ -75,7 +75,7 @@ checks = (
 
 # %% ../../nbs/12_learning_too_deep.ipynb #dc91f5a6
 checks += (
-    computed('initial rate of the cosine', 0.1, '', 'learning rate schedule', lambda: as_run['printed_rate']),
+    computed('initial rate of the cosine', 0.1, '', 'learning rate schedule', lambda: _p.optimizer.lr),
     computed('training', 100, 'epochs', 'learning rate schedule', lambda: code.epochs),
     computed('a multi-step decay by 10 as well', 'yes', '', 'introduction',
              lambda: yes(code.phases[0].schedule.shape == 'multistep', 'in a first phase, after epochs ' + ' and '.join(map(str, code.phases[0].schedule.milestones)))),
@@ -95,7 +95,7 @@ checks += (
 # %% ../../nbs/12_learning_too_deep.ipynb #4dd2b50c
 def mixed_up(results) -> str:
     "Whether cats and dogs, and deer and horses, are among the five most confused pairs of a full run; None without one."
-    runs = full_runs(code, results)
+    runs = our_runs(code, results)
     pairs = [{a, b} for a, b, _ in confused_pairs(runs[0]['result']['test']['confusion'])] if runs else []
     return yes({'cat', 'dog'} in pairs and {'deer', 'horse'} in pairs, ' '.join('-'.join(sorted(p)) for p in pairs)) if runs else None
 
