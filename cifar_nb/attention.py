@@ -79,4 +79,4 @@ def show_attention(
     rows = [F.interpolate(x.float() / 255, size=(128, 128), mode='nearest'), *(overlay(x, m, limit) for m in maps), overlay(x, maps[0] - maps[1])]
     titles = [[f'{classes[k]}' for k in y], [f'said {classes[k]} {q:.0%}' for k, q in zip(said, p)], [f'for {classes[k]}' for k in y],
               [f'{classes[k]} - {classes[j]}' for k, j in zip(said, y)]]
-    return show_images(torch.cat(rows), sum(titles, []), ncols=len(x), size=1.25)
+    return show_images(torch.cat(rows), sum(titles, []), ncols=len(x), size=1.1)

@@ -216,7 +216,7 @@ from cifar_nb.session import describe, plan, working_folder
 
 default = ['quick'] if devices[0] == 'cpu' else [[DEFAULT]]
 seeds = range(len(devices)) if SEEDS is None else SEEDS
-members = plan(RECIPES or default, seeds, EPOCHS, VARIANT, working_folder() / 'runs', images.name)
+members = plan(RECIPES or default, seeds, EPOCHS, VARIANT, working_folder() / 'runs', images.name, IMAGES)
 for m in members: print(f'{m.name}: {m.recipe.title}, {count_parameters(m.recipe.net.build()):,} parameters')
 
 %% code network
@@ -243,7 +243,7 @@ Each member trains in a process of its own. Press *stop* at any time: everything
 from cifar_nb.session import Live, bring_back, train_members, unfinished
 from cifar_nb.training import Run
 
-if RESUME: bring_back(members)
+if RESUME: bring_back(members, len(images.x) - HOLDOUT)
 finished = train_members(members, devices, images.x, images.y, until=STARTED + 3600 * HOURS, show=Live(),
                          precision=PRECISION, holdout=HOLDOUT, info=dict(data=images.name))
 print(unfinished(members) or f'Finished: {", ".join(m.name for m in finished)}')

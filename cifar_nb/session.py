@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['input_folder', 'working_folder', 'folders', 'mounted', 'read_picture', 'read_pictures', 'find_pictures', 'classified',
            'tabled', 'Images', 'load_pictures', 'load_images', 'find_competition', 'too_old', 'choose_devices',
-           'surroundings', 'describe', 'Member', 'plan', 'work', 'serve', 'start', 'last_words', 'progress', 'stop',
-           'outcome', 'train_members', 'status', 'live_curves', 'Live', 'seed_of', 'copy_run', 'bring_back',
-           'unfinished', 'choose_views', 'answers', 'together', 'scores', 'which', 'submit', 'one_sentence']
+           'surroundings', 'describe', 'Member', 'plan', 'work', 'serve', 'start', 'last_words', 'progress',
+           'check_runs', 'stop', 'outcome', 'train_members', 'status', 'live_curves', 'Live', 'origin', 'copy_run',
+           'bring_back', 'unfinished', 'choose_views', 'answers', 'together', 'scores', 'which', 'submit',
+           'one_sentence']
 
 # %% ../nbs/39_session.ipynb #e9b2debb
 import csv
@@ -217,20 +218,26 @@ class Member:
     @property
     def log(self) -> list: return Run(self.out).log if (self.out / 'recipe.json').exists() else []
 
-def plan(recipes, seeds=(0,), epochs: int = None, variant: str = 'report', out='runs', data: str = 'cifar10') -> list:
-    "A `Member` for each of `recipes` (names or recipes) and each of `seeds`; `epochs` None leaves each recipe its own."
+def plan(
+    recipes,                  # names, or recipes
+    seeds=(0,),
+    epochs: int = None,       # None leaves each recipe its own
+    variant: str = 'report',  # or 'code', for names
+    out='runs',               # the folder for the members' folders
+    data: str = 'cifar10',    # 'toy' and `images` appear in the folders' names
+    images: int = None,
+) -> list:
+    "A `Member` for each of `recipes` and each of `seeds`."
     recipes, seeds = [[v] if isinstance(v, (str, int)) else list(v) for v in (recipes, seeds)]
     chosen = [get_recipe(r, variant) if isinstance(r, str) else r for r in recipes]
     chosen = [r.with_epochs(epochs) if epochs is not None else r for r in chosen]
     if not chosen or not seeds or any(type(s) is not int or s < 0 for s in seeds):
         raise InputError(f'SEEDS = {seeds!r} with {len(chosen)} recipe(s): give at least one of each, '
                          'and seeds that are whole numbers from 0 on.')
-    return [Member(r, s, Path(out) / _label(r, s, data)) for r in chosen for s in dict.fromkeys(seeds)]
-
-def _label(recipe, seed, data):
-    "The name of a run's folder."
-    code, toy = '-code' * (recipe.variant == 'code'), '-toy' * (data == 'toy')
-    return f'{recipe.name}{code}-{recipe.epochs}epochs-seed{seed}{toy}'
+    end = '-toy' * (data == 'toy') + (f'-{images}images' if images else '')
+    stems = [(r, r.name + '-code' * (r.variant == 'code')) for r in chosen]
+    return [Member(r, s, Path(out) / f'{stem}-{r.epochs}epochs-seed{s}{end}')
+            for r, stem in stems for s in dict.fromkeys(seeds)]
 
 # %% ../nbs/39_session.ipynb #ed01ce00
 def work(settings: dict) -> int:
@@ -284,6 +291,17 @@ def progress(m: Member) -> float:
         done = max(done, epoch - 1 + step / of)
     return 1. if m.finished else min(1., done / m.recipe.epochs)
 
+# %% ../nbs/39_session.ipynb #bc8341cd
+def check_runs(members: list, images: int):
+    "Raise `InputError` where the folder of one of `members` has a run of another recipe, or not of so many `images`."
+    for m in members:
+        if not (m.out / 'recipe.json').exists(): continue
+        done = Run(m.out).result if m.finished else dict(train_images=images, held_out=0)
+        same = (m.out / 'recipe.json').read_text() == m.recipe.to_json()
+        if same and done['train_images'] + done['held_out'] == images: continue
+        raise InputError(f'{m.out} holds a run of another recipe of this name, or with other images: '
+                         'give the recipe another name, or delete that folder.')
+
 # %% ../nbs/39_session.ipynb #b80dce72
 def stop(members):
     "End the processes of `members`; each saves first."
@@ -313,6 +331,7 @@ def train_members(
     **settings,                 # for `train`: holdout, precision, info
 ) -> list:
     "Train what is not finished of `members`, each in a process of its own; the finished ones come back."
+    check_runs(members, len(x))
     waiting, running = [m for m in members if not m.finished], {}
     threads = int(os.environ.get('OMP_NUM_THREADS') or max(1, (os.cpu_count() or 1) // len(devices)))
     with tempfile.TemporaryDirectory() as tmp:
@@ -380,14 +399,15 @@ class Live:
         self.epochs = epochs
 
 # %% ../nbs/39_session.ipynb #8a667b82
-def seed_of(run: Path):
-    "The seed of the run in the folder `run`, from its result or its checkpoint; None before its first checkpoint."
-    if (run / 'result.json').exists(): return Run(run).result['seed']
-    if not (run / 'checkpoint.pt').exists(): return None
-    try: return torch.load(run / 'checkpoint.pt', map_location='cpu', weights_only=True)['seed']
+def origin(run: Path) -> tuple:
+    "(seed, training images) of the run in the folder `run`, from its result or its checkpoint; Nones without either."
+    if (run / 'result.json').exists(): return Run(run).result['seed'], Run(run).result['train_images']
+    if not (run / 'checkpoint.pt').exists(): return None, None
+    try: s = torch.load(run / 'checkpoint.pt', map_location='cpu', weights_only=True)
     except Exception as e:
         raise InputError(f'{run / "checkpoint.pt"} cannot be read ({type(e).__name__}), it may be cut off: '
                          'remove that input, or set RESUME = False.') from None
+    return s['seed'], s['images']
 
 def copy_run(run: Path, out: Path):
     "Copy the files of the folder `run` to `out`, all or none."
@@ -401,13 +421,14 @@ def copy_run(run: Path, out: Path):
     finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/39_session.ipynb #0554eb53
-def bring_back(members: list, root=None, say=print):
-    "Copy from the input what earlier sessions did for `members`; only unfinished runs of something else: `InputError`."
+def bring_back(members: list, images: int, root=None, say=print):
+    "Copy from the input what was done for `members` on `images` training images; only foreign runs are an `InputError`."
     attached = [Run(f) for f in folders(root or input_folder())
                 if (f / 'recipe.json').is_file() and (f / 'log.jsonl').is_file()]
     attached.sort(key=lambda run: ((run.path / 'result.json').exists(), len(run.log)))
     for m in members:
-        same = [r for r in attached if r.recipe.to_json() == m.recipe.to_json() and seed_of(r.path) == m.seed]
+        ours = [r for r in attached if (r.path / 'recipe.json').read_text() == m.recipe.to_json()]
+        same = [r for r in ours if origin(r.path) == (m.seed, images)]
         if same and not (m.out / 'recipe.json').exists():
             copy_run(same[-1].path, m.out)
             say(f'{m.name}: {len(m.log)} of {m.recipe.epochs} epochs are done, from {same[-1].path}')
@@ -417,7 +438,7 @@ def bring_back(members: list, root=None, say=print):
 def _refuse(run: Run):
     "Say that `run` is not what the settings ask for."
     r = run.recipe
-    raise InputError(f'{run.path} is an unfinished run of {r.name} ({r.epochs} epochs, seed {seed_of(run.path)}), '
+    raise InputError(f'{run.path} is an unfinished run of {r.name} ({r.epochs} epochs, seed {origin(run.path)[0]}), '
                      'which the settings do not ask for: set RECIPES, EPOCHS and SEEDS as they were, '
                      'or RESUME = False to begin anew.')
 

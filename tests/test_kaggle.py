@@ -295,13 +295,13 @@ def test_two_members_new_layout_read_only(mount):
     work = mount.parent / "working"
     ids = [7 * i for i in range(30)]
     mean = labels_of(work / "submission-mean.csv", ids)
-    single = [labels_of(work / f"submission-quick-1epochs-seed{s}.csv", ids) for s in (0, 1)]
-    total = sum(json.loads((work / f"runs/quick-1epochs-seed{s}/result.json").read_text())["parameters"] for s in (0, 1))
+    single = [labels_of(work / f"submission-quick-1epochs-seed{s}-160images.csv", ids) for s in (0, 1)]
+    total = sum(json.loads((work / f"runs/quick-1epochs-seed{s}-160images/result.json").read_text())["parameters"] for s in (0, 1))
     assert torch.equal(labels_of(work / "submission.csv", ids), mean if total <= 5_000_000 else single[0])
     assert "mean of the 2" in text and f"{total:,}" in text and "Kaggle, Batch" in text
-    assert all((work / f"runs/quick-1epochs-seed{s}/confusion.png").exists() for s in (0, 1))
+    assert all((work / f"runs/quick-1epochs-seed{s}-160images/confusion.png").exists() for s in (0, 1))
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 8
-    last = json.loads((work / "runs/quick-1epochs-seed1/log.jsonl").read_text().splitlines()[-1])
+    last = json.loads((work / "runs/quick-1epochs-seed1-160images/log.jsonl").read_text().splitlines()[-1])
     assert last["epoch"] == 1
 
 

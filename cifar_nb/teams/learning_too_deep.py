@@ -15,7 +15,7 @@ from ..blocks import LIMIT, NetSpec
 from ..colour import GaussianBlur, PilBlur
 from ..evaluation import confused_pairs
 from ..reading import (accuracy, computed, measured, not_checkable, operations, our_runs, spec_facts, yes)
-from ..recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, register
+from ..recipes import Optimizer, Phase, Recipe, Schedule, register
 from ..tta import view
 
 # %% ../../nbs/12_learning_too_deep.ipynb #11d93670

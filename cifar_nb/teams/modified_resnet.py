@@ -9,7 +9,7 @@ __all__ = ['net', 'report', 'code', 'as_run', 'checks']
 from dataclasses import replace
 
 from ..augment import Crop, Flip
-from ..blocks import LIMIT, NetSpec
+from ..blocks import NetSpec
 from ..colour import ColorJitter
 from ..geometry import Affine, Rotation
 from ..reading import accuracy, better, computed, measured, not_checkable, operations, spec_facts, yes
