@@ -5,7 +5,7 @@
     python3 book.py test             every check that a change must pass
     python3 book.py lab              open the book in JupyterLab
     python3 book.py run COMMAND ...  anything else inside the environment, e.g. `run cifar_nb recipes`
-    python3 book.py prepare          export, clean and rebuild the README after an edit
+    python3 book.py prepare          export, clean, and rebuild README and Kaggle notebook after an edit
 """
 import hashlib
 import os
@@ -82,6 +82,7 @@ def test(*argv):
 def prepare():
     set_up(dev=True)
     for command in ("nbdev_export", "nbdev_clean"): call(tool(command))
+    call(tool("cifar_nb"), "kaggle", "build")
     call(PYTHON, "tools/readme.py")
 
 

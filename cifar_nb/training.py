@@ -350,7 +350,7 @@ def run_epochs(t, x, y, held, out, caught, say, progress):
                 if caught and t.step < t.steps: interrupt(t, out, caught[0])
             train_epoch(t, x, y, after)
             sums = t.sums.tolist()  # waits for the device
-        share = 1 - at / t.steps
+        share = max(1 - at / t.steps, 1 / t.steps)  # of the epoch, that was trained in this run
         end_epoch(t, (time.perf_counter() - start) / share, held)
         keep_best(t, out)
         if out is not None and t.epoch < t.recipe.epochs: save_checkpoint(t, out)
