@@ -138,7 +138,7 @@ def view_gains(answers: dict, y: torch.Tensor) -> dict:
     return {v: (loss_and_accuracy(a, y)[1], *paired_gain(plain, (plain + a) / 2, y)) for v, a in answers.items()}
 
 def show_gains(gains: dict):
-    "The gains of `view_gains` as bars with standard errors, best last, and the accuracy alone at the side; a Figure."
+    "The gains of `view_gains` as bars with standard errors, the best on top, and the accuracy alone at the side; a Figure."
     import matplotlib.pyplot as plt
     rows = sorted(gains.items(), key=lambda r: r[1][1])
     fig, ax = plt.subplots(figsize=(7, .28 * len(rows) + .8), layout='constrained')

@@ -41,9 +41,9 @@ def unchanged():
 def main():
     unchanged()
     run(sys.executable, "tools/readme.py", "--check")
-    run(BIN / "nbdev_test", "--n_workers", "2", "--timing", threads=1)  # more threads than cores would wait for each other
+    run(BIN / "nbdev_test", "--n_workers", "2", "--timing", threads=1)  # two processes of one thread: more would wait for each other
     notebooks = [] if "--quick" in sys.argv else ["nbs", "--nbval-lax", "--nbval-sanitize-with", "tools/nbval_sanitize.cfg"]
-    run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", *notebooks)
+    run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile", "tests", *notebooks, threads=1)
 
 
 if __name__ == "__main__": main()
