@@ -83,7 +83,7 @@ def prepare():
     set_up(dev=True)
     for command in ("nbdev_export", "nbdev_clean"): call(tool(command))
     call(tool("cifar_nb"), "kaggle", "build")
-    call(PYTHON, "tools/readme.py")
+    for script in ("tools/badges.py", "tools/readme.py"): call(PYTHON, script)
 
 
 def main():

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PAD_MODES', 'OPS', 'CHAPTERS', 'gather_pixels', 'pad', 'crop', 'choose', 'images', 'flip', 'constant', 'level',
            'boxes', 'erase', 'require', 'Op', 'plain', 'check_images', 'whole', 'uniform', 'number', 'count', 'one_of',
-           'fraction', 'pair', 'Crop', 'Flip', 'VFlip', 'coin', 'AlternatingFlip', 'within', 'Cutout', 'erasing_boxes',
-           'RandomErasing', 'beta', 'soft', 'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix', 'OneOf', 'find_op',
-           'op_from_dict', 'built', 'normalize', 'Augment']
+           'fraction', 'pair', 'Crop', 'Flip', 'VFlip', 'coin', 'AlternatingFlip', 'Resize', 'within', 'Cutout',
+           'erasing_boxes', 'RandomErasing', 'beta', 'soft', 'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix', 'OneOf',
+           'find_op', 'op_from_dict', 'built', 'normalize', 'Augment']
 
 # %% ../nbs/02_augment.ipynb #2bc1e190
 import dataclasses, difflib, importlib, math
@@ -196,6 +196,27 @@ class AlternatingFlip(Op):
         known = index is not None and len(index) == len(xb)
         require(known, 'AlternatingFlip', 'index', index, f'the {len(xb)} positions of these images in the data set')
         return flip(xb, coin(index, self.seed) ^ (epoch % 2 == 1))
+
+# %% ../nbs/02_augment.ipynb #aea7eacf
+@dataclass(frozen=True)
+class Resize(Op):
+    """Shrink (or enlarge) all images to the side `sizes[epoch]`, bilinear with antialiasing; the last size stays
+    (progressive resizing; Page 2018, Jordan 2024)."""
+    sizes: tuple = (32,)
+    alternates = True
+    def __post_init__(self):
+        object.__setattr__(self, 'sizes', tuple(self.sizes))
+        good = bool(self.sizes) and all(isinstance(s, int) and s >= 8 for s in self.sizes)
+        require(good, 'Resize', 'sizes', self.sizes, 'a list of whole numbers of 8 or more')
+    def stretched(self, epochs):
+        "The same course of sizes over another number of `epochs`."
+        return dataclasses.replace(self, sizes=[self.sizes[-(-(e + 1) * len(self.sizes) // epochs) - 1] for e in range(epochs)])
+    def __call__(self, xb, generator=None, epoch=0, index=None):
+        check_images(xb, 'Resize')
+        side = self.sizes[min(epoch, len(self.sizes) - 1)]
+        if xb.shape[-2:] == (side, side): return xb
+        out = F.interpolate(xb.float(), size=(side, side), mode='bilinear', antialias=True, align_corners=False)
+        return out.round_().clamp_(0, 255).to(torch.uint8) if xb.dtype == torch.uint8 else out
 
 # %% ../nbs/02_augment.ipynb #8b5dae59
 def within(count, n, p, sigmas=5.):

@@ -81,6 +81,7 @@ class NetSpec:
     se: int = 0                          # squeeze-excitation ratio, 0 for none
     init: str = 'default'                # torch's own, or 'kaiming': normal, fan-out, also for the last layer
     classes: int = 10
+    pool: str = 'avg'                    # over all places before the last layer: 'avg' or 'max'
 
     def __post_init__(self):
         for f in ('widths', 'depths', 'strides'): object.__setattr__(self, f, tuple(getattr(self, f)))
@@ -104,6 +105,7 @@ def _problems(s):
     yield (not s.strides or min(s.strides) < 1) and f'NetSpec: strides={s.strides}; a stride is 1 or more.'
     yield s.block not in ('basic', 'plain') and f"NetSpec: block={s.block!r}; choose 'basic' or 'plain'."
     yield s.init not in ('default', 'kaiming') and f"NetSpec: init={s.init!r}; choose 'default' or 'kaiming'."
+    yield s.pool not in ('avg', 'max') and f"NetSpec: pool={s.pool!r}; choose 'avg' or 'max'."
     yield (s.shortcut_kernel < 1 or s.shortcut_kernel % 2 == 0) and f'NetSpec: shortcut_kernel={s.shortcut_kernel}; give an odd number.'
     yield not 0 <= s.dropout < 1 and f'NetSpec: dropout={s.dropout}; give a share from 0 up to, but not including, 1.'
     yield not 0 < s.bn_momentum <= 1 and f'NetSpec: bn_momentum={s.bn_momentum}; give a number above 0 and up to 1.'
@@ -122,7 +124,7 @@ class ResNet(nn.Module):
                             spec.shortcut_kernel, spec.bn_momentum, spec.se) for i in range(depth)]
             stages.append(nn.Sequential(*blocks) if depth else nn.Identity())
             c = width if depth else c
-        self.stages, self.pool = nn.Sequential(*stages), nn.AdaptiveAvgPool2d(1)
+        self.stages, self.pool = nn.Sequential(*stages), (nn.AdaptiveAvgPool2d if spec.pool == 'avg' else nn.AdaptiveMaxPool2d)(1)
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout else None
         self.linear = nn.Linear(c, spec.classes)
         if spec.init == 'kaiming': self.apply(_kaiming)

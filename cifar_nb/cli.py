@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['images', 'cmd_recipes', 'run_folder', 'cmd_train', 'finish', 'views_of', 'cmd_evaluate', 'cmd_predict', 'cmd_bench',
-           'cmd_scoreboard', 'cmd_kaggle', 'Parser', 'parser', 'main']
+           'bench_augment_to', 'cmd_scoreboard', 'cmd_kaggle', 'cmd_progress', 'cmd_ablate', 'cmd_search', 'Parser',
+           'parser', 'main']
 
 # %% ../nbs/41_cli.ipynb #6ea8550b
 import argparse
@@ -18,6 +19,7 @@ import torch
 from .blocks import count_macs, count_parameters
 from .data import CLASSES, SHAPES, InputError, load, load_competition
 from .evaluation import evaluate, record
+from .parallel import asked, first_prints
 from .recipes import get_recipe, list_recipes
 from .training import Interrupted, Run, choose_device, hardware, train, write_atomic
 from .tta import check_views, predict_views, write_submission
@@ -59,17 +61,18 @@ def cmd_train(a):
     holdout = len(x) // 10 if a.holdout == -1 else a.holdout
     test = images('test', 'toy' if data == 'toy' else a.data, say=lambda s: None)[:2]  # found missing now rather than in an hour
     out = Path(a.out) if a.out else run_folder(recipe, a.seed, data, a.resume)
-    train(recipe, x, y, out, seed=a.seed, device=a.device, precision=a.precision, holdout=holdout, resume=a.resume, info=dict(data=data))
-    finish(out, test, data, a, competition)
+    train(recipe, x, y, out, seed=a.seed, device=a.device, precision=a.precision, holdout=holdout, resume=a.resume, compile=a.compile, info=dict(data=data))
+    if asked().first: finish(out, test, data, a, competition)
 
 # %% ../nbs/41_cli.ipynb #3f657d01
 def finish(out, test, data, a, competition=None):
     "Evaluate the run `out` on `test` (images, labels), write its submission and print where the results lie."
-    xt, yt = test
-    m = evaluate(out, xt, yt, device=a.device, **_names(data))
-    run = Run(out)
+    (xt, yt), run = test, Run(out)
+    net, phase, views = run.load_net(a.device), run.recipe.phases[-1], run.recipe.views
+    single = predict_views(net, xt, phase, ('identity',))
+    m = evaluate(out, xt, yt, single, **_names(data))
     ids, x = (competition.ids, competition.images) if competition else (torch.arange(len(xt)), xt)
-    logits = predict_views(run.load_net(a.device), x, run.recipe.phases[-1], run.recipe.views)
+    logits = single if x is xt and views == ('identity',) else predict_views(net, x, phase, views)
     write_submission(out / 'submission.csv', ids, logits.argmax(1), overwrite=True)
     if a.results: record(run, a.results)
     r = run.result
@@ -109,13 +112,22 @@ def cmd_predict(a):
 
 # %% ../nbs/41_cli.ipynb #beac062d
 def cmd_bench(a):
-    "Side by side with the plain torchvision way, as ratios."
-    from cifar_nb.speed import bench_augment
-    device = str(choose_device(a.device))
-    rows = bench_augment(device, n=a.images, repeats=a.repeats)
-    where = f'{hardware(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, {a.images:,} images, {a.repeats} repeats'
+    "Side by side with the usual way, as ratios."
+    from cifar_nb import speed, throughput
+    rounds = {'images': a.images, 'repeats': a.repeats}
+    chosen = {k: v for k, v in rounds.items() if v is not None}
+    if a.what == 'augment':
+        if a.recipe: raise InputError('bench augment races lists of operations, not recipes: leave --recipe out.')
+        return bench_augment_to(a.out, str(choose_device(a.device)), speed.bench_augment, {'images': 2000, 'repeats': 5} | chosen)
+    race = dict(train=throughput.command_train, predict=throughput.command_predict)[a.what]
+    race(tuple(a.recipe), device=a.device, out=a.out, **chosen)
+
+def bench_augment_to(out, device, race, chosen):
+    "Run the `race` of augmentations and print it; with `out`, keep it as JSON."
+    rows = race(device, n=chosen['images'], repeats=chosen['repeats'])
+    where = f'{hardware(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, {chosen["images"]:,} images, {chosen["repeats"]} repeats'
     print(rows, where, sep='\n')
-    if a.out: write_atomic(a.out, json.dumps(dict(bench=a.what, machine=where, rows=[dict(r) for r in rows]), indent=1))
+    if out: write_atomic(out, json.dumps(dict(bench='augment', machine=where, rows=[dict(r) for r in rows]), indent=1))
 
 # %% ../nbs/41_cli.ipynb #9e01bee7
 def cmd_scoreboard(a):
@@ -128,6 +140,22 @@ def cmd_kaggle(a):
     "Build, check or push the notebook for Kaggle."
     from cifar_nb.kaggle import command
     command(a.action, a.folder, a.user, print)
+
+def cmd_progress(a):
+    "Which exercises of the book are solved."
+    from cifar_nb.workbook import progress
+    print(progress())
+
+# %% ../nbs/41_cli.ipynb #d2cdaa93
+def cmd_ablate(a):
+    "One change at a time, several seeds: what is missing in the results is run."
+    from cifar_nb.ablations import cmd
+    cmd(a.study, a.scale, a.seeds, a.results, a.data, a.device, a.list)
+
+def cmd_search(a):
+    "Let Optuna look for channels and blocks."
+    from cifar_nb.search import cmd
+    cmd(a.trials, a.storage, a.name, a.results, a.data, a.device)
 
 # %% ../nbs/41_cli.ipynb #a62cb507
 class Parser(argparse.ArgumentParser):
@@ -157,27 +185,55 @@ def parser() -> Parser:
     s.add_argument('--overwrite', action='store_true', help='write over an existing file')
     s = command('bench', cmd_bench, 'side by side with the plain torchvision way, as ratios')
     _bench_arguments(s)
+    _other_commands(command)
+    return p
+
+# %% ../nbs/41_cli.ipynb #7efb6efb
+def _other_commands(command):
     s = command('scoreboard', cmd_scoreboard, 'the claims of the five reports beside what was found')
     s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs (default: results)')
     s = command('kaggle', cmd_kaggle, 'the notebook for Kaggle: build, check or push it')
     s.add_argument('action', choices=['build', 'check', 'push'])
     s.add_argument('--folder', default='kaggle', help='where notebook and metadata lie (default: kaggle)')
     s.add_argument('--user', help='the owner on Kaggle (default: as in the metadata, or of the token)')
-    return p
+    s = command('ablate', cmd_ablate, 'small designed experiments: one change at a time, several seeds')
+    _ablate_arguments(s)
+    s = command('search', cmd_search, 'Optuna looks for channels and blocks under the limit')
+    _search_arguments(s)
+    command('progress', cmd_progress, 'which exercises of the book you have solved')
 
-# %% ../nbs/41_cli.ipynb #7efb6efb
+# %% ../nbs/41_cli.ipynb #533fc12e
 def _shared_arguments(s):
     s.add_argument('--data', metavar='ROOT', help="folder of CIFAR-10, or 'toy' (default: found, else downloaded)")
     s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
     s.add_argument('--tta', action='store_true', help='average several views of each image')
 
 def _bench_arguments(s):
-    s.add_argument('what', choices=['augment'], help='what to race')
+    s.add_argument('what', choices=['augment', 'train', 'predict'], help='what to race')
+    s.add_argument('--recipe', action='append', default=[], metavar='NAME', help="train, predict: a recipe to race, again for more (default: the five teams')")
     s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
-    s.add_argument('--images', type=int, default=2000, metavar='N', help='images a round (default: 2000)')
-    s.add_argument('--repeats', type=int, default=5, metavar='R', help='rounds; the median and the spread are shown (default: 5)')
+    s.add_argument('--images', type=int, metavar='N', help='images a round (default: 2000 for augment, 1000 for predict, some batches for train)')
+    s.add_argument('--repeats', type=int, metavar='R', help='rounds; the median and the spread are shown (default: 5 for augment, else 3)')
     s.add_argument('--out', metavar='FILE.json', help='also write the rows to this file')
 
+def _ablate_arguments(s):
+    s.add_argument('study', nargs='*', metavar='STUDY', help='names of studies (default: all)')
+    s.add_argument('--list', action='store_true', help='only list the studies, and what is recorded of each')
+    s.add_argument('--scale', choices=['fast', 'full'], default='fast', help="'fast': a small network on a CPU; 'full': the teams' own recipes, for a GPU")
+    s.add_argument('--seeds', type=int, default=3, metavar='N', help='runs of each variation (default: 3)')
+    s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
+    s.add_argument('--data', metavar='ROOT', help="folder of CIFAR-10, or 'toy' (default: found, else downloaded)")
+    s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
+
+def _search_arguments(s):
+    s.add_argument('--trials', type=int, default=25, metavar='N', help='networks to try in all, those of earlier calls included (default: 25)')
+    s.add_argument('--storage', metavar='URL', help="Optuna's database, say mysql://... for many machines (default: an SQLite file)")
+    s.add_argument('--name', default='fast', help='name of the study in the database (default: fast)')
+    s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs (default: results)')
+    s.add_argument('--data', metavar='ROOT', help="folder of CIFAR-10, or 'toy' (default: found, else downloaded)")
+    s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
+
+# %% ../nbs/41_cli.ipynb #81b37a53
 def _train_arguments(s):
     s.add_argument('recipe', metavar='RECIPE', help='a name that `cifar_nb recipes` lists')
     s.add_argument('--variant', default='report', help="'report': as described; 'code': as the public code ran it")
@@ -188,6 +244,7 @@ def _train_arguments(s):
     s.add_argument('--precision', metavar='P', help="'fp32', 'bf16', 'fp16', or 'fp32 nchw' for channels first (default: by capability)")
     s.add_argument('--holdout', type=int, nargs='?', const=-1, default=0, metavar='N', help='hold N training images (a tenth) out and keep the epoch that is best on them')
     s.add_argument('--images', type=int, metavar='N', help='train on the first N images only')
+    s.add_argument('--compile', action='store_true', help='let torch.compile prepare the network first (for a GPU; takes a minute or more)')
     s.add_argument('--out', metavar='DIR', help='folder of the run (default: a new one in runs/)')
     s.add_argument('--resume', action='store_true', help='go on with an interrupted run')
     s.add_argument('--competition', metavar='FILE.pkl', help="the course's test file, for submission.csv")
@@ -198,10 +255,12 @@ def main(argv: list = None) -> int:
     "The `cifar_nb` command: 0 on success, 2 on a mistake of the call or the input, 130 after Ctrl-C (143 after SIGTERM)."
     try:
         a = parser().parse_args(argv)
-        a.do(a)
+        with first_prints(): a.do(a)
         return 0
     except InputError as e: status, message = 2, f'{e}'
-    except Interrupted as e: status, message = 128 + e.signum, f'{e}'
+    except Interrupted as e:
+        if not asked().first: return 0  # torchrun would end the first before it has spoken
+        status, message = 128 + e.signum, f'{e}'
     except KeyboardInterrupt: status, message = 130, 'interrupted'
     except BrokenPipeError:  # the reader of our output has gone, as in `cifar_nb recipes | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

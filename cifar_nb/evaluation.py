@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['metrics', 'standard_error', 'paired_gain', 'show_confusion', 'confused_pairs', 'worst_mistakes', 'show_mistakes',
            'Reliability', 'reliability', 'calibration_error', 'show_reliability', 'show_curves', 'facts', 'page',
-           'save_figure', 'evaluate', 'record', 'load_results', 'summarize']
+           'save_figure', 'evaluate', 'record', 'Results', 'load_results', 'summarize']
 
 # %% ../nbs/07_evaluation.ipynb #aaf02769
 import json
@@ -239,10 +239,14 @@ def record(run, folder='results') -> Path:
     write_atomic(path, json.dumps(dict(result=r, log=run.log, timing=run.lines('timing')), indent=1))
     return path
 
-def load_results(folder='results', **wanted) -> list:
+class Results(list):
+    "Records of runs, and the `folder` that they come from: what lies in its subfolders is for later chapters."
+    def __init__(self, records=(), folder=None): super().__init__(records); self.folder = folder
+
+def load_results(folder='results', **wanted) -> Results:
     "The records in `folder` whose results have the `wanted` values, say `recipe='quick', device='cpu'`; sorted by file name."
     records = [json.loads(p.read_text()) for p in sorted(Path(folder).glob('*.json'))]
-    return [r for r in records if all(r.get('result', {}).get(k) == v for k, v in wanted.items())]
+    return Results((r for r in records if all(r.get('result', {}).get(k) == v for k, v in wanted.items())), Path(folder))
 
 # %% ../nbs/07_evaluation.ipynb #3a9973c6
 def summarize(records: list) -> str:

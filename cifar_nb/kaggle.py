@@ -87,9 +87,9 @@ def source(value, indent: int = 0, width: int = 110) -> str:
 def team_recipes() -> dict:
     "For each module of `HOMES` that registers recipes: its name, and the recipes without their claims."
     known, found = list_recipes(), {}
-    for home in HOMES:
-        for m in pkgutil.iter_modules(importlib.import_module(home).__path__):
-            module = f'{home}.{m.name}'
+    for home in map(importlib.import_module, HOMES):
+        below = [f'{home.__name__}.{m.name}' for m in pkgutil.iter_modules(getattr(home, '__path__', ()))]
+        for module in below or [home.__name__]:
             names = {v.name for v in vars(importlib.import_module(module)).values() if isinstance(v, Recipe)}
             if mine := [replace(r, claims=()) for r in known if r.name in names]: found[module.partition('.')[2]] = mine
     return {m: found[m] for m in sorted(found, key=chapter_facts)}
@@ -128,13 +128,14 @@ Five student teams built ResNets for CIFAR-10 with at most five million paramete
 %% md settings-text
 ## Settings
 
-`RECIPES` and `SEEDS` make the members: two seeds, or two recipes, train side by side, one on each GPU, and are averaged at the end. `None` means: choose for me.
+`RECIPES` and `SEEDS` make the members: two seeds, or two recipes, train side by side, one on each GPU, and are averaged at the end. With `PARALLEL = 'data'` all GPUs work on one member, each on its part of every batch, and the next member follows. `None` means: choose for me.
 
 %% code settings parameters
 RECIPES = None      # names from the cells of the teams; None: [DEFAULT] on a GPU, 'quick' without one
 VARIANT = 'report'  # 'report': as the team described it; 'code': as its program ran, where that differs
 EPOCHS = None       # None: the recipe's own; another number keeps the shape of its schedule
-SEEDS = None        # say [0, 1]; None: one a GPU, counted from 0
+SEEDS = None        # say [0, 1]; None: one a GPU, counted from 0 (only 0 for 'data')
+PARALLEL = 'members'  # several GPUs: a member each, side by side; 'data': all of them on one member, by torchrun
 VIEWS = None        # of test-time augmentation, say ['identity', 'flip']; None: the recipe's own, or this pair
 SUBMIT = 'auto'     # 'mean' of the members, 'first' of them, or 'auto': the mean up to 5,000,000 parameters together
 HOURS = 11.0        # stop then and save; a session on Kaggle lasts 12
@@ -195,13 +196,15 @@ print(surroundings(devices))
 %% md data-text
 ## The images
 
-CIFAR-10 is found by what it is, wherever it is mounted, and the official files are checked by md5.
+CIFAR-10 is found by what it is, wherever it is mounted, and the official files are checked by md5. So is the course's test file, if it is there.
 
 %% code data
+from cifar_nb.data import load_competition
 from cifar_nb.preview import show_images
-from cifar_nb.session import load_images
+from cifar_nb.session import find_competition, load_images
 
-images = load_images(DATA).first(IMAGES)
+images, file = load_images(DATA).first(IMAGES), find_competition()
+course = load_competition(file) if file else None  # read now: a damaged file should not wait for the end of the training
 show_images(images.x[:16], [images.classes[k] for k in images.y[:16]])
 '''
 
@@ -215,7 +218,8 @@ from cifar_nb.blocks import count_parameters
 from cifar_nb.session import describe, plan, working_folder
 
 default = ['quick'] if devices[0] == 'cpu' else [[DEFAULT]]
-seeds = range(len(devices)) if SEEDS is None else SEEDS
+alone = len(devices) == 1 or PARALLEL == 'data'
+seeds = SEEDS if SEEDS is not None else [0] if alone else range(len(devices))
 members = plan(RECIPES or default, seeds, EPOCHS, VARIANT, working_folder() / 'runs', images.name, IMAGES)
 for m in members: print(f'{m.name}: {m.recipe.title}, {count_parameters(m.recipe.net.build()):,} parameters')
 
@@ -237,7 +241,7 @@ TRAIN = '''
 %% md training-text
 ## Training
 
-Each member trains in a process of its own. Press *stop* at any time: everything is saved, and the next run of this cell goes on. The same happens when the hours are over.
+Each member trains in a process of its own, or in one for each GPU. Press *stop* at any time: everything is saved, and the next run of this cell goes on. The same happens when the hours are over.
 
 %% code training
 from cifar_nb.session import Live, bring_back, train_members, unfinished
@@ -245,7 +249,7 @@ from cifar_nb.training import Run
 
 if RESUME: bring_back(members, len(images.x) - HOLDOUT)
 finished = train_members(members, devices, images.x, images.y, until=STARTED + 3600 * HOURS, show=Live(),
-                         precision=PRECISION, holdout=HOLDOUT, info=dict(data=images.name))
+                         parallel=PARALLEL, precision=PRECISION, holdout=HOLDOUT, info=dict(data=images.name))
 print(unfinished(members) or f'Finished: {", ".join(m.name for m in finished)}')
 runs = [Run(m.out) for m in finished]
 '''
@@ -290,12 +294,9 @@ SUBMIT = '''
 For the course's test file if it is attached, else for the test images, with the header `ID,Labels`.
 
 %% code submission
-from cifar_nb.data import load_competition
-from cifar_nb.session import find_competition, submit
+from cifar_nb.session import submit
 
-found = find_competition()
-course = load_competition(found) if found else None
-ids, x = (course.ids, course.images) if found else (torch.arange(len(images.xt)), images.xt)
+ids, x = (course.ids, course.images) if course else (torch.arange(len(images.xt)), images.xt)
 if runs: submit(runs, answers(runs, x, views, devices[0]), ids, working_folder(), SUBMIT)
 
 %% md end-text
@@ -331,12 +332,11 @@ def chapter_cells(wanted, base: str) -> list:
         book, subtitle = chapter_facts(m)
         head = f'**Chapter {book.replace("_", ", ", 1)}.** {subtitle}. [Open it]({base}/{book}.ipynb)'
         return cell('md', f'about-{m.replace(".", "-")}', head)
-    cells = []
-    for m in needed(*wanted, *CHAPTERS):
+    cells, teams = [], {m: recipe_code(recipes) for m, recipes in team_recipes().items()}
+    for m in needed(*wanted, *CHAPTERS, *(m for code in teams.values() for m in imported(code))):
         cells += [about(m), cell('code', f'chapter-{m}', f'%%chapter {m}\n{chapter_code(m)}', 'hidden')]
     cells += page_cells(TEAMS)
-    for m, recipes in team_recipes().items():
-        cells += [about(m), cell('code', m.replace('.', '-'), recipe_code(recipes))]
+    for m, code in teams.items(): cells += [about(m), cell('code', m.replace('.', '-'), code)]
     return cells
 
 # %% ../nbs/40_kaggle.ipynb #d31babd4

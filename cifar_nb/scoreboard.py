@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERDICTS', 'AXES', 'COLUMNS', 'teams', 'all_claims', 'tally', 'headline', 'training_cost', 'networks', 'ours',
-           'standings', 'show_standings', 'show_all_curves', 'fold', 'scoreboard', 'short_form']
+           'standings', 'show_standings', 'show_all_curves', 'ten_minutes', 'fold', 'scoreboard', 'short_form']
 
 # %% ../nbs/20_scoreboard.ipynb #4093b321
 import importlib
@@ -114,6 +114,17 @@ def show_all_curves(
     ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)
     return fig
+
+# %% ../nbs/20_scoreboard.ipynb #e3388a4d
+def ten_minutes(results) -> Table:
+    "One row a short run on the CPU, the quickest learner first: what it had time for, and the accuracy on held-out images with its standard error."
+    rows = []
+    for r in (r['result'] for r in sorted(results, key=lambda r: -r['result']['best_held_accuracy'])):
+        p = r['best_held_accuracy'] / 100
+        error = 100 * (p * (1 - p) / r['held_out']) ** .5
+        rows.append({'recipe': r['recipe'], 'MACs': f'{r["macs"] / 1e6:.0f}M', 'images seen': f'{r["epochs"] * r["train_images"]:,}', 'epochs': r['epochs'], 'minutes': f'{r["seconds"] / 60:.1f}',
+                     'images/s': f'{r["images_per_second"]:.0f}', 'held-out %': f'{100 * p:.1f} ± {error:.1f}'})
+    return Table(rows)
 
 # %% ../nbs/20_scoreboard.ipynb #46d0f441
 COLUMNS = (('verdict', 13), ('check', 9), ('claim [where]', 42), ('report', 22), ('found', 32))

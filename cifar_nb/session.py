@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['input_folder', 'working_folder', 'folders', 'mounted', 'read_picture', 'read_pictures', 'find_pictures', 'classified',
            'tabled', 'Images', 'load_pictures', 'load_images', 'find_competition', 'too_old', 'choose_devices',
-           'surroundings', 'describe', 'Member', 'plan', 'work', 'serve', 'start', 'last_words', 'progress',
-           'check_runs', 'stop', 'outcome', 'train_members', 'status', 'live_curves', 'Live', 'origin', 'copy_run',
-           'bring_back', 'unfinished', 'choose_views', 'answers', 'together', 'scores', 'which', 'submit',
+           'surroundings', 'describe', 'Member', 'plan', 'work', 'serve', 'command_for', 'start', 'last_words',
+           'progress', 'check_runs', 'stop', 'outcome', 'train_members', 'status', 'live_curves', 'Live', 'origin',
+           'copy_run', 'bring_back', 'unfinished', 'choose_views', 'answers', 'together', 'scores', 'which', 'submit',
            'one_sentence']
 
 # %% ../nbs/39_session.ipynb #e9b2debb
@@ -31,11 +31,12 @@ import torch
 
 import cifar_nb
 from .blocks import LIMIT, count_macs, count_parameters, summary
-from .data import CLASSES, SHAPES, InputError, _holder, _search, _subfolders, find, load, split
+from .data import CLASSES, SHAPES, InputError, find, holder, load, search, split, subfolders
+from .parallel import Lost, asked
 from .policies import Table
-from .recipes import _choice, get_recipe, recipe_from_json
+from .recipes import check_choice, get_recipe, recipe_from_json
 from .training import (Interrupted, Run, choose_device, choose_precision, hardware, loss_and_accuracy,
-                               make_folder, train)
+                               make_folder, train, write_atomic)
 from .tta import check_views, predict_views, write_submission
 
 # %% ../nbs/39_session.ipynb #e0c17aef
@@ -54,7 +55,7 @@ def folders(root, depth: int = 7):
     level = [Path(root)]
     for _ in range(depth + 1):
         yield from level
-        level = [d for folder in level for d in _subfolders(folder)]
+        level = [d for folder in level for d in subfolders(folder)]
 
 def _files(folder) -> int:
     "How many files lie in `folder`; 0 where we may not look."
@@ -91,11 +92,11 @@ def find_pictures(root):
     "The nearest folder under `root` with `train/CLASS/*.png`, or trainLabels.csv and `train/*.png`; None without one."
     for folder in folders(root):
         if (folder / 'trainLabels.csv').is_file(): return folder
-        if set(CLASSES) <= {d.name for d in _subfolders(folder / 'train')}: return folder
+        if set(CLASSES) <= {d.name for d in subfolders(folder / 'train')}: return folder
 
 def classified(folder) -> list:
     "(path, class) of the pictures in the class folders of `folder`, the first of each class before the second of any."
-    homes = [d for d in _subfolders(folder) if d.name in CLASSES]
+    homes = [d for d in subfolders(folder) if d.name in CLASSES]
     files = [(p, CLASSES.index(d.name)) for d in homes for p in d.iterdir() if p.suffix.lower() in _ENDINGS]
     return sorted(files, key=lambda f: (f[0].name, f[1]))
 
@@ -107,7 +108,7 @@ def tabled(folder) -> list:
     try: rows = [(r['id'], CLASSES.index(r['label'])) for r in csv.DictReader(table.read_text().splitlines())]
     except (KeyError, ValueError, OSError):
         raise InputError(f'{table} is not a table of id and label: add the dataset again.') from None
-    home = _holder(folder / 'train', [f'{rows[0][0]}.png'], depth=2) if rows else None
+    home = holder(folder / 'train', [f'{rows[0][0]}.png'], depth=2) if rows else None
     if home: return [(home / f'{i}.png', k) for i, k in rows]
     raise InputError(f'{folder} has trainLabels.csv but no pictures for it: '
                      'add a dataset in which train.7z is unpacked.')
@@ -145,12 +146,12 @@ def load_pictures(folder) -> Images:
 def load_images(root=None, say=print) -> Images:
     "CIFAR-10 from `root`, or from anywhere on this machine, or from the internet; 'toy' is the toy set."
     place = root or os.environ.get('CIFAR_NB_DATA')
-    found = place != 'toy' and (place or not _search(None)) and find_pictures(place or input_folder())
+    found = place != 'toy' and (place or not search(None)) and find_pictures(place or input_folder())
     if found:
         say(f'Data: pictures in {found}')
         return load_pictures(found)
     try: find(root, say=say)
-    except InputError as e:
+    except InputError:
         if place: raise
         raise InputError(f'There is no CIFAR-10 here: {input_folder()} holds {mounted()}, and the internet gave none; '
                          "choose Add Input and add the dataset pankrzysiu/cifar10-python or the course's competition, "
@@ -173,13 +174,13 @@ def too_old(capability: tuple, built_for: list) -> bool:
 
 def choose_devices(names=None) -> list:
     "The devices to train on: `names`, or every GPU, or the CPU; a GPU that PyTorch has no code for is an `InputError`."
-    every = [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']
-    devices, codes = [str(choose_device(n)) for n in names or every], torch.cuda.get_arch_list()
-    for d in devices:
-        if d.startswith('cuda') and too_old(torch.cuda.get_device_capability(d), codes):
+    gpus, codes = [f'cuda:{i}' for i in range(torch.cuda.device_count())], torch.cuda.get_arch_list()
+    wanted = list(names or gpus or ['cpu'])
+    for d in wanted:
+        if d in ('cuda', *gpus) and too_old(torch.cuda.get_device_capability(d), codes):
             raise InputError(f'The GPU {torch.cuda.get_device_name(d)} is too old for PyTorch {torch.__version__} '
                              f'({", ".join(codes)}): choose the accelerator GPU T4 x2, or none, in the settings.')
-    return devices
+    return [str(choose_device(d)) for d in wanted]
 
 # %% ../nbs/39_session.ipynb #f6a4387a
 def surroundings(devices) -> str:
@@ -242,36 +243,45 @@ def plan(
 # %% ../nbs/39_session.ipynb #ed01ce00
 def work(settings: dict) -> int:
     "Train the member that `settings` describe; the exit status: 0, 2 for a user's mistake, 143 when it was stopped."
-    s, out = dict(settings), Path(settings['out'])
+    s, out, group = dict(settings), Path(settings['out']), asked()
     x, y = torch.load(s.pop('images'), weights_only=True)
     recipe, s['out'], s['resume'] = recipe_from_json(s.pop('recipe')), out, (out / 'recipe.json').exists()
+    s['device'] = s.pop('devices')[group.local]
     try: train(recipe, x, y, say=lambda line: print(line, flush=True), **s)
-    except InputError as e: print(f'\n{e}', flush=True); return 2
-    except Interrupted as e: return 128 + e.signum
+    except Lost as e: print(f'\n{e}', flush=True); return 3
+    except InputError as e: print(f'\n{_SAYS}{e}', flush=True); return 2
+    except Interrupted as e: return 128 + e.signum if group.first else 0  # torchrun ends the others if one ends otherwise
     return 0
 
-def serve():
-    "What a member's process does: read `settings` from standard input and `work`, until the other end of it is gone."
-    settings = json.loads(sys.stdin.readline())
+_SAYS = 'cifar_nb: '  # begins the sentence of a user's mistake
+
+def serve(file):
+    "What a member's process does: read the settings in `file` and `work`, until the other end of its input is gone."
+    settings = json.loads(Path(file).read_text(encoding='utf-8'))
     def listen():
         while os.read(0, 1): pass  # nothing comes until the notebook's process has ended
         os.kill(os.getpid(), 15)
     threading.Thread(target=listen, daemon=True).start()
     os._exit(work(settings))  # the thread may still be reading
 
-def start(m: Member, threads: int, **settings):
-    "Start the process of `m` on its device, with `threads` for the CPU."
+# %% ../nbs/39_session.ipynb #6c831eac
+def command_for(devices: list, file) -> list:
+    "The command that trains the member whose settings are in `file`: one process, or `torchrun` with one for each of `devices`."
+    serving = [sys.executable, '-c', 'import sys; from cifar_nb.session import serve; serve(sys.argv[1])', str(file)]
+    if len(devices) == 1: return serving
+    return [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(len(devices)), '--no-python', *serving]
+
+def start(m: Member, devices: list, threads: int, folder, **settings):
+    "Start the training of `m` on `devices`, with `threads` of the CPU for each; its settings go into `folder`."
     make_folder(m.out.parent)
-    m.began = time.time(), progress(m)
+    m.began, m.device = (time.time(), progress(m)), ' '.join(devices)
     path = os.pathsep.join(filter(None, [str(Path(cifar_nb.__file__).parents[1]), os.environ.get('PYTHONPATH')]))
     env = os.environ | dict(PYTHONPATH=path, PYTHONIOENCODING='utf-8', OMP_NUM_THREADS=str(threads))
-    command = [sys.executable, '-c', 'from cifar_nb.session import serve; serve()']
+    file = Path(folder, f'{m.name}.json')
+    write_atomic(file, json.dumps(settings | dict(recipe=m.recipe.to_json(), seed=m.seed, devices=devices, out=str(m.out))))
     with open(m.notes, 'wb') as notes:
-        m.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=notes, stderr=notes, env=env,
+        m.process = subprocess.Popen(command_for(devices, file), stdin=subprocess.PIPE, stdout=notes, stderr=notes, env=env,
                                      start_new_session=True)  # so that the stop button reaches us and not them
-    line = settings | dict(recipe=m.recipe.to_json(), seed=m.seed, device=m.device, out=str(m.out))
-    m.process.stdin.write(json.dumps(line).encode() + b'\n')
-    m.process.stdin.flush()
 
 # %% ../nbs/39_session.ipynb #5197b4b9
 _STEP = re.compile(r'epoch (\d+)/\d+:[^\r\n]* (\d+)/(\d+) \[')
@@ -315,9 +325,9 @@ def outcome(m: Member):
     "Raise `InputError` with the last sentence of the process of `m` unless it finished or was told to stop."
     m.process.stdin.close()
     if m.process.returncode in (0, 143, -15): return
-    last = (last_words(m).strip().splitlines() or ['it printed nothing'])[-1]
-    if m.process.returncode == 2: raise InputError(last)
-    raise InputError(f'The training of {m.name} broke off with status {m.process.returncode} ({last}): see {m.notes}.')
+    lines = [line for line in last_words(m, 20_000).splitlines() if re.search(r'\w', line)] or ['it printed nothing']
+    if said := [line for line in lines if line.startswith(_SAYS)]: raise InputError(said[0].removeprefix(_SAYS))
+    raise InputError(f'The training of {m.name} broke off with status {m.process.returncode} ({lines[-1].strip()}): see {m.notes}.')
 
 # %% ../nbs/39_session.ipynb #23972e9a
 def train_members(
@@ -328,20 +338,22 @@ def train_members(
     until: float = None,        # the time (as time.time(), s) at which to save and stop
     show=lambda members: None,  # called every `poll` seconds
     poll: float = 1.,
+    parallel: str = 'members',  # or 'data': one member after the other, each on all devices
     **settings,                 # for `train`: holdout, precision, info
 ) -> list:
-    "Train what is not finished of `members`, each in a process of its own; the finished ones come back."
+    "Train what is not finished of `members`, each in processes of its own; the finished ones come back."
+    check_choice('PARALLEL', parallel, ('members', 'data'))
     check_runs(members, len(x))
+    places = [list(devices)] if parallel == 'data' else [[d] for d in devices]
     waiting, running = [m for m in members if not m.finished], {}
     threads = int(os.environ.get('OMP_NUM_THREADS') or max(1, (os.cpu_count() or 1) // len(devices)))
     with tempfile.TemporaryDirectory() as tmp:
         torch.save((x, y), Path(tmp, 'images.pt'))
         try:
             while (waiting or running) and (until is None or time.time() < until):
-                for i in [i for i in range(len(devices)) if i not in running][:len(waiting)]:
+                for i in [i for i in range(len(places)) if i not in running][:len(waiting)]:
                     running[i] = waiting.pop(0)
-                    running[i].device = devices[i]
-                    start(running[i], threads, images=str(Path(tmp, 'images.pt')), **settings)
+                    start(running[i], places[i], threads, tmp, images=str(Path(tmp, 'images.pt')), **settings)
                 time.sleep(poll)
                 show(members)
                 for i in [i for i, m in running.items() if m.process.poll() is not None]: outcome(running.pop(i))
@@ -475,7 +487,7 @@ def scores(runs: list, y: torch.Tensor, **logits) -> Table:
 # %% ../nbs/39_session.ipynb #2528a6de
 def which(choice: str, runs: list) -> str:
     "'mean' or 'first', as `choice` says; 'auto' is the mean of several with at most `LIMIT` parameters together."
-    _choice('SUBMIT', choice, ('auto', 'mean', 'first'))
+    check_choice('SUBMIT', choice, ('auto', 'mean', 'first'))
     if choice != 'auto': return choice
     return 'mean' if len(runs) > 1 and sum(run.result['parameters'] for run in runs) <= LIMIT else 'first'
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from .data import InputError
 from .evaluation import paired_gain
-from .recipes import _choice
+from .recipes import check_choice
 from .training import loss_and_accuracy, predict, write_atomic
 
 # %% ../nbs/08_tta.ipynb #1e7d04ba
@@ -90,11 +90,11 @@ VIEW_SETS = {
 def check_views(views) -> tuple:
     "`views` as a tuple of known names; several joined with '+' ('flip+left') are applied in turn. A str is the name of one of `VIEW_SETS`."
     if isinstance(views, str):
-        _choice('set of views', views, VIEW_SETS)
+        check_choice('set of views', views, VIEW_SETS)
         return VIEW_SETS[views]
     if not views: raise InputError(f'There are no views; name at least one of {", ".join(VIEWS)}.')
     for name in views:
-        for part in name.split('+'): _choice('view', part, VIEWS)
+        for part in name.split('+'): check_choice('view', part, VIEWS)
     return tuple(views)
 
 def view(x: torch.Tensor, name: str) -> torch.Tensor:
@@ -113,7 +113,7 @@ def mean_of_views(
     mean: str = 'logits',   # or 'probabilities'
 ) -> torch.Tensor:
     "Weighted mean over the views of the logits, or the logarithm of the mean probabilities: float32 `N,classes`."
-    _choice('mean', mean, ('logits', 'probabilities'))
+    check_choice('mean', mean, ('logits', 'probabilities'))
     w = torch.ones(len(answers)) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
     if w.shape != (len(answers),) or w.sum() <= 0: raise InputError(f'weights={weights!r}; give {len(answers)} numbers with a sum above 0, one a view.')
     total = torch.einsum('v,vnc->nc', w / w.sum(), answers if mean == 'logits' else answers.softmax(-1))
@@ -158,7 +158,7 @@ def learn_weights(
     mean: str = 'logits',   # or 'probabilities': as they will be used
 ) -> torch.Tensor:
     "Weights of the views, float32 `V` with sum 1, that give their mean the least cross-entropy."
-    _choice('mean', mean, ('logits', 'probabilities'))
+    check_choice('mean', mean, ('logits', 'probabilities'))
     if not len(y): raise InputError('There are no images to fit the weights on; hold some out of the training.')
     z = answers.detach().double() if mean == 'logits' else answers.detach().double().softmax(-1)
     u = torch.zeros(len(z), dtype=torch.float64, requires_grad=True)

@@ -12,11 +12,10 @@ import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 from cifar_nb import kaggle, session
-from cifar_nb.data import CLASSES, MD5, InputError, _search, load, load_competition, toy
+from cifar_nb.data import CLASSES, MD5, InputError, search, load, load_competition, toy
 from cifar_nb.tta import read_submission
 
 ROOT = Path(__file__).parent.parent
@@ -160,7 +159,7 @@ def test_batches_are_found_in_each_layout(mount, place):
     (mount / place).mkdir(parents=True)
     for name in MD5: (mount / place / name).write_bytes(b"cut off")
     read_only(mount)
-    assert _search(None)[0] == mount / place
+    assert search(None)[0] == mount / place
     with pytest.raises(InputError, match="truncated or altered"): session.load_images(say=str)
 
 
@@ -217,7 +216,10 @@ def test_two_t4_train_in_fp16(monkeypatch):
 
 def test_a_p100_that_torch_has_no_code_for(monkeypatch):
     gpu(monkeypatch, "Tesla P100-PCIE-16GB", (6, 0), 1)
+    def touched(*args): pytest.fail("a number was put on the card, which fails there")
+    monkeypatch.setattr(session, "choose_device", touched)
     with pytest.raises(InputError, match="P100.* is too old for PyTorch .*T4 x2"): session.choose_devices()
+    with pytest.raises(InputError, match="P100.* is too old"): session.choose_devices(["cuda:0"])
 
 
 # ---------------------------------------------------------------------------------------------- the clock
@@ -252,17 +254,30 @@ socket.socket = Offline
 FIRST = "import importlib.util, socket\nassert importlib.util.find_spec('cifar_nb') is None and 'Offline' in repr(socket.socket)"
 
 
-def run(mount, **settings):
-    "Execute the committed notebook with `settings` in the made-up /kaggle of `mount`; its outputs as one text."
-    nb, here = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4), mount.parent
-    at = next(i for i, c in enumerate(nb.cells) if "parameters" in c.metadata.get("tags", []))
-    nb.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(f"{k} = {v!r}" for k, v in settings.items())))  # as papermill does
+TINY = "tiny"  # registered below the teams' cells, as a reader would
+TINY_CODE = """
+from cifar_nb.blocks import NetSpec
+from cifar_nb.recipes import Phase, Recipe, register
+register(Recipe('tiny', NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)), (Phase(1, batch_size=8),)))
+"""
+
+
+def execute(nb, here, **options):
+    "Execute `nb` in `here` in a kernel that cannot import this package and has no network."
     nb.cells.insert(0, nbformat.v4.new_code_cell(FIRST))
     (here / "shim").mkdir(exist_ok=True)
     (here / "shim/sitecustomize.py").write_text(SHIM)
     env = {k: v for k, v in os.environ.items() if k != "CIFAR_NB_DATA"} | dict(PYTHONPATH=str(here / "shim"), OMP_NUM_THREADS="1", KAGGLE_KERNEL_RUN_TYPE="Batch")
-    try: NotebookClient(nb, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(here)}}).execute(env=env)
-    finally: nbformat.write(nb, here / "out.ipynb")
+    NotebookClient(nb, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(here)}}, **options).execute(env=env)
+
+
+def run(mount, **settings):
+    "Execute the committed notebook with `settings` in the made-up /kaggle of `mount`; its outputs as one text."
+    nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
+    nb.cells.insert(next(i for i, c in enumerate(nb.cells) if c.id == "run-text"), nbformat.v4.new_code_cell(TINY_CODE))
+    at = next(i for i, c in enumerate(nb.cells) if "parameters" in c.metadata.get("tags", []))
+    nb.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(f"{k} = {v!r}" for k, v in settings.items())))  # as papermill does
+    execute(nb, mount.parent)
     outputs = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs]
     return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs), outputs
 
@@ -277,7 +292,7 @@ def labels_of(file, ids):
 
 def real_or_pictures(folder):
     "CIFAR-10 under `folder`, by links, where this machine has it, else a few pictures."
-    try: found = _search(None)
+    try: found = search(None)
     except InputError: found = None
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_nb/cifar-10-batches-py"
     source = found[0] if found and found[0] != Path("toy") else cache
@@ -305,16 +320,67 @@ def test_two_members_new_layout_read_only(mount):
     assert last["epoch"] == 1
 
 
-def test_pictures_old_layout_and_no_time(mount):
-    pngs(mount / "cifar10-pngs-in-folders/cifar10")
-    competition_file(mount / f"{COURSE}/cifar_test_nolabels.pkl", flat=True, ids=False)
-    text, _ = run(mount, EPOCHS=1, HOURS=0, RECIPES=["quick"], DEVICES=["cpu"])
-    assert "Not finished: quick-1epochs-seed0 at epoch 0 of 1" in text and "no member is finished" in text
-    assert not list((mount.parent / "working").glob("*.csv"))
+def test_data_parallel_competition_layout(mount):
+    "`PARALLEL = 'data'`: torchrun and two gloo processes train one member, which is judged and submitted like any other."
+    pngs(mount / f"competitions/{COURSE}/cifar10")
+    competition_file(mount / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
+    text, _ = run(mount, EPOCHS=1, DEVICES=["cpu", "cpu"], RECIPES=[TINY], PARALLEL="data")
+    work = mount.parent / "working"
+    result = json.loads((work / "runs/tiny-1epochs-seed0/result.json").read_text())
+    assert result["processes"] == 2 and result["train_images"] == 32 and [p.name for p in (work / "runs").iterdir() if p.is_dir()] == ["tiny-1epochs-seed0"]
+    labels_of(work / "submission.csv", [7 * i for i in range(30)])
+    assert "one of 2 processes" in (work / "runs/tiny-1epochs-seed0.txt").read_text() and "mean of the 2" not in text
 
 
-def test_nothing_mounted_is_one_sentence(mount):
-    with pytest.raises(CellExecutionError) as e: run(mount)
-    nb = nbformat.read(mount.parent / "out.ipynb", 4)
-    shown = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
-    assert len(shown) == 1 and len(shown[0].traceback) == 1 and "Add Input" in shown[0].traceback[0] and "Traceback" not in shown[0].traceback[0]
+# ---------------------------------------------------------------------------------------------- what bad input gets: one sentence
+
+FAKE = ("import torch\nkept = {k: getattr(torch.cuda, k) for k in ('is_available', 'device_count', 'get_device_capability', 'get_device_name', 'get_arch_list')}\n"
+        "for k, v in zip(kept, (True, 1, (6, 0), 'Tesla P100', ['sm_70', 'sm_75'])): setattr(torch.cuda, k, lambda *a, v=v: v)\nDEVICES = None")
+CASES = {  # in one kernel, one after the other: code before, the cells to run, and the words of the sentence with which the last of them stops
+    "nothing": ("", ["surroundings", "data"], ["There is no CIFAR-10 here", "Add Input", "pankrzysiu/cifar10-python"]),
+    "gpu": (FAKE, ["surroundings"], ["The GPU Tesla P100 is too old", "GPU T4 x2"]),
+    "damaged": ("for k, v in kept.items(): setattr(torch.cuda, k, v)\nDEVICES = ['cpu']", ["surroundings", "data"], ["cifar_test_nolabel.pkl", "get it again"]),
+    "foreign": ("", ["data", "members", "training"], ["is an unfinished run of quick (9 epochs", "RESUME = False"]),
+    "setting": ("PARALLEL = 'both'", ["data", "members", "training"], ["There is no PARALLEL 'both'"]),
+    "no time": ("PARALLEL, HOURS = 'members', 0.", ["training", "scores"], None),
+    "csv": ("HOURS = 1.", ["training", "scores", "submission"], ["submission.csv cannot be written"]),
+}
+
+
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory):
+    "The outputs of the last cell of each of `CASES`."
+    from cifar_nb.recipes import QUICK
+    here = tmp_path_factory.mktemp("mistakes")
+    for name in ("working/submission.csv", "cache", "nothing", "gpu", "no time", "csv", f"damaged/{COURSE}", "foreign/notebooks/me/first/runs/other"): (here / name).mkdir(parents=True)
+    for name in ("damaged", "foreign", "setting"): pngs(here / name / "cifar10")
+    (here / f"damaged/{COURSE}/cifar_test_nolabel.pkl").write_bytes(b"\x80\x04cut off")
+    (here / "foreign/notebooks/me/first/runs/other/recipe.json").write_text(QUICK.to_json())
+    (here / "foreign/notebooks/me/first/runs/other/log.jsonl").write_text('{"epoch": 1}\n')
+    nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
+    cells = {c.id: c for c in nb.cells}
+    nb.cells = nb.cells[:next(i for i, c in enumerate(nb.cells) if c.id == "run-text")] + [nbformat.v4.new_code_cell(c) for c in (TINY_CODE, f"RECIPES, EPOCHS = ['{TINY}'], 1")]
+    for name, (code, run, _) in CASES.items():
+        nb.cells.append(nbformat.v4.new_code_cell(f"import os; os.environ['KAGGLE_INPUT'] = {str(here / name)!r}\n{code}"))
+        nb.cells += [nbformat.v4.new_code_cell(cells[c].source, metadata=dict(case=name)) for c in run]
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv("KAGGLE_WORKING", str(here / "working"))
+        m.setenv("CIFAR_NB_CACHE", str(here / "cache"))
+        execute(nb, here, allow_errors=True)
+    return {name: [c.outputs for c in nb.cells if c.metadata.get("case") == name] for name in CASES}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if CASES[case][2]])
+def test_one_sentence(mistakes, case):
+    *before, last = mistakes[case]
+    errors = [o for o in last if o.output_type == "error"]
+    assert not any(o.output_type == "error" for outputs in before for o in outputs), before
+    assert len(errors) == 1 and len(errors[0].traceback) == 1, last
+    sentence = errors[0].traceback[0]
+    assert sentence.startswith("InputError: ") and "\n" not in sentence and all(w in sentence for w in CASES[case][2]), sentence
+
+
+def test_no_time_saves_and_says_how_to_go_on(mistakes):
+    training, scores = mistakes["no time"]
+    assert not any(o.output_type == "error" for o in training + scores)
+    assert "Not finished: tiny-1epochs-seed0 at epoch 0 of 1" in "".join(o.get("text", "") for o in training)

@@ -1,4 +1,6 @@
 """The wheel in an environment that has the runtime dependencies and nothing else: no nbdev, no fastcore, no notebook tools."""
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -93,3 +95,15 @@ def test_modules_import_only_from_earlier_chapters():
         text = (ROOT / (module.replace(".", "/") + ".py")).read_text()
         for dots, used in re.findall(r"^\s*from (\.*|cifar_nb\.)([\w.]+) import", text, re.M):
             if dots and f"cifar_nb.{used}" in order: assert order[f"cifar_nb.{used}"] < place, f"{module} imports {used}"
+
+
+def test_the_table_of_contents_lists_every_chapter():
+    rows = list(csv.DictReader((ROOT / "nbs/chapters.csv").open(encoding="utf-8")))
+    names = [r["chapter"] for r in rows]
+    assert names == sorted(p.stem for p in (ROOT / "nbs").glob("*.ipynb") if p.stem != "index")
+    numbers = [n.split("_")[0] for n in names]
+    for i, row in enumerate(rows):
+        assert row["afterwards"] and float(row["hours"]) > 0
+        assert set(row["before"].split()) <= set(numbers[:i]), row
+        title = json.loads((ROOT / f"nbs/{row['chapter']}.ipynb").read_text(encoding="utf-8"))["cells"][1]["source"][0]
+        assert title.startswith("# "), row

@@ -12,7 +12,7 @@ from ..augment import Crop, Flip
 from ..blocks import NetSpec
 from ..colour import ColorJitter
 from ..geometry import Affine, Rotation
-from ..reading import accuracy, better, computed, measured, not_checkable, operations, spec_facts, yes
+from ..reading import accuracy, better, computed, contest, measured, not_checkable, operations, spec_facts, yes
 from ..recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, register
 
 # %% ../../nbs/11_modified_resnet.ipynb #649f5abb
@@ -63,8 +63,9 @@ checks += (
     computed('test accuracy, in the log of the team', 92.89, '%', 'results', lambda: as_run['best']),
     measured('test accuracy', 92.89, '%', 'results', lambda results: accuracy(code, results)),
     measured('better than the baseline ResNet', 'yes', '', 'results', lambda results: better(code, get_recipe('resnet18'), results)),
-    measured('augmentation is critical for generalization', 'yes', '', 'lessons'),
-    measured('overly complex models overfit', 'yes', '', 'lessons'),
+    measured('augmentation is critical for generalization', 'yes', '', 'lessons', contest('augmentation', ['base'], ['none'], late=True)),
+    measured('overly complex models overfit', 'yes', '', 'lessons',  # is a smaller network better on images that it has not seen?
+             contest('size', ('a quarter as wide', 'half as wide'), ('base', '1.25 times as wide'), late=True)),
     not_checkable('suitable for environments with limited resources', 'yes', 'computational complexity'),
 )
 

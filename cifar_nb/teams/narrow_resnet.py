@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..augment import Crop, Cutout, Flip
 from ..blocks import LIMIT, NetSpec
-from ..reading import accuracy, computed, measured, not_checkable, operations, spec_facts, yes
+from ..reading import accuracy, computed, contest, mattered, measured, not_checkable, operations, spec_facts, yes
 from ..recipes import Optimizer, Phase, Recipe, Schedule, register
 
 # %% ../../nbs/10_narrow_resnet.ipynb #bd045e3e
@@ -66,10 +66,11 @@ checks += (
              lambda: yes((_p.mean, _p.std) == (as_run['kaggle_mean'], as_run['kaggle_std']), f'mean {_p.mean[0]:g} and {as_run["kaggle_mean"][0]:g} in red')),
     computed('test accuracy, in the log of the team', 95.53, '%', 'results', lambda: as_run['best']),
     measured('test accuracy', 95.53, '%', 'results', lambda results: accuracy(code, results)),
-    measured('SGD with cosine clearly better than Adam and RMSProp', 'yes', '', 'lessons'),
-    measured('skip connections speed up convergence', 'yes', '', 'lessons'),
-    measured('the kernel of the skip connections matters', 'yes', '', 'results'),
-    measured('batch norm momentum matters', 'yes', '', 'results'),
+    measured('SGD with cosine clearly better than Adam and RMSProp', 'yes', '', 'lessons',  # each at the better of two rates
+             contest('optimizer', ('base', 'SGD, rate 0.3'), ('Adam, rate 0.001', 'Adam, rate 0.004', 'RMSprop, rate 0.0003', 'RMSprop, rate 0.001'))),
+    measured('skip connections speed up convergence', 'yes', '', 'lessons', contest('deep shortcuts', ['base'], ['plain'], 'speed')),
+    measured('the kernel of the skip connections matters', 'yes', '', 'results', mattered('kernel')),
+    measured('batch norm momentum matters', 'yes', '', 'results', mattered('batch norm')),
     measured('distillation and quantization promise gains', 'yes', '', 'lessons'),
     measured('reduced inference time', 'yes', '', 'results'),
     not_checkable('ready for deployment where resources are scarce', 'yes', 'results'),

@@ -13,7 +13,7 @@ from ..blocks import LIMIT, NetSpec
 from ..colour import ColorJitter
 from ..geometry import Rotation
 from ..policies import AutoAugment
-from ..reading import accuracy, better, computed, full_runs, measured, not_checkable, parts, spec_facts, yes
+from ..reading import accuracy, better, computed, contest, full_runs, measured, not_checkable, parts, spec_facts, yes
 from ..recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, register
 from .dreamfire import size
 
@@ -78,8 +78,8 @@ checks = (
 # %% ../../nbs/14_neural_nomads.ipynb #3c6155d6
 checks += (
     measured('on par with larger networks', 'yes', '', '3.2', lambda results: better(code, get_recipe('resnet18'), results)),
-    measured('AutoAugment and label smoothing reduce overfitting', 'yes', '', '2.4'),
-    measured('a cosine avoids overtraining in late epochs', 'yes', '', '2.4'),
+    measured('AutoAugment and label smoothing reduce overfitting', 'yes', '', '2.4', contest('policy', ['base'], ('without AutoAugment', 'without smoothing'), 'gap', late=True)),
+    measured('a cosine avoids overtraining in late epochs', 'yes', '', '2.4', contest('schedule', ['base'], ['constant'], 'late fall', late=True)),
     not_checkable('accuracy on the private leaderboard', '82.79 %', '3.3'),
     not_checkable('rank on the private leaderboard', 107, '3.3'),
     not_checkable('places gained on the first submission', 7, '3.3'),

@@ -1,0 +1,218 @@
+"""Chapters 9, 21 and 21a: studies are what they say, runs are kept once and whole, a search goes on where it stopped"""
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from cifar_nb import ablations, scoreboard
+from cifar_nb.ablations import FAST, MEASURES, SCALES, STUDIES, Scale, Study, cmd, deeper, fingerprint, plan, progress, record_of, run_study, scaled, size, table, vary
+from cifar_nb.blocks import LIMIT, NetSpec, count_parameters
+from cifar_nb.data import InputError, toy
+from cifar_nb.evaluation import Results, load_results, summarize
+from cifar_nb.reading import compare, contest, differences, mattered, trial_runs, words
+from cifar_nb.recipes import Optimizer, get_recipe, recipe_from_json
+
+TINY = replace(vary(FAST, times=.25), name='tiny').with_epochs(1)
+DEMO = Scale('demo', 300, 100, 'toy')
+CASES = sorted((s.name, scale) for s in STUDIES for scale in SCALES)
+BY_NAME = {s.name: s for s in STUDIES}
+
+# what may differ from the base, in the words of `differences`
+ROWS = dict(optimizer='phase 1, optimizer', schedule='phase 1, schedule', without='phase 1: augment', augment='phase 1: augment', times='network: ', depth='network: ',
+            label_smoothing='phase 1: label_smoothing')
+
+
+@pytest.fixture(scope='module')
+def images(): return toy(300)
+
+
+def a_study(**changes): return Study('shortcuts', 'Are they needed?', {'plain': dict(block='plain')}, **dict(small=TINY) | changes)
+
+
+@pytest.mark.parametrize('name, scale', CASES)
+def test_variations_differ_in_what_they_say(name, scale):
+    recipes = BY_NAME[name].recipes(SCALES[scale])
+    base = recipes.pop('base')
+    for label, recipe in recipes.items():
+        (change, value), = BY_NAME[name].variations[label].items()  # one thing at a time
+        rows = [row[''] for row in differences(base, recipe, 'ab')]
+        if scale == 'full' and not rows: continue  # the team's own recipe may already have it
+        allowed = ROWS.get(change, f'network: {change}')
+        assert rows and all(row.startswith(allowed) for row in rows), (label, rows)
+        if change == 'without':
+            left = [type(op).__name__ for p in recipe.phases for op in p.augment]
+            assert value not in left and len(left) < sum(len(p.augment) for p in base.phases)
+
+
+@pytest.mark.parametrize('name, scale', CASES)
+def test_networks_are_legal_and_recipes_survive_json(name, scale):
+    for recipe in BY_NAME[name].recipes(SCALES[scale]).values():
+        assert size(recipe.net) <= LIMIT
+        assert recipe_from_json(recipe.to_json()) == recipe
+        assert len(recipe.learning_rates(1000)) == recipe.epochs
+
+
+def test_small_variations_all_differ():
+    prints = [fingerprint(t.recipe, SCALES['fast']) for t in plan(STUDIES, seeds=1)]
+    assert len(set(prints)) == len(prints)
+
+
+def test_teams_own_recipes_are_the_full_bases():
+    for s in STUDIES: assert s.recipes(SCALES['full'])['base'] == get_recipe(s.team)
+
+
+@settings(max_examples=20, deadline=None)
+@given(factor=st.integers(1, 4), width=st.sampled_from([16, 24, 32]), depth=st.integers(1, 2))
+def test_deeper_is_not_larger(factor, width, depth):
+    net = NetSpec((width, 2 * width), (depth, depth), (1, 2))
+    deep = deeper(net, factor)
+    assert deep.depths == (depth * factor,) * 2 and count_parameters(deep.build()) <= count_parameters(net.build())
+    assert deeper(net, 1) == net and scaled(net, 1) == net
+
+
+def test_max_pool_changes_no_count_and_old_files_are_read():
+    spec = NetSpec((16, 32), (1, 1), (1, 2))
+    assert replace(spec, pool='max').build().state_dict().keys() == spec.build().state_dict().keys()
+    old = json.loads(FAST.to_json())
+    del old['net']['pool']
+    assert recipe_from_json(json.dumps(old)) == FAST
+
+
+def test_a_study_is_run_once_and_read_back(images, tmp_path):
+    said = []
+    records = run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append)
+    assert len(said) == 4 and trial_runs(Results([], tmp_path)) == sorted(records, key=lambda r: (r['study'] or 'base', r['seed']))
+    assert run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append) == records and len(said) == 4
+    assert progress(tmp_path, [a_study()], DEMO, 2)[0]['done'] == '4 of 4'
+    assert [row['runs'] for row in table(a_study(), records, 'demo')] == ['2', '2']
+    assert all(len(p.read_text()) < 3000 for p in (tmp_path / 'ablations').iterdir())
+
+    # a base is shared, another recipe's run is not taken for ours, a damaged file is made anew
+    other = Study('another', '?', {'max': dict(pool='max')}, small=TINY)
+    run_study(other, *images, tmp_path, DEMO, 2, say=said.append)
+    assert len(said) == 6
+    changed = a_study(small=replace(TINY, phases=(replace(TINY.phases[0], label_smoothing=.1),)))
+    assert not any(record_of(t, DEMO, tmp_path / 'ablations') for t in plan([changed], DEMO, 2))
+    next((tmp_path / 'ablations').glob('demo-toy-base*')).write_text('{"half')
+    with pytest.raises(InputError, match='damaged'): trial_runs(Results([], tmp_path))
+    assert len(run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append)) == 4 and len(said) == 7
+
+
+def test_runs_of_studies_do_not_disturb_the_results(images, tmp_path):
+    (tmp_path / 'ablations').mkdir()
+    (tmp_path / 'ablations' / 'x.json').write_text('{}')
+    assert load_results(tmp_path) == [] and summarize(load_results(tmp_path)).startswith('Nothing')
+
+
+CHILD = """
+    import sys
+    from dataclasses import replace
+    from cifar_nb import ablations, scoreboard
+    from cifar_nb.ablations import *
+    from cifar_nb.data import toy
+    tiny = replace(vary(FAST, times=.25), name='tiny').with_epochs({epochs})
+    study = Study('shortcuts', '?', dict(plain=dict(block='plain')), small=tiny)
+    def say(s): print(s, flush=True)
+    run_study(study, *toy(300), sys.argv[1], Scale('demo', 300, 100, 'toy'), 2, say=say)
+"""
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='signals')
+def test_killed_half_way_leaves_whole_files_only(tmp_path):
+    code = textwrap.dedent(CHILD.format(epochs=2))
+    p = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert 'base' in p.stdout.readline()  # the first run is kept, the second under way
+    p.send_signal(signal.SIGKILL)
+    p.wait()
+    p.stdout.close()
+    names = sorted(f.name for f in (tmp_path / 'ablations').glob('*.json'))
+    assert 'demo-toy-base-tiny-seed0.json' in names and len(names) < 4
+    for f in (tmp_path / 'ablations').glob('*.json'): json.loads(f.read_text())
+    done = run_study(a_study(small=TINY.with_epochs(2)), *toy(300), tmp_path, DEMO, 2, say=lambda s: None)
+    assert len(done) == 4 and len(trial_runs(Results([], tmp_path))) == 4
+
+
+def records(better, worse, study='s', scale='fast', data='cifar10'):
+    def r(name, v, seed): return dict(scale=scale, data=data, study='' if name == 'base' else study, variation=name, recipe='b' if name == 'base' else name, base='b', seed=seed,
+                                      measures=dict(accuracy=v, gap=v))
+    return [r(name, v, i) for name, values in (('base', better), ('x', worse)) for i, v in enumerate(values)]
+
+
+def keep(tmp_path, rows):
+    (tmp_path / 'ablations').mkdir(exist_ok=True)
+    for i, r in enumerate(rows): (tmp_path / 'ablations' / f'{r["scale"]}{i}.json').write_text(json.dumps(r))
+    return Results([], tmp_path)
+
+
+def test_findings_are_honest(tmp_path):
+    near, far = [70.0, 70.5, 71.0], [60.0, 60.5, 61.0]
+    results = keep(tmp_path, records(near, far))
+    assert contest('s', ['base'], ['x'])(results).startswith('yes: at small scale')
+    assert contest('s', ['x'])(results).startswith('no: at small scale')
+    assert contest('s', ['x'], late=True)(results).startswith('open: at small scale, too short')
+    assert contest('s', ['x'], measure='gap')(results).startswith('yes')
+    assert mattered('s')(results).startswith('yes')
+    assert contest('s', ['y'])(results) is None and mattered('t')(results) is None
+    results = keep(tmp_path, records(near, far[::-1], scale='fast') + records(near, [70.2, 70.4, 71.2], scale='full'))
+    assert contest('s', ['base'], ['x'])(results).startswith('open: at full scale no difference seen')
+    toys = keep(tmp_path / 'ablations', records(near, far, data='toy'))
+    assert contest('s', ['base'], ['x'])(toys) is None
+
+
+def test_every_claim_of_a_study_is_judged_by_it(tmp_path):
+    scale, number = SCALES['fast'], {m.report.title: m.report.source[7:10] for m in scoreboard.teams()}
+    results = keep(tmp_path, [dict(scale='fast', data='cifar10', study=t.study, variation=t.variation, recipe=fingerprint(t.recipe, scale), base=fingerprint(t.base, scale),
+                                   seed=t.seed, measures=dict.fromkeys(MEASURES, 50. + t.seed)) for t in plan(STUDIES)])
+    judged = {f'{number[title]}: {c.what}' for title, c in scoreboard.all_claims(results) if 'at small scale' in words(c.found)}
+    assert judged == {c for s in STUDIES for c in s.claims}
+
+
+@settings(max_examples=40, deadline=None)
+@given(a=st.lists(st.floats(0, 100), min_size=2, max_size=6), b=st.lists(st.floats(0, 100), min_size=2, max_size=6))
+def test_compare_is_antisymmetric(a, b):
+    x, y = compare(a, b), compare(b, a)
+    assert x.difference == -y.difference and x.p == y.p
+    assert {x.finding, y.finding} in ({'better', 'worse'}, {'no difference seen'})
+
+
+def test_mistakes_are_sentences(images, tmp_path):
+    for call in (lambda: cmd(['optimiser']), lambda: cmd(['kernel'], 'huge'), lambda: cmd(['kernel'], seeds=1), lambda: run_study(a_study(), *images, tmp_path, DEMO._replace(images=999))):
+        with pytest.raises(InputError) as e: call()
+        assert '\n' not in str(e.value) and str(e.value).endswith('.')
+    assert not list(tmp_path.iterdir())
+
+
+def test_list_trains_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablations, 'train', None)
+    said = []
+    cmd(results=tmp_path, listed=True, say=said.append)
+    assert 'optimizer' in said[0] and not list(tmp_path.iterdir())
+
+
+def test_search_refuses_and_resumes(tmp_path):
+    pytest.importorskip('optuna')
+    from cifar_nb.search import Space, findings, search
+    x, y = toy(250)
+    options = dict(storage=f'sqlite:///{tmp_path}/s.db', space=Space((8, 16, 8), depth=(1, 2), macs=3_000_000), base=TINY, scale=Scale('demo', 250, 50), say=lambda s: None)
+    for storage in ('sqlite:////no/such/place/s.db', 'nonsense', 'what:///x'):
+        with pytest.raises(InputError, match='cannot be used') as e: search(x, y, 1, **options | dict(storage=storage))
+        assert '\n' not in str(e.value)
+    assert len(search(x, y, 3, **options).trials) == 3
+    study = search(x, y, 5, **options)
+    assert len(study.trials) == 5 and len(search(x, y, 5, **options).trials) == 5
+    with pytest.raises(InputError, match='another space'): search(x, y, 6, **options | dict(base=TINY.with_epochs(2)))
+    found = findings(study)
+    assert all(r['curve'] or r['reason'] for r in found['trials'])
+    assert all(bool(r['reason']) == (r['macs'] > 3_000_000 or r['parameters'] > LIMIT) for r in found['trials'])
+
+
+def test_search_without_optuna_is_a_sentence(monkeypatch):
+    from cifar_nb.search import need_optuna
+    monkeypatch.setitem(sys.modules, 'optuna', None)
+    with pytest.raises(InputError, match='pip install optuna'): need_optuna()

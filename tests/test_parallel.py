@@ -1,0 +1,95 @@
+"""Two processes of `torchrun` that train one network: the same figures, one run folder, and nobody waits for the dead."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_nb.blocks import NetSpec
+from cifar_nb.data import toy
+from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule
+from cifar_nb.training import Run, train
+
+SMALL = Recipe("small", NetSpec(widths=(16, 32), depths=(1, 1), strides=(2, 2)),
+               (Phase(3, Optimizer(lr=.1, momentum=.9), Schedule("cosine", t_max=3, unit="step"), batch_size=64),), ema=.9)
+CODE = """
+import sys, time, torch
+from pathlib import Path
+from cifar_nb import data, parallel, recipes, training
+here, n, pause, resume = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == 'resume'
+if pause:  # slow enough to be hit
+    agree = training.agree
+    def slowly(group, signals):
+        time.sleep(pause)
+        (here / f'pid{group.rank}').write_text(str(__import__('os').getpid()))
+        return agree(group, signals)
+    training.agree = slowly
+recipe = recipes.recipe_from_json((here / 'recipe.json').read_text())
+try: training.train(recipe, *data.toy(n), here / 'run', resume=resume, device='cpu', precision='fp32', progress=False)
+except (data.InputError, training.Interrupted) as e:
+    print(type(e).__name__, e, file=sys.stderr, flush=True)
+    sys.exit(2 if isinstance(e, data.InputError) else 0)
+"""
+
+
+def begin(here, n=500, pause=0., resume=False, processes=2):
+    "`CODE` under torchrun, not waited for."
+    (here / "job.py").write_text(CODE)
+    (here / "recipe.json").write_text(SMALL.to_json())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, here / "job.py", here, n, pause, "resume" if resume else "new"]
+    return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def wait_for(path, seconds=300):
+    end = time.time() + seconds
+    while not (path.exists() and path.read_text()):
+        assert time.time() < end, f"{path} did not come"
+        time.sleep(.02)
+    return path.read_text()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    "Two processes that nobody disturbed; the last batch of an epoch has one image for both."
+    here = tmp_path_factory.mktemp("alone")
+    out, err = (p := begin(here, 961)).communicate(timeout=300)
+    assert p.returncode == 0, err
+    return here, out
+
+
+def test_the_loss_falls_in_one_folder_and_one_process_speaks(alone):
+    here, out = alone
+    log = Run(here / "run").log
+    assert log[-1]["train_loss"] < log[0]["train_loss"] - .04 and Run(here / "run").result["processes"] == 2
+    assert len(log) == 3 and sum(line.startswith("epoch 1/3") for line in out.splitlines()) == 1 and "one of 2 processes" in out
+    assert sorted(p.name for p in here.iterdir()) == ["job.py", "recipe.json", "run"]
+    one = train(SMALL, *toy(961), device="cpu", precision="fp32", progress=False, say=str).log
+    for a, b in zip(log, one):  # batch statistics of 32 images instead of 64: near, not equal
+        assert a["lr"] == b["lr"] and abs(a["train_loss"] - b["train_loss"]) < .25, (a, b)
+
+
+def test_a_signal_to_one_process_ends_both_and_they_go_on_to_the_same_digits(alone, tmp_path):
+    p = begin(tmp_path, 961, pause=.05)
+    os.kill(int(wait_for(tmp_path / "pid1")), signal.SIGTERM)
+    out, err = p.communicate(timeout=300)
+    assert p.returncode == 0 and err.count("Interrupted stopped in epoch") == 2, err
+    assert len(set(re.findall("stopped in (epoch .* of 16)", err))) == 1  # both in the same step
+    assert (tmp_path / "run/checkpoint.pt").exists() and not (tmp_path / "run/result.json").exists()
+    p = begin(tmp_path, 961, resume=True)
+    assert "going on in" in p.communicate(timeout=300)[0] and p.returncode == 0
+    assert Run(tmp_path / "run").log == Run(alone[0] / "run").log
+
+
+def test_the_other_ends_when_one_is_killed(tmp_path):
+    p = begin(tmp_path, pause=.05)
+    os.kill(int(wait_for(tmp_path / "pid1")), signal.SIGKILL)
+    start = time.time()
+    out, err = p.communicate(timeout=300)
+    assert p.returncode != 0 and time.time() - start < 120
+    assert err.count("Lost Process 0 lost the other 1") == 1 and "Gloo" not in err and "pair.cc" not in err, err
