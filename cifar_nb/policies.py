@@ -60,7 +60,7 @@ def step_table(xb, kind, m):
     """Tables of levels (uint8 `N x 3 x 256`) of the kinds that are tables, by the signed magnitude `m` (float32
     `N`); three of them look at the image."""
     table = torch.zeros(len(xb), 3, 256, dtype=torch.uint8, device=xb.device)
-    three = lambda t: t.reshape(len(t), -1, 256).expand(-1, 3, -1)
+    three = lambda t: (t if t.ndim == 3 else t[:, None]).expand(-1, 3, -1)
     for name, f in TABLES.items(): table = only(kind == KIND[name], lambda t, m: three(f(m)), table, m, own=True)
     for name, f in TABLES_OF.items():
         table = only(kind == KIND[name], lambda t, x, m: three(f(x, m)), table, xb, m, own=True)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import functional as TF
 
 import cifar_nb.colour
 import cifar_nb.policies
-from cifar_nb.augment import (OPS, AlternatingFlip, Augment, Crop, CutMix, Cutout, Flip, Mixing, MixUp, OneOf, Op, RandomErasing,
+from cifar_nb.augment import (OPS, AlternatingFlip, Augment, Crop, CutMix, Cutout, Flip, Mixing, MixUp, OneOf, Op, RandomErasing, Resize,
                               VFlip, choose, cutmix, op_from_dict, soft, within)
 from cifar_nb.colour import ColorJitter, GaussianBlur, Grayscale, PilBlur
 from cifar_nb.data import InputError
@@ -132,8 +133,26 @@ def test_json_and_back(op):
     assert hash(op) == hash(op_from_dict(op.to_dict()))
 
 
+@pytest.mark.parametrize('kind', [torch.uint8, torch.float32])
+@pytest.mark.parametrize('n', [0, 1, 5])
+def test_resize_follows_the_epochs(n, kind):
+    xb = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
+    xb = xb if kind == torch.uint8 else xb.float() / 255
+    op = Resize((16, 24, 32))
+    for epoch, side in enumerate((16, 24, 32, 32)):
+        out = op(xb, epoch=epoch)
+        assert out.shape == (n, 3, side, side) and out.dtype == kind
+        if n and side != 32: assert (out.float() - TF.resize(xb, [side, side], antialias=True).float()).abs().max() <= (1 if kind == torch.uint8 else 1e-6)
+    assert torch.equal(op(xb, epoch=9), xb) and op_from_dict(json.loads(json.dumps(op.to_dict()))) == op
+
+
+@pytest.mark.parametrize('op', [AugMix(), RandAugment(), AutoAugment(), TrivialAugmentWide()], ids=lambda o: type(o).__name__)
+def test_an_empty_batch_of_a_policy_stays_empty(op):
+    for seed in range(3): assert op(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.Generator().manual_seed(seed)).shape == (0, 3, 8, 8)
+
+
 def test_every_operation_is_covered():
-    tested = {type(o).__name__ for o in PLAIN + MIXES + [AlternatingFlip()]}
+    tested = {type(o).__name__ for o in PLAIN + MIXES + [AlternatingFlip(), Resize()]}
     abstract = {'Op', 'Mixing', 'Geometric', 'Policy'}
     assert {n for n, c in OPS.items() if c.__module__.startswith('cifar_nb.')} - abstract == tested
 
