@@ -92,6 +92,7 @@ class Op:
     """An operation on uint8 or float (0 to 1) `N x 3 x H x W`, called as `op(xb, generator=None)`; subclasses are
     frozen dataclasses."""
     mixes = alternates = False # True: called as op(xb, yb, generator); called with epoch= and index=
+    def stretched(self, old, new): return self # what it is in a phase of `new` epochs instead of `old`
     def __init_subclass__(cls): OPS[cls.__name__] = cls
     def __call__(self, xb, generator=None):
         check_images(xb, type(self).__name__)
@@ -208,12 +209,12 @@ class Resize(Op):
         object.__setattr__(self, 'sizes', tuple(self.sizes))
         good = bool(self.sizes) and all(isinstance(s, int) and s >= 8 for s in self.sizes)
         require(good, 'Resize', 'sizes', self.sizes, 'a list of whole numbers of 8 or more')
-    def stretched(self, epochs):
-        "The same course of sizes over another number of `epochs`."
-        return dataclasses.replace(self, sizes=[self.sizes[-(-(e + 1) * len(self.sizes) // epochs) - 1] for e in range(epochs)])
+    def size(self, epoch): return self.sizes[min(epoch, len(self.sizes) - 1)]
+    def stretched(self, old, new): # each epoch gets the size of the old epoch in which it ends
+        return dataclasses.replace(self, sizes=[self.size(-(-(e + 1)*old//new) - 1) for e in range(new)])
     def __call__(self, xb, generator=None, epoch=0, index=None):
         check_images(xb, 'Resize')
-        side = self.sizes[min(epoch, len(self.sizes) - 1)]
+        side = self.size(epoch)
         if xb.shape[-2:] == (side, side): return xb
         out = F.interpolate(xb.float(), size=(side, side), mode='bilinear', antialias=True, align_corners=False)
         return out.round_().clamp_(0, 255).to(torch.uint8) if xb.dtype == torch.uint8 else out

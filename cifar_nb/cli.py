@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['images', 'cmd_recipes', 'run_folder', 'cmd_train', 'finish', 'views_of', 'cmd_evaluate', 'cmd_predict', 'cmd_bench',
-           'bench_augment_to', 'cmd_scoreboard', 'cmd_kaggle', 'cmd_progress', 'cmd_ablate', 'cmd_search', 'Parser',
-           'parser', 'main']
+           'bench_augment_to', 'cmd_scoreboard', 'cmd_kaggle', 'cmd_progress', 'cmd_ablate', 'cmd_search', 'cmd_ladder',
+           'Parser', 'parser', 'main']
 
 # %% ../nbs/41_cli.ipynb #6ea8550b
 import argparse
@@ -70,15 +70,21 @@ def finish(out, test, data, a, competition=None):
     (xt, yt), run = test, Run(out)
     net, phase, views = run.load_net(a.device), run.recipe.phases[-1], run.recipe.views
     single = predict_views(net, xt, phase, ('identity',))
-    m = evaluate(out, xt, yt, single, **_names(data))
-    ids, x = (competition.ids, competition.images) if competition else (torch.arange(len(xt)), xt)
-    logits = single if x is xt and views == ('identity',) else predict_views(net, x, phase, views)
+    logits, ids = single, torch.arange(len(xt))
+    if len(views) > 1:
+        logits = predict_views(net, xt, phase, views)
+        averaged = evaluate(out, xt, yt, logits, views=_viewed(views), **_names(data))
+    m = evaluate(out, xt, yt, single, **_names(data))  # the report shows the last
+    if competition: ids, logits = competition.ids, predict_views(net, competition.images, phase, views)
     write_submission(out / 'submission.csv', ids, logits.argmax(1), overwrite=True)
     if a.results: record(run, a.results)
     r = run.result
-    print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images, {r['parameters']:,} parameters, {r['seconds']:.0f} s of training on {r['hardware']}\n"
+    with_views = f" ({averaged['accuracy']:.2f}% with {len(views)} views)" if len(views) > 1 else ''
+    print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images{with_views}, {r['parameters']:,} parameters, {r['seconds']:.0f} s of training on {r['hardware']}\n"
           f"report      {out / 'report.md'}\ncurves      {out / 'curves.png'}\nconfusion   {out / 'confusion.png'}\n"
           f"mistakes    {out / 'mistakes.png'}\nsubmission  {out / 'submission.csv'}")
+
+def _viewed(views) -> str: return 'single view' if len(views) == 1 else f'mean of {", ".join(views)}'
 
 def _names(data) -> dict:
     "What `evaluate` calls the images and the classes."
@@ -95,7 +101,7 @@ def cmd_evaluate(a):
     x, y, data = images('test', a.data or ('toy' if run.result.get('data') == 'toy' else None))
     views = views_of(run, a.tta)
     logits = predict_views(run.load_net(a.device), x, run.recipe.phases[-1], views)
-    name = 'single view' if len(views) == 1 else f'mean of {", ".join(views)}'
+    name = _viewed(views)
     m = evaluate(run, x, y, logits, views=name, **_names(data))
     print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images ({name}); see {run.path / 'report.md'}")
     if a.results: print(f'recorded in {record(run, a.results)}')
@@ -113,12 +119,12 @@ def cmd_predict(a):
 # %% ../nbs/41_cli.ipynb #beac062d
 def cmd_bench(a):
     "Side by side with the usual way, as ratios."
-    from cifar_nb import speed, throughput
-    rounds = {'images': a.images, 'repeats': a.repeats}
-    chosen = {k: v for k, v in rounds.items() if v is not None}
+    chosen = {k: v for k, v in dict(images=a.images, repeats=a.repeats).items() if v is not None}
     if a.what == 'augment':
+        from cifar_nb.speed import bench_augment
         if a.recipe: raise InputError('bench augment races lists of operations, not recipes: leave --recipe out.')
-        return bench_augment_to(a.out, str(choose_device(a.device)), speed.bench_augment, {'images': 2000, 'repeats': 5} | chosen)
+        return bench_augment_to(a.out, str(choose_device(a.device)), bench_augment, {'images': 2000, 'repeats': 5} | chosen)
+    from cifar_nb import throughput
     race = dict(train=throughput.command_train, predict=throughput.command_predict)[a.what]
     race(tuple(a.recipe), device=a.device, out=a.out, **chosen)
 
@@ -155,7 +161,12 @@ def cmd_ablate(a):
 def cmd_search(a):
     "Let Optuna look for channels and blocks."
     from cifar_nb.search import cmd
-    cmd(a.trials, a.storage, a.name, a.results, a.data, a.device)
+    cmd(a.trials, a.storage, a.study, a.results, a.data, a.device)
+
+def cmd_ladder(a):
+    "From the plain loop to the recipe quick, one trick at a time; what is missing in the results is run."
+    from cifar_nb.laptop import cmd
+    cmd(a.seeds, a.results, a.data, a.device)
 
 # %% ../nbs/41_cli.ipynb #a62cb507
 class Parser(argparse.ArgumentParser):
@@ -200,18 +211,25 @@ def _other_commands(command):
     _ablate_arguments(s)
     s = command('search', cmd_search, 'Optuna looks for channels and blocks under the limit')
     _search_arguments(s)
+    s = command('ladder', cmd_ladder, 'from the plain loop to the recipe quick, one trick at a time')
+    s.add_argument('--seeds', type=int, default=1, metavar='N', help='runs of each rung (default: 1)')
+    s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
+    _where(s)
     command('progress', cmd_progress, 'which exercises of the book you have solved')
 
 # %% ../nbs/41_cli.ipynb #533fc12e
-def _shared_arguments(s):
-    s.add_argument('--data', metavar='ROOT', help="folder of CIFAR-10, or 'toy' (default: found, else downloaded)")
+def _where(s, data=True):
+    if data: s.add_argument('--data', metavar='ROOT', help="folder of CIFAR-10, or 'toy' (default: found, else downloaded)")
     s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
+
+def _shared_arguments(s):
+    _where(s)
     s.add_argument('--tta', action='store_true', help='average several views of each image')
 
 def _bench_arguments(s):
     s.add_argument('what', choices=['augment', 'train', 'predict'], help='what to race')
-    s.add_argument('--recipe', action='append', default=[], metavar='NAME', help="train, predict: a recipe to race, again for more (default: the five teams')")
-    s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
+    s.add_argument('--recipe', action='append', default=[], metavar='NAME', help="train, predict: NAME or NAME:VARIANT to race, again for more (default: the five teams')")
+    _where(s, data=False)
     s.add_argument('--images', type=int, metavar='N', help='images a round (default: 2000 for augment, 1000 for predict, some batches for train)')
     s.add_argument('--repeats', type=int, metavar='R', help='rounds; the median and the spread are shown (default: 5 for augment, else 3)')
     s.add_argument('--out', metavar='FILE.json', help='also write the rows to this file')
@@ -222,25 +240,22 @@ def _ablate_arguments(s):
     s.add_argument('--scale', choices=['fast', 'full'], default='fast', help="'fast': a small network on a CPU; 'full': the teams' own recipes, for a GPU")
     s.add_argument('--seeds', type=int, default=3, metavar='N', help='runs of each variation (default: 3)')
     s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
-    s.add_argument('--data', metavar='ROOT', help="folder of CIFAR-10, or 'toy' (default: found, else downloaded)")
-    s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
+    _where(s)
 
 def _search_arguments(s):
     s.add_argument('--trials', type=int, default=25, metavar='N', help='networks to try in all, those of earlier calls included (default: 25)')
     s.add_argument('--storage', metavar='URL', help="Optuna's database, say mysql://... for many machines (default: an SQLite file)")
-    s.add_argument('--name', default='fast', help='name of the study in the database (default: fast)')
+    s.add_argument('--study', default='fast', help='name of the study in the database (default: fast)')
     s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs (default: results)')
-    s.add_argument('--data', metavar='ROOT', help="folder of CIFAR-10, or 'toy' (default: found, else downloaded)")
-    s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
+    _where(s)
 
 # %% ../nbs/41_cli.ipynb #81b37a53
 def _train_arguments(s):
     s.add_argument('recipe', metavar='RECIPE', help='a name that `cifar_nb recipes` lists')
     s.add_argument('--variant', default='report', help="'report': as described; 'code': as the public code ran it")
-    s.add_argument('--data', metavar='ROOT', help="folder of CIFAR-10, or 'toy' (default: found, else downloaded, else toy)")
     s.add_argument('--epochs', type=int, metavar='N', help="another length; the schedule keeps its shape (default: the recipe's)")
     s.add_argument('--seed', type=int, default=0, metavar='S', help='of weights, order and augmentation (default: 0)')
-    s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
+    _where(s)
     s.add_argument('--precision', metavar='P', help="'fp32', 'bf16', 'fp16', or 'fp32 nchw' for channels first (default: by capability)")
     s.add_argument('--holdout', type=int, nargs='?', const=-1, default=0, metavar='N', help='hold N training images (a tenth) out and keep the epoch that is best on them')
     s.add_argument('--images', type=int, metavar='N', help='train on the first N images only')

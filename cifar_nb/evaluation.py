@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['metrics', 'standard_error', 'paired_gain', 'show_confusion', 'confused_pairs', 'worst_mistakes', 'show_mistakes',
            'Reliability', 'reliability', 'calibration_error', 'show_reliability', 'show_curves', 'facts', 'page',
-           'save_figure', 'evaluate', 'record', 'Results', 'load_results', 'summarize']
+           'save_figure', 'evaluate', 'record', 'Results', 'load_results', 'grouped', 'spread', 'viewed', 'summarize']
 
 # %% ../nbs/07_evaluation.ipynb #aaf02769
 import json
@@ -244,22 +244,34 @@ class Results(list):
     def __init__(self, records=(), folder=None): super().__init__(records); self.folder = folder
 
 def load_results(folder='results', **wanted) -> Results:
-    "The records in `folder` whose results have the `wanted` values, say `recipe='quick', device='cpu'`; sorted by file name."
+    "The records in `folder` whose results have the `wanted` values, say `recipe='small', device='cpu'`; sorted by file name."
     records = [json.loads(p.read_text()) for p in sorted(Path(folder).glob('*.json'))]
     return Results((r for r in records if all(r.get('result', {}).get(k) == v for k, v in wanted.items())), Path(folder))
 
 # %% ../nbs/07_evaluation.ipynb #3a9973c6
+def grouped(records: list) -> list:
+    "The results of `records` in lists: those that differ by seed only lie together."
+    same, groups = ('recipe', 'variant', 'epochs', 'train_images', 'held_out', 'hardware', 'threads', 'precision', 'data'), {}
+    for r in (r['result'] for r in records): groups.setdefault(tuple(r.get(k) for k in same), []).append(r)
+    return list(groups.values())
+
+def spread(values) -> str:
+    "Mean and standard deviation of percentages in words, '-' where one is missing: '93.90% ± 0.12'."
+    from statistics import mean, stdev
+    if None in values: return '-'
+    return f'{mean(values):.2f}%' + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
+
+def viewed(result: dict):
+    "Test accuracy with several views averaged (%), None where only single views were judged."
+    return next((v['accuracy'] for k, v in result.items() if k.startswith('test, ')), None)
+
 def summarize(records: list) -> str:
     "A Markdown table of results: one row for the runs of a recipe that differ by seed only, with mean and standard deviation."
-    from statistics import mean, stdev
-    same, rows = ('recipe', 'variant', 'epochs', 'held_out', 'hardware', 'precision', 'data'), {}
-    for r in (r['result'] for r in records): rows.setdefault(tuple(r.get(k) for k in same), []).append(r)
-    out = ['| recipe | epochs | parameters | MACs | test accuracy | runs | seconds | images/s | machine |', '|---|---|---|---|---|---|---|---|---|']
-    for runs in rows.values():
-        r, a = runs[0], [r['test']['accuracy'] for r in runs]
-        spread = f' ± {stdev(a):.2f}' if len(a) > 1 else ''
-        seconds, speed = (mean(r[k] for r in runs) for k in ('seconds', 'images_per_second'))
+    from statistics import mean
+    out = ['| recipe | epochs | parameters | MACs | test accuracy | with views | runs | seconds | images/s | machine |', '|' + '---|' * 10]
+    for runs in grouped(records):
+        r, (seconds, speed) = runs[0], (mean(r[k] for r in runs) for k in ('seconds', 'images_per_second'))
         name = r['recipe'] + (' (code)' if r['variant'] == 'code' else '') + (' on the toy set' if r.get('data') == 'toy' else '')
-        out.append(f"| {name} | {r['epochs']} | {r['parameters']:,} | {r['macs'] / 1e6:.1f}M | {mean(a):.2f}%{spread} | {len(a)} | "
+        out.append(f"| {name} | {r['epochs']} | {r['parameters']:,} | {r['macs'] / 1e6:.1f}M | {spread([r['test']['accuracy'] for r in runs])} | {spread([viewed(r) for r in runs])} | {len(runs)} | "
                    f"{seconds:.0f} | {speed:.0f} | {r['hardware']}, {r['threads']} threads, {r['precision']}, torch {r['torch']} |")
-    return '\n'.join(out if rows else ['Nothing has been recorded yet.'])
+    return '\n'.join(out if records else ['Nothing has been recorded yet.'])

@@ -44,10 +44,11 @@ def dirac_conv(c_in: int, c_out: int) -> nn.Conv2d:
 # %% ../nbs/04a_fast_blocks.ipynb #31dbe817
 class PooledGroup(nn.Module):
     "conv, 2x2 max-pool, norm, activation, conv, norm, activation: `N,c_in,H,W` -> `N,c_out,H/2,W/2` (Jordan, 2024)."
-    def __init__(self, c_in: int, c_out: int, momentum: float, activation: str):
+    def __init__(self, c_in: int, c_out: int, momentum: float, activation: str, dirac: bool = True):
         super().__init__()
-        self.conv1, self.bn1 = dirac_conv(c_in, c_out), shift_norm(c_out, momentum)
-        self.conv2, self.bn2 = dirac_conv(c_out, c_out), shift_norm(c_out, momentum)
+        def conv(c_in, c_out): return dirac_conv(c_in, c_out) if dirac else nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
+        self.conv1, self.bn1 = conv(c_in, c_out), shift_norm(c_out, momentum)
+        self.conv2, self.bn2 = conv(c_out, c_out), shift_norm(c_out, momentum)
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x):
@@ -60,9 +61,10 @@ class FastSpec:
     "airbench94's network as data (Jordan, 2024): 3xHxW in, `classes` logits out; 1.97 million trainable parameters by default."
     widths: tuple = (64, 256, 256)  # channels of each group; each group halves the side
     activation: str = 'silu'        # 'relu', 'silu' or 'gelu'
-    whiten: int = 2                 # side of the patches that the frozen first layer whitens
+    whiten: int = 2                 # side of the patches that the first layer looks at
+    whitened: bool = True           # that layer whitens and is frozen; False: it is trained from random filters
+    dirac: bool = True              # filters begin as copies; False: at random
     bn_momentum: float = 0.6        # torch's sense: weight of the newest batch
-    scale: float = 1 / 9            # of the logits
     classes: int = 10
 
     def __post_init__(self):
@@ -81,20 +83,22 @@ class FastNet(nn.Module):
     def __init__(self, spec: FastSpec):
         super().__init__()
         self.spec, c = spec, 6 * spec.whiten ** 2
-        self.whiten = nn.Conv2d(3, c, spec.whiten)
-        self.whiten.weight.requires_grad_(False)
-        nn.init.zeros_(self.whiten.bias)
-        self.stages = nn.Sequential(*(PooledGroup(a, b, spec.bn_momentum, spec.activation) for a, b in zip((c, *spec.widths), spec.widths)))
+        self.whiten = nn.Conv2d(3, c, spec.whiten, bias=not spec.whitened)
+        self.whiten.weight.requires_grad_(not spec.whitened)
+        self.stages = nn.Sequential(*(PooledGroup(a, b, spec.bn_momentum, spec.activation, spec.dirac) for a, b in zip((c, *spec.widths), spec.widths)))
         self.linear = nn.Linear(spec.widths[-1], spec.classes, bias=False)
         with torch.no_grad(): self.linear.weight.div_(self.linear.weight.std())
 
     @torch.no_grad()
     def prepare(self, xb):
-        "Set the frozen first layer from the normalized training images `xb` `N,3,H,W`."
-        self.whiten.weight.copy_(whitening_filters(xb, self.spec.whiten))
+        "Set the frozen first layer, where there is one, from the normalized training images `xb` `N,3,H,W`."
+        if self.spec.whitened: self.whiten.weight.copy_(whitening_filters(xb, self.spec.whiten))
 
     def features(self, x):
         "The largest value of each channel over all places: `N,C`."
         return self.stages(ACTIVATIONS[self.spec.activation](self.whiten(x))).amax((2, 3))
 
-    def forward(self, x): return self.linear(self.features(x)) * self.spec.scale
+    def forward(self, x):
+        "Logits, divided by the number of features: they begin small, and label smoothing keeps them so."
+        x = self.features(x)
+        return self.linear(x) / x.shape[1]

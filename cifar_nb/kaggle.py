@@ -131,7 +131,7 @@ Five student teams built ResNets for CIFAR-10 with at most five million paramete
 `RECIPES` and `SEEDS` make the members: two seeds, or two recipes, train side by side, one on each GPU, and are averaged at the end. With `PARALLEL = 'data'` all GPUs work on one member, each on its part of every batch, and the next member follows. `None` means: choose for me.
 
 %% code settings parameters
-RECIPES = None      # names from the cells of the teams; None: [DEFAULT] on a GPU, 'quick' without one
+RECIPES = None      # names from the cells of the teams; None: [DEFAULT] on a GPU, 'small' without one
 VARIANT = 'report'  # 'report': as the team described it; 'code': as its program ran, where that differs
 EPOCHS = None       # None: the recipe's own; another number keeps the shape of its schedule
 SEEDS = None        # say [0, 1]; None: one a GPU, counted from 0 (only 0 for 'data')
@@ -217,7 +217,7 @@ MEMBERS = '''
 from cifar_nb.blocks import count_parameters
 from cifar_nb.session import describe, plan, working_folder
 
-default = ['quick'] if devices[0] == 'cpu' else [[DEFAULT]]
+default = ['small'] if devices[0] == 'cpu' else [[DEFAULT]]
 alone = len(devices) == 1 or PARALLEL == 'data'
 seeds = SEEDS if SEEDS is not None else [0] if alone else range(len(devices))
 members = plan(RECIPES or default, seeds, EPOCHS, VARIANT, working_folder() / 'runs', images.name, IMAGES)

@@ -32,14 +32,15 @@ class Muon(torch.optim.Optimizer):
 
     Parameters with four dimensions move by `lr` along the orthogonalized momentum, after their norm was set to the root
     of the number of filters; those with one move by `bias_lr`, the others by `head_lr`, both with `sgd_momentum` and
-    `weight_decay` (decoupled from the rate: a step shrinks by `weight_decay`)."""
-    def __init__(self, params, lr=0.24, momentum=0.6, nesterov=True, bias_lr=0.05, head_lr=0.5, sgd_momentum=0.85, weight_decay=0.0, steps=3):
+    `weight_decay` (decoupled from the rate: a step shrinks by `weight_decay`). Without Newton-Schulz steps
+    (`ns_steps=0`) a filter bank moves along its momentum, as far as an orthogonal step would take it."""
+    def __init__(self, params, lr=0.24, momentum=0.6, nesterov=True, bias_lr=0.05, head_lr=0.5, sgd_momentum=0.85, weight_decay=0.0, ns_steps=3):
         params = [p for p in params if p.requires_grad]
         def group(kind, rate, chosen): return dict(kind=kind, lr=rate, params=chosen)
         groups = [group('filters', lr, [p for p in params if p.ndim == 4]), group('shifts', bias_lr, [p for p in params if p.ndim == 1]),
                   group('head', head_lr, [p for p in params if p.ndim not in (1, 4)])]
         if not groups[0]['params']: raise InputError('Muon: this network has no convolution to move; choose SGD or AdamW.')
-        super().__init__([g for g in groups if g['params']], dict(momentum=momentum, nesterov=nesterov, sgd_momentum=sgd_momentum, weight_decay=weight_decay, steps=steps))
+        super().__init__([g for g in groups if g['params']], dict(momentum=momentum, nesterov=nesterov, sgd_momentum=sgd_momentum, weight_decay=weight_decay, ns_steps=ns_steps))
         for g in self.param_groups: g['peak'] = g['lr']
 
     @torch.no_grad()
@@ -57,7 +58,9 @@ class Muon(torch.optim.Optimizer):
     def _filters(self, p, g):
         d = self._momentum(p, p.grad, g['momentum'], g['nesterov'])
         p.mul_(len(p) ** .5 / p.norm())
-        p.add_(orthogonalize(d.flatten(1), g['steps']).view_as(p).to(p.dtype), alpha=-g['lr'])
+        d = orthogonalize(d.flatten(1), g['ns_steps'])
+        length = 1 if g['ns_steps'] else min(d.shape) ** .5
+        p.add_(d.view_as(p).to(p.dtype), alpha=-g['lr'] * length)
 
     def _plain(self, p, g):
         d = p.grad.add(p, alpha=g['weight_decay'] / g['peak'])

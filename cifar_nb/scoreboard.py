@@ -11,8 +11,12 @@ import importlib
 import pkgutil
 import textwrap
 from collections import Counter
+from functools import lru_cache
 from statistics import mean
 
+from .augment import Resize
+from .blocks import count_macs
+from .evaluation import standard_error
 from .reading import ACCENT, GREY, STAGES, Table, accuracy, judge, our_runs, spec_facts, stated, words
 
 # %% ../nbs/20_scoreboard.ipynb #4b8c5ae0
@@ -42,8 +46,12 @@ def headline(team):
     return next(c.claim for c in team.checks if c.claim.check == 'measured' and c.claim.unit == '%')
 
 def training_cost(recipe, images: int = 50_000) -> float:
-    "PFLOP of a training: 6 x multiply-adds x images x epochs (forward and backward, a multiply-add is two operations)."
-    return 6 * spec_facts(recipe.net).macs * images * recipe.epochs / 1e15
+    "PFLOP of a training: 6 x multiply-adds x images (forward and backward, a multiply-add is two operations), at the size that each epoch shows."
+    def side(p, epoch): return next((op.size(epoch) for op in p.augment if isinstance(op, Resize)), 32)
+    return 6e-15 * images * sum(_macs(recipe.net, side(p, e)) for p in recipe.phases for e in range(p.epochs))
+
+@lru_cache(maxsize=128)
+def _macs(spec, size): return count_macs(spec.build(), size)
 
 def networks(team) -> list:
     "The recipes of a team that have different networks: usually its code's alone."
@@ -120,10 +128,9 @@ def ten_minutes(results) -> Table:
     "One row a short run on the CPU, the quickest learner first: what it had time for, and the accuracy on held-out images with its standard error."
     rows = []
     for r in (r['result'] for r in sorted(results, key=lambda r: -r['result']['best_held_accuracy'])):
-        p = r['best_held_accuracy'] / 100
-        error = 100 * (p * (1 - p) / r['held_out']) ** .5
+        a = r['best_held_accuracy']
         rows.append({'recipe': r['recipe'], 'MACs': f'{r["macs"] / 1e6:.0f}M', 'images seen': f'{r["epochs"] * r["train_images"]:,}', 'epochs': r['epochs'], 'minutes': f'{r["seconds"] / 60:.1f}',
-                     'images/s': f'{r["images_per_second"]:.0f}', 'held-out %': f'{100 * p:.1f} ± {error:.1f}'})
+                     'images/s': f'{r["images_per_second"]:.0f}', 'held-out %': f'{a:.1f} ± {standard_error(a, r["held_out"]):.1f}'})
     return Table(rows)
 
 # %% ../nbs/20_scoreboard.ipynb #46d0f441

@@ -27,7 +27,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader, Dataset
 
-from .augment import AlternatingFlip, Augment, count, one_of
+from .ablations import scaled
+from .augment import AlternatingFlip, Augment, count, normalize, one_of
 from .blocks import count_macs, count_parameters
 from .colour import GaussianBlur
 from .data import InputError, load_or_toy
@@ -356,10 +357,8 @@ def spent_in_parts(events, cuda: bool = False) -> dict:
 def varied(recipe: Recipe, what: str, value) -> Recipe:
     "`recipe` with a batch of `value` images, or every width or depth `value` times as large."
     if what == 'batch': return replace(recipe, phases=(replace(recipe.phases[-1], batch_size=value),))
-    times = lambda numbers: tuple(max(1, round(k*value)) if k else 0 for k in numbers)
     net = recipe.net
-    wider = dict(widths=times(net.widths), stem=times([net.stem])[0])
-    return replace(recipe, net=replace(net, **(dict(depths=times(net.depths)) if what == 'depth' else wider)))
+    return replace(recipe, net=scaled(net, value) if what == 'width' else replace(net, depths=tuple(d*value for d in net.depths)))
 
 VARIATIONS = dict(batch=(16, 32, 64, 128, 256, 512), width=(.5, 1, 2), depth=(1, 2, 3))
 
@@ -400,10 +399,11 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
     return net
 
 def settled(recipe: Recipe, x, device='cpu') -> nn.Module:
-    "A new network of `recipe` whose batch norms have seen the images `x`, in evaluation mode."
+    "A new network of `recipe` whose batch norms have seen the images `x`, not augmented, in evaluation mode."
     torch.manual_seed(0)
-    net = recipe.net.build().to(device).train()
-    with torch.no_grad(): net(recipe.phases[-1].to_augment()(x.to(device), memory_format=torch.contiguous_format))
+    net, xb = recipe.net.build().to(device).train(), normalize(x.to(device), recipe.phases[-1].mean, recipe.phases[-1].std)
+    if hasattr(net, 'prepare'): net.prepare(xb)
+    with torch.no_grad(): net(xb)
     return net.eval()
 
 # %% ../nbs/29_throughput.ipynb #968ae84a
@@ -484,8 +484,8 @@ def command_train(names=(), images: int = None, repeats: int = 3, device: str = 
     doc = bench_train(names, images, repeats, device, workers, compile, say=say)
     say(f'\n{train_table(doc)}\n{machine_line(doc)}')
     doc['profiles'] = {r.name: profile_step(r, 3, device) for r in contenders(names)}
-    doc['costs'] = cost_table(get_recipe('quick'), device=device, best=doc['peak'])
-    say(f"\nthe recipe quick, one thing varied at a time:\n{doc['costs']}")
+    doc['costs'] = cost_table(get_recipe('small'), device=device, best=doc['peak'])
+    say(f"\nthe recipe small, one thing varied at a time:\n{doc['costs']}")
     if out: write_atomic(out, json.dumps(doc, indent=1))
     return doc
 

@@ -313,8 +313,8 @@ def load_checkpoint(t: Trainer, out: Path):
     file = out / 'checkpoint.pt'
     try: s = torch.load(file, map_location=t.device, weights_only=True)
     except Exception as e: raise InputError(f'{file} cannot be read ({type(e).__name__}), it may be cut off: start again with another --out.') from None
-    ours = dict(recipe=t.recipe.to_json(), seed=t.seed, images=t.images, precision=t.precision.name)
-    other = [k for k, v in ours.items() if s.get(k) != v]
+    ours = dict(recipe=t.recipe, seed=t.seed, images=t.images, precision=t.precision.name)
+    other = [k for k, v in ours.items() if (recipe_from_json(s.get(k)) if k == 'recipe' else s.get(k)) != v]
     if other: raise InputError(f'{file} belongs to another training ({", ".join(other)} differ{"s" * (len(other) == 1)}): resume with the same settings or choose another --out.')
     restore(t, s)
 
@@ -385,7 +385,7 @@ def train(
     with noting_signals() as caught, joined() as group, torch.random.fork_rng():
         t = Trainer(recipe, len(kept), seed, device, precision, group)
         if not group.first: say, progress = (lambda s: None), False
-        first_look(t, x[kept[:5000]])
+        first_look(t, x, kept)
         out = None if out is None else begin_run(t, Path(out), resume, say)
         say(headline(t))
         if compile: prepare(t, 'inductor' if compile is True else compile, say)
@@ -394,9 +394,9 @@ def train(
         if out is not None: from_first(group, lambda: finish_run(t, out, holdout, info))
     return t
 
-def first_look(t: Trainer, x: torch.Tensor):
-    "Show a network that asks for it (it has `prepare`, as in chapter 04a) some training images before its first step."
-    if hasattr(t.net, 'prepare'): t.net.prepare(normalize(x.to(t.device), t.phase.mean, t.phase.std))
+def first_look(t: Trainer, x: torch.Tensor, kept: torch.Tensor):
+    "Show a network that asks for it (it has `prepare`, as in chapter 04a) 5,000 training images before its first step."
+    if hasattr(t.net, 'prepare'): t.net.prepare(normalize(x[kept[:5000]].to(t.device), t.phase.mean, t.phase.std))
 
 def headline(t: Trainer) -> str:
     "What is about to be trained, on what, and why so."
@@ -453,7 +453,7 @@ def claim(t: Trainer, out: Path, resume: bool) -> str:
     if recipe.exists():
         if not resume: raise InputError(f'{out} already holds a run: go on with --resume, or choose another place with --out.')
         if (out / 'result.json').exists(): raise InputError(f'{out} is already finished: judge it with `cifar_nb evaluate {out}`, or choose another place with --out.')
-        if recipe.read_text() != t.recipe.to_json():
+        if recipe_from_json(recipe.read_text()) != t.recipe:  # not the text: a field added since then has its default
             raise InputError(f'{out} belongs to another recipe or number of epochs ({Run(out).recipe.name}, {Run(out).recipe.epochs} epochs): choose another --out.')
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f'{out} exists and is not a run: choose an empty or a new folder with --out.')

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent
-TRAIN = ["train", "quick", "--data", "toy", "--images", "384", "--epochs", "4", "--device", "cpu", "--seed", "3"]
+TRAIN = ["train", "small", "--data", "toy", "--images", "384", "--epochs", "4", "--device", "cpu", "--seed", "3"]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits are those of POSIX")
 
 
@@ -156,7 +156,7 @@ def test_without_data_and_network_the_toy_set_is_announced(tmp_path):
                         "https_proxy": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
     env.pop("CIFAR_NB_DATA", None)
     code = "import sys; from cifar_nb.cli import main; sys.exit(main())"
-    argv = ["train", "quick", "--images", "640", "--epochs", "1", "--device", "cpu", "--out", "run"]
+    argv = ["train", "small", "--images", "640", "--epochs", "1", "--device", "cpu", "--out", "run"]
     p = subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, env=env, text=True, capture_output=True, timeout=300)
     assert p.returncode == 0, p.stderr
     assert sum("toy set" in line and "could not be had" in line for line in p.stdout.splitlines()) == 1

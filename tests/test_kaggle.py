@@ -306,17 +306,17 @@ def test_two_members_new_layout_read_only(mount):
     competition_file(mount / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
     for f in mount.rglob("*"):
         if f.is_dir(): f.chmod(0o555)
-    text, outputs = run(mount, EPOCHS=1, IMAGES=160, DEVICES=["cpu", "cpu"], RECIPES=["quick"])
+    text, outputs = run(mount, EPOCHS=1, IMAGES=160, DEVICES=["cpu", "cpu"], RECIPES=["small"])
     work = mount.parent / "working"
     ids = [7 * i for i in range(30)]
     mean = labels_of(work / "submission-mean.csv", ids)
-    single = [labels_of(work / f"submission-quick-1epochs-seed{s}-160images.csv", ids) for s in (0, 1)]
-    total = sum(json.loads((work / f"runs/quick-1epochs-seed{s}-160images/result.json").read_text())["parameters"] for s in (0, 1))
+    single = [labels_of(work / f"submission-small-1epochs-seed{s}-160images.csv", ids) for s in (0, 1)]
+    total = sum(json.loads((work / f"runs/small-1epochs-seed{s}-160images/result.json").read_text())["parameters"] for s in (0, 1))
     assert torch.equal(labels_of(work / "submission.csv", ids), mean if total <= 5_000_000 else single[0])
     assert "mean of the 2" in text and f"{total:,}" in text and "Kaggle, Batch" in text
-    assert all((work / f"runs/quick-1epochs-seed{s}-160images/confusion.png").exists() for s in (0, 1))
+    assert all((work / f"runs/small-1epochs-seed{s}-160images/confusion.png").exists() for s in (0, 1))
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 8
-    last = json.loads((work / "runs/quick-1epochs-seed1-160images/log.jsonl").read_text().splitlines()[-1])
+    last = json.loads((work / "runs/small-1epochs-seed1-160images/log.jsonl").read_text().splitlines()[-1])
     assert last["epoch"] == 1
 
 
@@ -340,7 +340,7 @@ CASES = {  # in one kernel, one after the other: code before, the cells to run, 
     "nothing": ("", ["surroundings", "data"], ["There is no CIFAR-10 here", "Add Input", "pankrzysiu/cifar10-python"]),
     "gpu": (FAKE, ["surroundings"], ["The GPU Tesla P100 is too old", "GPU T4 x2"]),
     "damaged": ("for k, v in kept.items(): setattr(torch.cuda, k, v)\nDEVICES = ['cpu']", ["surroundings", "data"], ["cifar_test_nolabel.pkl", "get it again"]),
-    "foreign": ("", ["data", "members", "training"], ["is an unfinished run of quick (9 epochs", "RESUME = False"]),
+    "foreign": ("", ["data", "members", "training"], ["is an unfinished run of small (9 epochs", "RESUME = False"]),
     "setting": ("PARALLEL = 'both'", ["data", "members", "training"], ["There is no PARALLEL 'both'"]),
     "no time": ("PARALLEL, HOURS = 'members', 0.", ["training", "scores"], None),
     "csv": ("HOURS = 1.", ["training", "scores", "submission"], ["submission.csv cannot be written"]),

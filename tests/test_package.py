@@ -66,7 +66,7 @@ def test_every_module_imports(clean):
 
 
 def test_the_command_trains(clean, tmp_path):
-    argv = ["train", "quick", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "run")]
+    argv = ["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "run")]
     p = python(clean, f"import sys; from cifar_nb.cli import main; sys.exit(main({argv!r}))")
     assert p.returncode == 0, p.stderr
     assert (tmp_path / "run" / "submission.csv").exists()
@@ -76,7 +76,7 @@ def test_the_training_path_needs_little(clean):
     "On a bare GPU machine there may be no torchinfo, no ipywidgets, no matplotlib: training must import without them."
     code = ("import sys\nfor n in ('torchinfo', 'ipywidgets', 'matplotlib', 'sklearn', 'torchvision', 'IPython'): sys.modules[n] = None\n"
             "from cifar_nb.training import train, network\nfrom cifar_nb.recipes import get_recipe\nfrom cifar_nb.data import toy\n"
-            "t = train(get_recipe('quick').with_epochs(1), *toy(256), progress=False, device='cpu')\nprint(len(t.log))")
+            "t = train(get_recipe('small').with_epochs(1), *toy(256), progress=False, device='cpu')\nprint(len(t.log))")
     p = python(clean, code)
     assert p.returncode == 0 and p.stdout.strip().endswith("1"), p.stderr
 

@@ -48,7 +48,7 @@ def test_a_recipe_goes_through_json(name, variant):
 
 def test_the_registry_has_the_baselines_too():
     known = {(r.name, r.variant) for r in list_recipes()}
-    assert set(BOTH) | {("resnet18", "report"), ("plain", "report"), ("quick", "report")} <= known
+    assert set(BOTH) | {("resnet18", "report"), ("plain", "report"), ("quick", "report"), ("small", "report"), ("laptop", "report")} <= known
     assert get_recipe("resnet18").net == NetSpec() and get_recipe("plain").net.block == "plain"
     assert replace(get_recipe("plain").net, block="basic") == get_recipe("neural_nomads").net
 

@@ -156,18 +156,19 @@ def test_ratios_come_from_rounds():
 def test_bench_train_has_what_it_should(data, monkeypatch):
     said = []
     monkeypatch.setattr("cifar_nb.throughput.contenders", lambda names: [replace(get_recipe(n), net=NET) for n in names])
-    doc = json.loads(json.dumps(bench_train(["quick"], images=128, repeats=2, device="cpu", workers=0, data=data, say=said.append)))
+    doc = json.loads(json.dumps(bench_train(["small"], images=128, repeats=2, device="cpu", workers=0, data=data, say=said.append)))
     assert {"bench", "hardware", "threads", "torch", "torchvision", "peak", "images", "repeats", "workers", "data", "rows"} <= set(doc)
     row, = doc["rows"]
-    assert (row["recipe"], row["batch"], row["images"], row["parameters"]) == ("quick", 128, 128, sum(p.numel() for p in NET.build().parameters()))
+    assert (row["recipe"], row["batch"], row["images"], row["parameters"]) == ("small", 128, 128, sum(p.numel() for p in NET.build().parameters()))
     assert len(row["rounds"]) == 2 and all(set(r) == {"theirs", "ours"} and min(r.values()) > 0 for r in row["rounds"])
     assert row["ratio"] == pytest.approx(statistics.median(r["theirs"] / r["ours"] for r in row["rounds"])) and row["least"] <= row["ratio"] <= row["most"]
     for key in ("images/s", "GFLOP/s", "share of peak", "augmentation", "MB"): assert set(row[key]) == {"theirs", "ours"} and min(row[key].values()) > 0
-    assert len(said) == 1 and "quick:report" in said[0] and len(train_table(doc)) == 1
+    assert len(said) == 1 and "small:report" in said[0] and len(train_table(doc)) == 1
 
 
-def test_bench_predict_has_what_it_should(data, tmp_path):
-    doc = bench_predict(["quick"], images=64, repeats=2, device="cpu", data=data)
+@pytest.mark.parametrize("recipe", ["small", "quick"])
+def test_bench_predict_has_what_it_should(recipe, data):
+    doc = bench_predict([recipe], images=64, repeats=2, device="cpu", data=data)
     rows = doc["rows"]
     assert [r["way"] for r in rows][:2] == ["plain", "fp32"] and sum("folded" in r["way"] for r in rows) >= 1
     assert rows[0]["ratio"] == rows[0]["least"] == 1.
@@ -179,23 +180,23 @@ def test_bench_predict_has_what_it_should(data, tmp_path):
 
 def test_the_command_writes_its_json(tmp_path):
     said = []
-    doc = command_predict(["quick"], 32, 1, "cpu", tmp_path / "predict.json", say=said.append)
+    doc = command_predict(["small"], 32, 1, "cpu", tmp_path / "predict.json", say=said.append)
     assert json.loads((tmp_path / "predict.json").read_text()) == json.loads(json.dumps(doc)) and len(said) == 2
 
 
 @pytest.mark.parametrize("mistake, sentence", [
     (lambda d: bench_train(["quik"], data=d), "did you mean"),
     (lambda d: bench_train(["dreamfire:cod"], data=d), "variant"),
-    (lambda d: bench_train(["quick"], repeats=0, data=d), "repeats=0"),
-    (lambda d: bench_train(["quick"], images=0, data=d), "images=0"),
-    (lambda d: bench_train(["quick"], images=100, data=d), "--images 128 or more"),
-    (lambda d: bench_train(["quick"], images=10**6, data=d), "were asked for"),
-    (lambda d: bench_train(["quick"], workers=-1, data=d), "workers=-1"),
-    (lambda d: bench_train(["quick"], images=128, device="gpu", data=d), "no device 'gpu'"),
-    (lambda d: bench_predict(["quick"], repeats=-1, data=d), "repeats=-1"),
-    (lambda d: bench_predict(["quick"], images=10**6, data=d), "were asked for"),
-    (lambda d: command_predict(["quick"], 32, 1, "cpu", "/nowhere/at/all.json", say=str), "cannot be written"),
-    (lambda d: cost_table(get_recipe("quick"), 128, data=d, device="cpu", best=dict(fp32=1., bf16=1.), variations=dict(batch=(256,))), "do not fill a batch"),
+    (lambda d: bench_train(["small"], repeats=0, data=d), "repeats=0"),
+    (lambda d: bench_train(["small"], images=0, data=d), "images=0"),
+    (lambda d: bench_train(["small"], images=100, data=d), "--images 128 or more"),
+    (lambda d: bench_train(["small"], images=10**6, data=d), "were asked for"),
+    (lambda d: bench_train(["small"], workers=-1, data=d), "workers=-1"),
+    (lambda d: bench_train(["small"], images=128, device="gpu", data=d), "no device 'gpu'"),
+    (lambda d: bench_predict(["small"], repeats=-1, data=d), "repeats=-1"),
+    (lambda d: bench_predict(["small"], images=10**6, data=d), "were asked for"),
+    (lambda d: command_predict(["small"], 32, 1, "cpu", "/nowhere/at/all.json", say=str), "cannot be written"),
+    (lambda d: cost_table(get_recipe("small"), 128, data=d, device="cpu", best=dict(fp32=1., bf16=1.), variations=dict(batch=(256,))), "do not fill a batch"),
 ])
 def test_a_mistake_is_one_sentence(data, mistake, sentence):
     with pytest.raises(InputError) as e: mistake(data)

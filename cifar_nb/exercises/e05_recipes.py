@@ -12,7 +12,7 @@ import torch
 
 from ..augment import Crop, Cutout, Flip
 from ..blocks import NetSpec
-from ..recipes import QUICK, Optimizer, Phase, Recipe, Schedule, advance, build_scheduler, recipe_from_json
+from ..recipes import SMALL, Optimizer, Phase, Recipe, Schedule, advance, build_scheduler, recipe_from_json
 from ..workbook import Wrong, exercise, same
 
 # %% ../../nbs/solutions/05_recipes.ipynb #f367a0a3
@@ -37,7 +37,7 @@ def _(answer):
     two = Recipe('two', NetSpec(widths=(8,), depths=(1,), strides=(1,)), ema=.9, views=('identity', 'flip'), phases=(
         Phase(3, Optimizer('RMSprop', lr=.02, momentum=.8), Schedule('multistep', milestones=(2,)), (Crop(4), Cutout(8)), batch_size=32),
         Phase(2, Optimizer('Adam', betas=(.8, .9)), Schedule('cosine', t_max=2), (Flip(),), label_smoothing=.1)))
-    for recipe, lr, decay in ((QUICK, 1e-3, .05), (two, 2e-4, 0.)):
+    for recipe, lr, decay in ((SMALL, 1e-3, .05), (two, 2e-4, 0.)):
         plain, got = recipe.to_dict(), answer(recipe, lr, decay)
         plain['name'] += '-adamw'
         for phase in plain['phases']: phase['optimizer'] = dict(name='AdamW', lr=lr, weight_decay=decay)
