@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LAPTOP', 'QUICK', 'RUNGS', 'change', 'ladder', 'asides', 'rung_mark', 'train_rung', 'run_ladder', 'ladder_table',
-           'asides_table', 'cmd', 'timings']
+           'asides_table', 'cmd', 'show_ladder', 'timings']
 
 # %% ../nbs/30_laptop.ipynb #61bb7de5
 import json
@@ -16,7 +16,7 @@ from .augment import AlternatingFlip, Crop, Flip, Resize
 from .data import InputError, load, split
 from .evaluation import grouped, spread, viewed
 from .fast_blocks import FastSpec
-from .reading import Table
+from .reading import ACCENT, GREY, STAGES, Table
 from .recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, register
 from .scoreboard import training_cost
 from .training import Interrupted, loss_and_accuracy, machine, make_folder, network, train, write_atomic
@@ -132,6 +132,22 @@ def cmd(seeds: int = 1, results='results', data: str = None, device: str = None,
     x, y = load('train', data, say=say)
     records = run_ladder(x, y, results, seeds, device=device, say=say)
     say(f'{ladder_table(records)}\n\nand, instead of the last rung:\n{asides_table(records)}')
+
+# %% ../nbs/30_laptop.ipynb #d757525f
+def show_ladder(records):
+    "`ladder_table` as a Figure: what each rung adds (blue) or takes (orange), in percent of held-out images."
+    import matplotlib.pyplot as plt
+    rows = ladder_table(records)
+    ends = [float(r['held-out %']) for r in rows]
+    fig, ax = plt.subplots(figsize=(7, .28 * len(rows) + .8), layout='constrained')
+    for i, (begin, end, r) in enumerate(zip([min(ends) - 1, *ends], ends, rows)):
+        ax.barh(i, end - begin, .6, left=begin, color=ACCENT if end < begin else STAGES[2] if i else GREY)
+        ax.text(max(begin, end), i, f' {r["gain"] or r["held-out %"]}', va='center', fontsize=8)
+    ax.set_yticks(range(len(rows)), [r['rung'] for r in rows])
+    ax.set(xlim=(min(ends) - 1, max(ends) + .8), xlabel='accuracy on held-out images (%)')
+    ax.invert_yaxis(); ax.spines[['top', 'right']].set_visible(False)
+    plt.close(fig)
+    return fig
 
 # %% ../nbs/30_laptop.ipynb #44dfa52b
 def timings(results) -> Table:
