@@ -88,6 +88,7 @@ def train_rung(name: str, recipe: Recipe, x, y, seed: int = 0, held: int = 5000,
                 accuracy=round(t.log[-1]['held_accuracy'], 2), accuracy_views=round(loss_and_accuracy(views, y[out])[1], 2), views=len(recipe.views),
                 curve=[round(line['held_accuracy'], 2) for line in t.log], pflop=training_cost(recipe, t.images), seconds=round(sum(line['seconds'] for line in t.timing), 1), **machine(t))
 
+# %% ../nbs/30_laptop.ipynb #d490be88
 def run_ladder(x, y, folder='results', seeds: int = 1, held: int = 5000, device: str = None, say=print, rungs: dict = None) -> list:
     "The records of all `rungs` (default: `ladder()` and `asides()`); those that `folder`/ladder holds are read, the others trained on the uint8 images `x` and labels `y`, and kept."
     if seeds < 1: raise InputError(f'--seeds {seeds}: give 1 or more.')
@@ -105,6 +106,7 @@ def run_ladder(x, y, folder='results', seeds: int = 1, held: int = 5000, device:
             out.append(r)
     return out
 
+# %% ../nbs/30_laptop.ipynb #a4f44cae
 def _rung_row(name, runs, base, key='accuracy'):
     a = mean(r[key] for r in runs)
     return {'rung': name, 'held-out %': f'{a:.2f}', 'gain': '' if base is None else f'{a - base:+.2f}', 'runs': len(runs),
@@ -127,6 +129,7 @@ def asides_table(records) -> Table:
     base = mean(r['accuracy'] for r in top[1]) if top[1] else None
     return Table(_rung_row(n, rs, base)[0] for n, rs in others if rs)
 
+# %% ../nbs/30_laptop.ipynb #32c061ac
 def cmd(seeds: int = 1, results='results', data: str = None, device: str = None, say=print):
     "What `cifar_nb ladder` does: train the missing rungs and print the table."
     x, y = load('train', data, say=say)
