@@ -229,8 +229,8 @@ def test_the_clock_stops_and_saves(mount, tmp_path, monkeypatch):
     from dataclasses import replace
 
     from cifar_nb.blocks import NetSpec
-    from cifar_nb.recipes import QUICK, Recipe
-    tiny = Recipe("tiny", NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)), (replace(QUICK.phases[0], epochs=400, batch_size=16),))
+    from cifar_nb.recipes import SMALL, Recipe
+    tiny = Recipe("tiny", NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)), (replace(SMALL.phases[0], epochs=400, batch_size=16),))
     members, (x, y) = session.plan([tiny], out=tmp_path / "runs"), toy(256)
     start = time.time()
     monkeypatch.setattr(session.time, "time", lambda: start + 3600 * len(members[0].log))  # an hour an epoch
@@ -350,12 +350,12 @@ CASES = {  # in one kernel, one after the other: code before, the cells to run, 
 @pytest.fixture(scope="module")
 def mistakes(tmp_path_factory):
     "The outputs of the last cell of each of `CASES`."
-    from cifar_nb.recipes import QUICK
+    from cifar_nb.recipes import SMALL
     here = tmp_path_factory.mktemp("mistakes")
     for name in ("working/submission.csv", "cache", "nothing", "gpu", "no time", "csv", f"damaged/{COURSE}", "foreign/notebooks/me/first/runs/other"): (here / name).mkdir(parents=True)
     for name in ("damaged", "foreign", "setting"): pngs(here / name / "cifar10")
     (here / f"damaged/{COURSE}/cifar_test_nolabel.pkl").write_bytes(b"\x80\x04cut off")
-    (here / "foreign/notebooks/me/first/runs/other/recipe.json").write_text(QUICK.to_json())
+    (here / "foreign/notebooks/me/first/runs/other/recipe.json").write_text(SMALL.to_json())
     (here / "foreign/notebooks/me/first/runs/other/log.jsonl").write_text('{"epoch": 1}\n')
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
     cells = {c.id: c for c in nb.cells}
