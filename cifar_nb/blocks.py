@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .convolution import Conv
 from .data import InputError
 
 # %% ../nbs/04_blocks.ipynb #8f2b128e
@@ -26,7 +27,7 @@ def conv_bn(
     momentum: float = 0.1, # torch's sense: running = (1 - momentum) * running + momentum * batch
 ) -> list:
     "A convolution without bias and its batch norm, as a list of two modules; `N,c_in,H,W` -> `N,c_out,H/stride,W/stride`."
-    return [nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(c_out, momentum=momentum)]
+    return [Conv(c_in, c_out, kernel, stride), nn.BatchNorm2d(c_out, momentum=momentum)]
 
 # %% ../nbs/04_blocks.ipynb #e46bbda6
 class SqueezeExcite(nn.Module):

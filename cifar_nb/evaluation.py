@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['metrics', 'standard_error', 'paired_gain', 'show_confusion', 'confused_pairs', 'worst_mistakes', 'show_mistakes',
            'Reliability', 'reliability', 'calibration_error', 'show_reliability', 'show_curves', 'facts', 'page',
-           'save_figure', 'evaluate', 'record', 'Results', 'load_results', 'grouped', 'spread', 'viewed', 'summarize']
+           'save_figure', 'write_report', 'evaluate', 'record', 'Results', 'load_results', 'grouped', 'spread',
+           'viewed', 'summarize']
 
 # %% ../nbs/07_evaluation.ipynb #aaf02769
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -203,6 +205,15 @@ def save_figure(fig, path):
     write_atomic(path, buffer.getvalue())
 
 # %% ../nbs/07_evaluation.ipynb #9e524beb
+def write_report(run: Run, x, y, logits, m: dict, classes=CLASSES):
+    "Write report.md and its four pictures into the folder of `run`, for the metrics `m` of `logits` `N,classes` on the images `x` with labels `y`."
+    save_figure(show_curves(run.log, m), run.path / 'curves.png')
+    save_figure(show_confusion(m['confusion'], classes), run.path / 'confusion.png')
+    save_figure(show_reliability(logits, y), run.path / 'reliability.png')
+    save_figure(show_mistakes(x, logits, y, classes=classes), run.path / 'mistakes.png')
+    title = run.recipe.title or run.recipe.name
+    write_atomic(run.path / 'report.md', page(run.result, m, confused_pairs(m['confusion'], classes), title))
+
 def evaluate(
     run,                     # a `Run` or its folder
     x: torch.Tensor,         # uint8 N,3,32,32: the test images
@@ -212,30 +223,28 @@ def evaluate(
     classes=CLASSES,
     name: str = 'test set',  # what the images are called in the report
     views: str = 'single view',
+    pictured: bool = True,   # also write report.md and its pictures, over those of an earlier call
 ) -> dict:
     "Judge a finished run on `x`, `y`; write report.md, its four pictures and the numbers into result.json; return the metrics."
     run = run if isinstance(run, Run) else Run(run)
     result = run.result
     if logits is None: logits = predict(run.load_net(device), x, run.recipe.phases[-1])
     m = metrics(logits, y, classes) | dict(set=name, views=views, ece=calibration_error(logits, y))
-    save_figure(show_curves(run.log, m), run.path / 'curves.png')
-    save_figure(show_confusion(m['confusion'], classes), run.path / 'confusion.png')
-    save_figure(show_reliability(logits, y), run.path / 'reliability.png')
-    save_figure(show_mistakes(x, logits, y, classes=classes), run.path / 'mistakes.png')
-    title = run.recipe.title or run.recipe.name
-    write_atomic(run.path / 'report.md', page(result, m, confused_pairs(m['confusion'], classes), title))
+    if pictured: write_report(run, x, y, logits, m, classes)
     key = 'test' if views == 'single view' else f'test, {views}'
     write_atomic(run.path / 'result.json', json.dumps(result | {key: m}, indent=1))
     return m
 
 # %% ../nbs/07_evaluation.ipynb #51ac4820
 def record(run, folder='results') -> Path:
-    "Copy result and log of a finished, evaluated run into `folder` as one JSON file; its path."
+    "Copy result and log of a finished, evaluated run into `folder` as one JSON file; its path. A run of the same name from another machine is kept beside it."
     from cifar_nb.training import make_folder
     run = run if isinstance(run, Run) else Run(run)
     r = run.result
     if 'test' not in r: raise InputError(f'{run.path} has not been evaluated: run `cifar_nb evaluate {run.path}` first.')
     path = make_folder(folder) / f"{r['recipe']}-{r['variant']}-{r['epochs']}epochs-seed{r['seed']}-{r['device']}.json"
+    if path.exists() and json.loads(path.read_text())['result']['hardware'] != r['hardware']:
+        path = path.with_stem(path.stem + '-' + re.sub('[^0-9A-Za-z]+', '_', r['hardware']))
     write_atomic(path, json.dumps(dict(result=r, log=run.log, timing=run.lines('timing')), indent=1))
     return path
 

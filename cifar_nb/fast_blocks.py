@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .convolution import Conv
 from .data import InputError
 
 # %% ../nbs/04a_fast_blocks.ipynb #c614a315
@@ -35,9 +36,9 @@ def shift_norm(channels: int, momentum: float) -> nn.BatchNorm2d:
     bn.weight.requires_grad_(False)
     return bn
 
-def dirac_conv(c_in: int, c_out: int) -> nn.Conv2d:
+def dirac_conv(c_in: int, c_out: int) -> Conv:
     "A 3x3 convolution without bias; its first `c_in` filters begin as copies of their inputs, the rest at random."
-    conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
+    conv = Conv(c_in, c_out)
     with torch.no_grad(): nn.init.dirac_(conv.weight[:min(c_in, c_out)])
     return conv
 
@@ -46,7 +47,7 @@ class PooledGroup(nn.Module):
     "conv, 2x2 max-pool, norm, activation, conv, norm, activation: `N,c_in,H,W` -> `N,c_out,H/2,W/2` (Jordan, 2024)."
     def __init__(self, c_in: int, c_out: int, momentum: float, activation: str, dirac: bool = True):
         super().__init__()
-        def conv(c_in, c_out): return dirac_conv(c_in, c_out) if dirac else nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
+        conv = dirac_conv if dirac else Conv
         self.conv1, self.bn1 = conv(c_in, c_out), shift_norm(c_out, momentum)
         self.conv2, self.bn2 = conv(c_out, c_out), shift_norm(c_out, momentum)
         self.activation = ACTIVATIONS[activation]

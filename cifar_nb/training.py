@@ -30,6 +30,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .augment import normalize
 from .blocks import count_macs, count_parameters
+from .convolution import cpu_has, keep_memory
 from .data import InputError, split
 from .parallel import Group, add_up, agree, from_first, joined, take_from_first
 from .recipes import OPTIMIZERS, Recipe, advance, build_scheduler, recipe_from_json
@@ -48,8 +49,7 @@ class Precision(NamedTuple):
 
 def cpu_has_bf16() -> bool:
     "Whether this processor multiplies bf16 in hardware (AVX512-BF16 or AMX-BF16)."
-    try: return bool({'avx512_bf16', 'amx_bf16'} & set(Path('/proc/cpuinfo').read_text().split()))
-    except OSError: return bool(getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)())
+    return cpu_has('avx512_bf16', 'amx_bf16') or getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)()
 
 # %% ../nbs/06_training.ipynb #9babe924
 def choose_device(name: str = None) -> torch.device:
@@ -87,6 +87,7 @@ class Trainer:
         self.recipe, self.images, self.seed, self.group = recipe, images, seed, group
         self.device = choose_device(group.device(device))
         self.precision = choose_precision(self.device, precision)
+        if self.device.type == 'cpu': keep_memory()
         for p in recipe.phases:
             if p.batch_size > images: raise InputError(f'A batch of {p.batch_size} is larger than the {images} training images; give more images or a smaller batch.')
         torch.manual_seed(seed)
@@ -314,7 +315,8 @@ def load_checkpoint(t: Trainer, out: Path):
     try: s = torch.load(file, map_location=t.device, weights_only=True)
     except Exception as e: raise InputError(f'{file} cannot be read ({type(e).__name__}), it may be cut off: start again with another --out.') from None
     ours = dict(recipe=t.recipe, seed=t.seed, images=t.images, precision=t.precision.name)
-    other = [k for k, v in ours.items() if (recipe_from_json(s.get(k)) if k == 'recipe' else s.get(k)) != v]
+    theirs = s | dict(recipe=recipe_from_json(s['recipe']))
+    other = [k for k, v in ours.items() if theirs.get(k) != v]
     if other: raise InputError(f'{file} belongs to another training ({", ".join(other)} differ{"s" * (len(other) == 1)}): resume with the same settings or choose another --out.')
     restore(t, s)
 
