@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader, Dataset
 
 from .ablations import scaled
-from .augment import AlternatingFlip, Augment, count, normalize, one_of
+from .augment import AlternatingFlip, Augment, Resize, count, normalize, one_of
 from .blocks import count_macs, count_parameters
 from .colour import GaussianBlur
 from .convolution import Conv, keep_memory
@@ -507,9 +507,11 @@ def bench_parts(names=('laptop',), images: int = None, repeats: int = 3, device:
         doc['rows'] += _without(recipe, x, y, device, repeats)
     return doc
 
+def _whole(ops) -> tuple: return tuple(op for op in ops if not isinstance(op, Resize))
+
 def _without(recipe, x, y, device, repeats) -> list:
-    "The rows of `recipe`: every way takes an epoch to warm up, and then they alternate."
-    best = choose_precision(device).name
+    "The rows of `recipe`, on whole images: every way takes an epoch to warm up, and then they alternate."
+    best, recipe = choose_precision(device).name, replace(recipe, phases=tuple(replace(p, augment=_whole(p.augment)) for p in recipe.phases))
     def way(precision, held):
         ours = OurWay(recipe, x, y, device, f'{best} nchw' if precision == 'nchw' else precision)
         def epoch():
