@@ -43,7 +43,7 @@ def weight_gradient(x: torch.Tensor, g: torch.Tensor, kernel: int = 3, stride: i
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 
 def keep_memory(keep: bool = True) -> bool:
-    "Let the C library keep freed blocks of any size for the next use (the process does not shrink any more), or give large ones back as usual; whether it can: glibc does, others are left alone."
+    "Let the C library keep freed blocks of any size for the next use (the process does not shrink any more), or ask for large ones anew unless a kept one fits; whether it can: glibc does, others are left alone."
     try: mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError): return False
     limits = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2 ** 31 - 1} if keep else {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
