@@ -31,7 +31,7 @@ from .ablations import scaled
 from .augment import AlternatingFlip, Augment, Resize, count, normalize, one_of
 from .blocks import count_macs, count_parameters
 from .colour import GaussianBlur
-from .convolution import Conv, keep_memory
+from .convolution import Conv
 from .data import InputError, load_or_toy
 from .policies import Table
 from .recipes import Recipe, advance, build_scheduler, get_recipe, list_recipes
@@ -481,12 +481,6 @@ def predict_table(doc: dict) -> Table:
 
 # %% ../nbs/29_throughput.ipynb #df886412
 @contextmanager
-def _given_back():
-    keep_memory(False)
-    try: yield
-    finally: keep_memory()
-
-@contextmanager
 def _usual_gradients():
     chosen, Conv.by_product = Conv.by_product, lambda self, x: False
     try: yield
@@ -494,7 +488,7 @@ def _usual_gradients():
 
 PIECES = {  # what is taken away: the precision to train in (None: the machine's), and what holds while it trains
     'nothing': (None, nullcontext), 'half-width numbers': ('fp32', nullcontext), 'channels last': ('nchw', nullcontext),
-    'gradients by product': (None, _usual_gradients), 'memory that stays': (None, _given_back)}
+    'gradients by product': (None, _usual_gradients)}
 
 # %% ../nbs/29_throughput.ipynb #fef09a6d
 def bench_parts(names=('laptop',), images: int = None, repeats: int = 3, device: str = None, data=None) -> dict:
