@@ -10,7 +10,7 @@ __all__ = ['LAPTOP', 'QUICK', 'RUNGS', 'AIRBENCH', 'change', 'ladder', 'asides',
 import json
 from dataclasses import fields, replace
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 from .augment import AlternatingFlip, Crop, Flip, Resize
 from .data import InputError, load, split
@@ -36,12 +36,12 @@ register(LAPTOP)
 
 # %% ../nbs/30_laptop.ipynb #a35aba48
 QUICK = replace(
-    LAPTOP.with_epochs(6), name='quick', title='Past 90% while you wait', net=replace(LAPTOP.net, widths=(32, 128, 128)),
-    phases=tuple(replace(p, augment=(*p.augment[:-1], Resize((16, 20, 24, 28, 32, 32)))) for p in LAPTOP.with_epochs(6).phases))
+    LAPTOP.with_epochs(8), name='quick', title='Past 90% while you wait', net=replace(LAPTOP.net, widths=(32, 128, 128)),
+    phases=tuple(replace(p, augment=(*p.augment[:-1], Resize((16, 20, 24, 24, 28, 32, 32, 32))), hardest=(1, 1, 1, 1, .7)) for p in LAPTOP.with_epochs(8).phases))
 register(QUICK)
 
 # %% ../nbs/30_laptop.ipynb #622ea8de
-_plain = dict(whitened=False, dirac=False, ns_steps=0, bias_lr=QUICK.phases[0].optimizer.bias_lr / 64, micro_batch=0, augment=(Flip(), Crop(2, 'reflect')))
+_plain = dict(whitened=False, dirac=False, ns_steps=0, bias_lr=QUICK.phases[0].optimizer.bias_lr / 64, micro_batch=0, augment=(Flip(), Crop(2, 'reflect')), hardest=())
 RUNGS = {
     'the plain loop': _plain,
     'a whitening first layer': dict(whitened=True),
@@ -59,15 +59,13 @@ def change(recipe: Recipe, **changes) -> Recipe:
     return replace(recipe, net=replace(recipe.net, **of(FastSpec)), phases=tuple(map(phase, recipe.phases)))
 
 def ladder(recipe: Recipe = QUICK, epochs: int = 3) -> dict:
-    "Rung to recipe, from `recipe` in `epochs` without any of the tricks up to all of them."
-    top = recipe = recipe.with_epochs(epochs)
-    rungs = RUNGS | {'small images first': dict(augment=top.phases[0].augment)}  # of sizes that fit the epochs
-    out = {}
-    for name, changes in rungs.items(): out[name] = recipe = change(recipe, **changes)
-    return out
+    "Rung to recipe, from `recipe` in `epochs` without any of the tricks up to all of them, at about the same price: the last two rungs take an epoch more each."
+    out, rung = {}, recipe.with_epochs(epochs)
+    for name, changes in RUNGS.items(): out[name] = rung = change(rung, **changes)
+    return out | {'small images first': change(recipe.with_epochs(epochs + 1), hardest=()), 'only the hardest': recipe.with_epochs(epochs + 2)}
 
-def asides(recipe: Recipe = QUICK, epochs: int = 3) -> dict:
-    "Name to recipe: single changes of `recipe` in `epochs` that were tried and left out."
+def asides(recipe: Recipe = QUICK, epochs: int = 5) -> dict:
+    "Name to recipe: single changes of `recipe` in `epochs`, the top of the ladder, that were tried and left out."
     top, o = recipe.with_epochs(epochs), recipe.phases[0].optimizer
     return {'a moving average of the weights': replace(top, ema=0.97), 'SiLU for GELU': change(top, activation='silu'), 'ReLU for GELU': change(top, activation='relu'),
             'batches of 1,000': change(top, batch_size=1000, bias_lr=2 * o.bias_lr, head_lr=2 * o.head_lr, weight_decay=2 * o.weight_decay)}
@@ -108,11 +106,11 @@ def run_ladder(x, y, folder='results', seeds: int = 1, held: int = 5000, device:
 # %% ../nbs/30_laptop.ipynb #a4f44cae
 def _rung_row(name, runs, base, key='accuracy'):
     a = mean(r[key] for r in runs)
-    return {'rung': name, 'held-out %': f'{a:.2f}', 'gain': '' if base is None else f'{a - base:+.2f}', 'runs': len(runs),
+    return {'rung': name, 'held-out %': f'{a:.2f}', '±': f'{stdev(r[key] for r in runs):.2f}' if len(runs) > 1 else '', 'gain': '' if base is None else f'{a - base:+.2f}', 'runs': len(runs),
             'seconds': f'{mean(r["seconds"] for r in runs):.0f}', 'PFLOP': f'{mean(r["pflop"] for r in runs):.3f}'}, a
 
 def ladder_table(records, names=None) -> Table:
-    "One row a rung: accuracy on held-out images (mean over seeds), the gain over the rung below, seconds and price; the last row adds the views."
+    "One row a rung: accuracy on held-out images (mean and standard deviation over seeds), the gain over the rung below, seconds and price; the last row adds the views."
     rows, below = [], None
     for name in [n for n in names or ladder() if any(r['rung'] == n for r in records)]:
         runs = [r for r in records if r['rung'] == name]

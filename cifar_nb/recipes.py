@@ -15,6 +15,7 @@ import math
 import pkgutil
 import warnings
 from dataclasses import asdict, dataclass, field, fields, replace
+from statistics import mean
 
 import torch
 from torch.optim import lr_scheduler
@@ -91,7 +92,7 @@ class Schedule:
 def build_scheduler(
     schedule: Schedule,
     optimizer: torch.optim.Optimizer,
-    steps: int = 1,  # steps an epoch; used where the schedule's unit is 'step'
+    steps: float = 1,  # steps an epoch, their mean where epochs differ; used where the schedule's unit is 'step'
 ):
     "torch's scheduler for `schedule`: call `step()` after each unit, or `step(loss)` after each epoch for a plateau."
     s, k = schedule, steps if schedule.unit == 'step' else 1
@@ -122,6 +123,7 @@ class Phase:
     augment: tuple = ()            # operations of `cifar_nb.augment`, in order
     batch_size: int = 128
     micro_batch: int = 0           # images that go through the network at a time, 0 for the whole batch; their gradients are averaged
+    hardest: tuple = ()            # share of the images that each epoch takes, those with the largest loss when last seen; the last share stays, () takes all
     label_smoothing: float = 0.0
     mean: tuple = MEAN             # of the channels, 0 to 1, for training and evaluation alike
     std: tuple = STD
@@ -133,11 +135,24 @@ class Phase:
         if not isinstance(self.micro_batch, int) or self.micro_batch < 0: raise InputError(f'Phase: micro_batch={self.micro_batch!r}; give a whole number, 0 for the whole batch.')
         if not 0 <= self.label_smoothing < 1: raise InputError(f'Phase: label_smoothing={self.label_smoothing}; give a share from 0 up to 1.')
         Augment(self.augment)  # refuses what is not an operation
-        for name in ('augment', 'mean', 'std'): object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ('augment', 'hardest', 'mean', 'std'): object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not all(0 < share <= 1 for share in self.hardest): raise InputError(f'Phase: hardest={list(self.hardest)}; give shares of the images above 0 and up to 1, one an epoch.')
 
     def to_augment(self) -> Augment:
         "The operations and the normalization, ready to call."
         return Augment(self.augment, self.mean, self.std)
+
+    def share(self, epoch: int) -> float:
+        "The share of the images that `epoch`, counted from 0, takes."
+        return self.hardest[min(epoch, len(self.hardest) - 1)] if self.hardest else 1.0
+
+    def taken(self, images: int) -> list:
+        "How many of `images` each epoch takes: one an epoch."
+        return [round(images * self.share(e)) for e in range(self.epochs)]
+
+    def steps(self, images: int) -> list:
+        "The steps of each epoch; the last batch of an epoch may be smaller."
+        return [math.ceil(n / self.batch_size) for n in self.taken(images)]
 
 # %% ../nbs/05_recipes.ipynb #982ce2b1
 CHECKS = ('computed', 'measured', 'not checkable')
@@ -233,11 +248,11 @@ def learning_rates(
     rates = []
     for p in recipe.phases:
         opt = p.optimizer.build([torch.nn.Parameter(torch.zeros(1))])
-        steps = math.ceil(images / p.batch_size) if p.schedule.unit == 'step' else 1
-        scheduler = build_scheduler(p.schedule, opt, steps)
-        for _ in range(p.epochs):
+        steps = p.steps(images) if p.schedule.unit == 'step' else [1] * p.epochs
+        scheduler = build_scheduler(p.schedule, opt, mean(steps))
+        for k in steps:
             rates.append(float(opt.param_groups[0]['lr']))
-            if p.schedule.shape != 'plateau': advance(scheduler, steps)
+            if p.schedule.shape != 'plateau': advance(scheduler, k)
     return rates
 
 # %% ../nbs/05_recipes.ipynb #565f84b5
@@ -257,8 +272,10 @@ def _stretch_phase(p, epochs):
     "One phase and its schedule, planned for `epochs`."
     s, f = p.schedule, epochs / p.epochs
     def scale(n, least=0): return n if f == 1 else n * f if s.unit == 'step' else max(least, round(n * f))
-    augment = p.augment if f == 1 else tuple(op.stretched(p.epochs, epochs) for op in p.augment)
-    return replace(p, epochs=epochs, augment=augment, schedule=replace(s, warmup=scale(s.warmup), t_max=scale(s.t_max, 1 if s.t_max else 0),
+    if f != 1:
+        ends_in = [-(-(e + 1) * p.epochs // epochs) - 1 for e in range(epochs)]  # the old epoch in which each new one ends
+        p = replace(p, augment=tuple(op.stretched(p.epochs, epochs) for op in p.augment), hardest=[p.share(e) for e in ends_in] if p.hardest else ())
+    return replace(p, epochs=epochs, schedule=replace(s, warmup=scale(s.warmup), t_max=scale(s.t_max, 1 if s.t_max else 0),
                                                       milestones=s.milestones if f == 1 else _apart(s, f, epochs)))
 
 def _apart(s, f, epochs):
@@ -294,7 +311,7 @@ def get_recipe(
     "The registered recipe `name`; unknown names raise `InputError` and suggest near ones."
     list_recipes()
     check_choice('recipe', name, sorted(_registry))
-    check_choice(f'variant of {name}', variant, _registry[name])
+    check_choice(f'variant of {name} called', variant, _registry[name])
     return _registry[name][variant]
 
 register(SMALL)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERDICTS', 'AXES', 'COLUMNS', 'teams', 'all_claims', 'tally', 'headline', 'training_cost', 'networks', 'ours',
-           'standings', 'show_standings', 'show_all_curves', 'ten_minutes', 'fold', 'scoreboard', 'short_form']
+           'standings', 'show_standings', 'book_recipes', 'spent', 'show_all_curves', 'ten_minutes', 'fold',
+           'scoreboard', 'short_form']
 
 # %% ../nbs/20_scoreboard.ipynb #4093b321
 import importlib
@@ -18,6 +19,7 @@ from .augment import Resize
 from .blocks import count_macs
 from .evaluation import standard_error
 from .reading import ACCENT, GREY, STAGES, Table, accuracy, judge, our_runs, spec_facts, stated, words
+from .recipes import list_recipes
 
 # %% ../nbs/20_scoreboard.ipynb #4b8c5ae0
 def teams() -> list:
@@ -46,9 +48,9 @@ def headline(team):
     return next(c.claim for c in team.checks if c.claim.check == 'measured' and c.claim.unit == '%')
 
 def training_cost(recipe, images: int = 50_000) -> float:
-    "PFLOP of a training: 6 x multiply-adds x images (forward and backward, a multiply-add is two operations), at the size that each epoch shows."
+    "PFLOP of a training: 6 x multiply-adds x images (forward and backward, a multiply-add is two operations), with the images that each epoch takes, at the size that it shows."
     def side(p, epoch): return next((op.size(epoch) for op in p.augment if isinstance(op, Resize)), 32)
-    return 6e-15 * images * sum(_macs(recipe.net, side(p, e)) for p in recipe.phases for e in range(p.epochs))
+    return 6e-15 * sum(n * _macs(recipe.net, side(p, e)) for p in recipe.phases for e, n in enumerate(p.taken(images)))
 
 @lru_cache(maxsize=128)
 def _macs(spec, size): return count_macs(spec.build(), size)
@@ -105,19 +107,30 @@ def show_standings(results=()):
     return fig
 
 # %% ../nbs/20_scoreboard.ipynb #eee76457
+def book_recipes(results=()) -> list:
+    "The recipes of no team, of which there are full runs in `results`."
+    theirs = {team.report.name for team in teams()}
+    return [r for r in list_recipes() if r.name not in theirs and our_runs(r, results)]
+
+def spent(recipe, log) -> list:
+    "(PFLOP so far, test accuracy) for each row of `log` that has a test accuracy."
+    each = training_cost(recipe) / recipe.epochs
+    return [(row['epoch'] * each, row['test_accuracy']) for row in log if 'test_accuracy' in row]
+
 def show_all_curves(
     logs: dict,   # rows of `read_log` for each name of a recipe; rows without test accuracy are left out
     results=(),
 ):
-    "Test accuracy that each team's program printed against the PFLOP spent up to that epoch, and our full runs as stars, as a Figure."
+    "Test accuracy that each team's program printed against the PFLOP spent up to that epoch, and full runs of ours as stars, as a Figure."
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7, 3.4), layout='constrained')
     for i, team in enumerate(t for t in teams() if t.report.name in logs):
         r, color = team.code, plt.get_cmap('viridis')(i / 4)
-        each = training_cost(r) / r.epochs
-        points = [(row['epoch'] * each, row['test_accuracy']) for row in logs[r.name] if 'test_accuracy' in row]
-        ax.plot(*zip(*points), '.-', ms=3, lw=1, color=color, label=f'{r.source[7:10]} {r.title}')
+        ax.plot(*zip(*spent(r, logs[r.name])), '.-', ms=3, lw=1, color=color, label=f'{r.source[7:10]} {r.title}')
         if our_runs(r, results): ax.plot(training_cost(r), accuracy(r, results), '*', ms=11, color=color, mec='white')
+    for r in book_recipes(results):
+        ax.plot(training_cost(r), accuracy(r, results), '*', ms=11, color=ACCENT, mec='white')
+        ax.annotate(r.name, (training_cost(r), accuracy(r, results)), (0, -12), textcoords='offset points', ha='center', fontsize=8)
     ax.set(xlabel='computation spent (PFLOP)', ylabel='test accuracy (%)', xscale='log'); ax.legend(frameon=False, fontsize=8)
     ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)

@@ -120,7 +120,7 @@ class TheirWay:
 class OurWay:
     "Chapter 6's loop for the last phase of `recipe` on uint8 images `x` and labels `y`."
     def __init__(self, recipe: Recipe, x, y, device='cpu', precision: str = None, compile: bool = False):
-        endless = replace(recipe, phases=(replace(recipe.phases[-1], epochs=10_000),))
+        endless = replace(recipe, phases=(replace(recipe.phases[-1], epochs=10_000, hardest=()),))
         self.trainer = Trainer(endless, len(x), 0, str(device), precision)
         if compile: prepare(self.trainer, say=lambda s: None)
         self.x, self.y, self.net = x.to(self.trainer.device), y.to(self.trainer.device), self.trainer.net
