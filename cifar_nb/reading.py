@@ -352,7 +352,8 @@ def compare(these, others, lower: bool = False, alpha: float = .05) -> Compariso
     if min(len(these), len(others)) < 2: raise InputError(f'{len(these)} and {len(others)} runs cannot be compared; give two or more of each, with other seeds.')
     (m, v), (k, w) = ((mean(a), variance(a) / len(a)) for a in (these, others))
     difference, error = m - k, (v + w) ** .5
-    freedom = (v + w) ** 2 / (v ** 2 / (len(these) - 1) + w ** 2 / (len(others) - 1)) if error else 1
+    shares = [s / (v + w) for s in (v, w)] if error else [1, 0]  # the squares of the variances themselves may underflow
+    freedom = 1 / (shares[0] ** 2 / (len(these) - 1) + shares[1] ** 2 / (len(others) - 1))
     p = float(2 * t.sf(abs(difference) / error, freedom)) if error else float(difference == 0)
     return Comparison(m, stdev(these), difference, error, p, 'no difference seen' if p >= alpha else 'better' if (difference > 0) != lower else 'worse')
 
