@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PAD_MODES', 'OPS', 'CHAPTERS', 'gather_pixels', 'pad', 'crop', 'choose', 'images', 'flip', 'constant', 'level',
            'boxes', 'erase', 'require', 'Op', 'plain', 'check_images', 'whole', 'uniform', 'number', 'count', 'one_of',
-           'fraction', 'pair', 'Crop', 'Flip', 'VFlip', 'coin', 'AlternatingFlip', 'Resize', 'within', 'Cutout',
-           'erasing_boxes', 'RandomErasing', 'beta', 'soft', 'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix', 'OneOf',
-           'find_op', 'op_from_dict', 'built', 'normalize', 'Augment']
+           'fraction', 'pair', 'Crop', 'Flip', 'VFlip', 'coin', 'AlternatingFlip', 'ends_in', 'Resize', 'within',
+           'Cutout', 'erasing_boxes', 'RandomErasing', 'beta', 'soft', 'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix',
+           'OneOf', 'find_op', 'op_from_dict', 'built', 'normalize', 'Augment']
 
 # %% ../nbs/02_augment.ipynb #2bc1e190
 import dataclasses, difflib, importlib, math
@@ -199,6 +199,10 @@ class AlternatingFlip(Op):
         return flip(xb, coin(index, self.seed) ^ (epoch % 2 == 1))
 
 # %% ../nbs/02_augment.ipynb #aea7eacf
+def ends_in(old: int, new: int) -> list:
+    "For a plan of `old` epochs stretched to `new`: the old epoch in which each new one ends, both counted from 0."
+    return [-(-(e + 1)*old//new) - 1 for e in range(new)]
+
 @dataclass(frozen=True)
 class Resize(Op):
     """Shrink (or enlarge) all images to the side `sizes[epoch]`, bilinear with antialiasing; the last size stays
@@ -210,8 +214,7 @@ class Resize(Op):
         good = bool(self.sizes) and all(isinstance(s, int) and s >= 8 for s in self.sizes)
         require(good, 'Resize', 'sizes', self.sizes, 'a list of whole numbers of 8 or more')
     def size(self, epoch): return self.sizes[min(epoch, len(self.sizes) - 1)]
-    def stretched(self, old, new): # each epoch gets the size of the old epoch in which it ends
-        return dataclasses.replace(self, sizes=[self.size(-(-(e + 1)*old//new) - 1) for e in range(new)])
+    def stretched(self, old, new): return dataclasses.replace(self, sizes=[self.size(e) for e in ends_in(old, new)])
     def __call__(self, xb, generator=None, epoch=0, index=None):
         check_images(xb, 'Resize')
         side = self.size(epoch)

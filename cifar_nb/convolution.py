@@ -11,6 +11,7 @@ import ctypes
 import functools
 import statistics
 from pathlib import Path
+from timeit import timeit
 
 import torch
 import torch.nn.functional as F
@@ -50,13 +51,13 @@ SHAPES = ((32, 32, 32), (64, 64, 15), (64, 256, 15), (128, 128, 8), (128, 128, 3
 
 def bench_convolution(device='cpu', n: int = 250, repeats: int = 9, shapes=SHAPES, dtype=torch.bfloat16):
     "A row for each (channels, filters, side) of `shapes`: milliseconds of the library's gradient of 3x3 filters and of `weight_gradient` for `n` images, and their ratio (median, least, most) in `repeats` turns."
-    from cifar_nb.speed import Table, once
+    from cifar_nb.policies import Table
     rows, cl = [], torch.channels_last
     keep_memory()
     for c, f, side in shapes:
         x, g = (torch.randn(n, k, side, side).to(device, dtype, memory_format=cl) for k in (c, f))
         def library(): return torch.nn.grad.conv2d_weight(x, (f, c, 3, 3), g, padding=1)
-        turns = [(once(library), once(lambda: weight_gradient(x, g))) for _ in range(repeats + 2)][2:]
+        turns = [(timeit(library, number=1), timeit(lambda: weight_gradient(x, g), number=1)) for _ in range(repeats + 2)][2:]
         ratios, (a, b) = [a / b for a, b in turns], map(statistics.median, zip(*turns))
         rows.append({'channels': c, 'filters': f, 'side': side, 'library, ms': round(1e3 * a, 2), 'product, ms': round(1e3 * b, 2),
                      'ratio': round(statistics.median(ratios), 2), 'least': round(min(ratios), 2), 'most': round(max(ratios), 2), 'chosen': 'product' if few(side * side, f) else 'library'})

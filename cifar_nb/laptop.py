@@ -64,9 +64,9 @@ def ladder(recipe: Recipe = QUICK, epochs: int = 3) -> dict:
     for name, changes in RUNGS.items(): out[name] = rung = change(rung, **changes)
     return out | {'small images first': change(recipe.with_epochs(epochs + 1), hardest=()), 'only the hardest': recipe.with_epochs(epochs + 2)}
 
-def asides(recipe: Recipe = QUICK, epochs: int = 5) -> dict:
-    "Name to recipe: single changes of `recipe` in `epochs`, the top of the ladder, that were tried and left out."
-    top, o = recipe.with_epochs(epochs), recipe.phases[0].optimizer
+def asides(recipe: Recipe = QUICK, epochs: int = 3) -> dict:
+    "Name to recipe: single changes of the top of `ladder(recipe, epochs)` that were tried and left out."
+    (*_, top), o = ladder(recipe, epochs).values(), recipe.phases[0].optimizer
     return {'a moving average of the weights': replace(top, ema=0.97), 'SiLU for GELU': change(top, activation='silu'), 'ReLU for GELU': change(top, activation='relu'),
             'batches of 1,000': change(top, batch_size=1000, bias_lr=2 * o.bias_lr, head_lr=2 * o.head_lr, weight_decay=2 * o.weight_decay)}
 

@@ -20,7 +20,7 @@ from statistics import mean
 import torch
 from torch.optim import lr_scheduler
 
-from .augment import Augment, Crop, Flip, Op, op_from_dict
+from .augment import Augment, Crop, Flip, Op, ends_in, op_from_dict
 from .blocks import NetSpec
 from .data import MEAN, STD, InputError
 from .fast_blocks import FastSpec
@@ -135,8 +135,9 @@ class Phase:
         if not isinstance(self.micro_batch, int) or self.micro_batch < 0: raise InputError(f'Phase: micro_batch={self.micro_batch!r}; give a whole number, 0 for the whole batch.')
         if not 0 <= self.label_smoothing < 1: raise InputError(f'Phase: label_smoothing={self.label_smoothing}; give a share from 0 up to 1.')
         Augment(self.augment)  # refuses what is not an operation
+        if not isinstance(self.hardest, (tuple, list)) or not all(isinstance(s, (int, float)) and 0 < s <= 1 for s in self.hardest):
+            raise InputError(f'Phase: hardest={self.hardest!r}; give a list with the share of the images for each epoch, above 0 and up to 1.')
         for name in ('augment', 'hardest', 'mean', 'std'): object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not all(0 < share <= 1 for share in self.hardest): raise InputError(f'Phase: hardest={list(self.hardest)}; give shares of the images above 0 and up to 1, one an epoch.')
 
     def to_augment(self) -> Augment:
         "The operations and the normalization, ready to call."
@@ -148,7 +149,7 @@ class Phase:
 
     def taken(self, images: int) -> list:
         "How many of `images` each epoch takes: one an epoch."
-        return [round(images * self.share(e)) for e in range(self.epochs)]
+        return [max(1, round(images * self.share(e))) for e in range(self.epochs)]
 
     def steps(self, images: int) -> list:
         "The steps of each epoch; the last batch of an epoch may be smaller."
@@ -273,8 +274,8 @@ def _stretch_phase(p, epochs):
     s, f = p.schedule, epochs / p.epochs
     def scale(n, least=0): return n if f == 1 else n * f if s.unit == 'step' else max(least, round(n * f))
     if f != 1:
-        ends_in = [-(-(e + 1) * p.epochs // epochs) - 1 for e in range(epochs)]  # the old epoch in which each new one ends
-        p = replace(p, augment=tuple(op.stretched(p.epochs, epochs) for op in p.augment), hardest=[p.share(e) for e in ends_in] if p.hardest else ())
+        shares = [p.share(e) for e in ends_in(p.epochs, epochs)] if p.hardest else ()
+        p = replace(p, augment=tuple(op.stretched(p.epochs, epochs) for op in p.augment), hardest=shares)
     return replace(p, epochs=epochs, schedule=replace(s, warmup=scale(s.warmup), t_max=scale(s.t_max, 1 if s.t_max else 0),
                                                       milestones=s.milestones if f == 1 else _apart(s, f, epochs)))
 

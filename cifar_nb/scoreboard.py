@@ -129,8 +129,9 @@ def show_all_curves(
         ax.plot(*zip(*spent(r, logs[r.name])), '.-', ms=3, lw=1, color=color, label=f'{r.source[7:10]} {r.title}')
         if our_runs(r, results): ax.plot(training_cost(r), accuracy(r, results), '*', ms=11, color=color, mec='white')
     for r in book_recipes(results):
-        ax.plot(training_cost(r), accuracy(r, results), '*', ms=11, color=ACCENT, mec='white')
-        ax.annotate(r.name, (training_cost(r), accuracy(r, results)), (0, -12), textcoords='offset points', ha='center', fontsize=8)
+        at = training_cost(r), accuracy(r, results)
+        ax.plot(*at, '*', ms=11, color=ACCENT, mec='white')
+        ax.annotate(r.name, at, (0, -12), textcoords='offset points', ha='center', fontsize=8)
     ax.set(xlabel='computation spent (PFLOP)', ylabel='test accuracy (%)', xscale='log'); ax.legend(frameon=False, fontsize=8)
     ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)

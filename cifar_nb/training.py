@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Precision', 'cpu_has_bf16', 'choose_device', 'choose_precision', 'Trainer', 'hardest', 'fused', 'pieces', 'gradients',
-           'train_epoch', 'update', 'predict', 'loss_and_accuracy', 'end_epoch', 'network', 'snapshot', 'restore',
-           'write_atomic', 'make_folder', 'Run', 'write_lines', 'save_checkpoint', 'load_checkpoint', 'Interrupted',
-           'noting_signals', 'warm_up', 'prepare', 'train', 'first_look', 'headline', 'keep_best', 'write_weights',
-           'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine', 'hardware']
+           'train_epoch', 'remember', 'update', 'predict', 'loss_and_accuracy', 'end_epoch', 'network', 'snapshot',
+           'restore', 'write_atomic', 'make_folder', 'Run', 'write_lines', 'save_checkpoint', 'load_checkpoint',
+           'Interrupted', 'noting_signals', 'warm_up', 'prepare', 'train', 'first_look', 'headline', 'keep_best',
+           'write_weights', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine', 'hardware']
 
 # %% ../nbs/06_training.ipynb #76228224
 import inspect
@@ -133,13 +133,13 @@ def pieces(xb, yb, size: int) -> list:
     return list(zip(xb.split(size or len(xb)), yb.split(size or len(xb))))
 
 def gradients(t: Trainer, xb, yb, whole: int, counts: bool = True) -> tuple:
-    "Add the gradients of a piece of a batch of `whole` images to the weights'; its sums of loss, hits and images, and the loss of each image."
+    "Add the gradients of a piece of a batch of `whole` images to the weights'; its sums of loss, hits and images, and the loss of each image where the recipe asks for it."
     n = len(xb) * counts
     with torch.autocast(t.device.type, t.precision.dtype, enabled=t.precision.name != 'fp32'): logits = t.forward(xb).float()
     loss = F.cross_entropy(logits, yb, label_smoothing=t.phase.label_smoothing)
     t.scaler.scale(loss * (n / whole)).backward()
     hits = (logits.argmax(1) == (yb if yb.ndim == 1 else yb.argmax(1))).sum()
-    each = F.cross_entropy(logits.detach(), yb, reduction='none') * counts
+    each = None if t.losses is None else F.cross_entropy(logits.detach(), yb, reduction='none') * counts
     return torch.stack([loss.detach() * n, hits * counts, torch.ones_like(hits) * n]), each
 
 # %% ../nbs/06_training.ipynb #a8718441
@@ -158,17 +158,23 @@ def train_epoch(
                          memory_format=t.precision.memory_format, epoch=t.epoch, index=idx)
         part, n = t.group.part(len(idx))
         sums, each = zip(*(gradients(t, *piece, len(idx), bool(n)) for piece in pieces(xb[part], yb[part], p.micro_batch)))
-        sums, losses = sum(sums), torch.zeros(len(idx), device=t.device)
-        losses[part] = torch.cat(each)
-        update(t, sums, losses)
+        sums = sum(sums)
+        update(t, sums)
         t.sums += sums
-        if t.losses is not None: t.losses[idx] = losses
+        if t.losses is not None: remember(t, idx, part, torch.cat(each))
         t.step += 1
         after(t)
 
-def update(t: Trainer, *sums: torch.Tensor):
+def remember(t: Trainer, idx: torch.Tensor, part: slice, each: torch.Tensor):
+    "Note the losses of the images `idx` of a batch; this process knows `each` of its `part`."
+    losses = torch.zeros(len(idx), device=t.device)
+    losses[part] = each
+    add_up(t.group, [losses])
+    t.losses[idx] = losses
+
+def update(t: Trainer, sums: torch.Tensor):
     "Add up gradients and `sums` over the processes, then move the weights and whatever moves with them."
-    add_up(t.group, [*(w.grad for w in t.net.parameters() if w.grad is not None), *sums])
+    add_up(t.group, [*(w.grad for w in t.net.parameters() if w.grad is not None), sums])
     if t.recipe.clip:
         t.scaler.unscale_(t.opt)
         nn.utils.clip_grad_norm_(t.net.parameters(), t.recipe.clip)
@@ -230,7 +236,7 @@ def snapshot(t: Trainer) -> dict:
     s = {k: getattr(t, k).state_dict() for k in _PARTS if getattr(t, k) is not None}
     s |= {k: getattr(t, k) for k in ('seed', 'images', 'epoch', 'step', 'sums', 'lr', 'log', 'timing', 'best')}
     s |= dict(recipe=t.recipe.to_json(), precision=t.precision.name, rng=t.rng.get_state(), torch_rng=torch.get_rng_state())
-    if t.losses is not None: s |= dict(losses=t.losses, order=t.order, steps=t.steps)
+    if t.losses is not None: s |= dict(losses=t.losses, order=t.order)
     if t.device.type == 'cuda': s['cuda_rng'] = torch.cuda.get_rng_state(t.device)
     if t.phase.schedule.shape == 'plateau': s['plateau'] = t.scheduler.state_dict()
     return s
@@ -241,7 +247,7 @@ def restore(t: Trainer, s: dict):
     t.begin_phase()
     t.begin_epoch()
     for k in ('step', 'lr', 'log', 'timing', 'best'): setattr(t, k, s[k])
-    if t.losses is not None: t.losses, t.order, t.steps = s['losses'].to(t.device), s['order'].to(t.device), s['steps']
+    if t.losses is not None: t.losses, t.order = s['losses'].to(t.device), s['order'].to(t.device)
     t.sums.copy_(s['sums'])
     done = t.epoch - t.begun
     if 'plateau' in s: t.scheduler.load_state_dict(s['plateau'])
