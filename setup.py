@@ -28,6 +28,7 @@ setup(
         "console_scripts": [cfg["console_scripts"]],
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
     },
+    package_data={"cifar_nb": ["weights/*"]},
     include_package_data=True,
     zip_safe=False,
 )

@@ -107,3 +107,10 @@ def test_the_table_of_contents_lists_every_chapter():
         assert set(row["before"].split()) <= set(numbers[:i]), row
         title = json.loads((ROOT / f"nbs/{row['chapter']}.ipynb").read_text(encoding="utf-8"))["cells"][1]["source"][0]
         assert title.startswith("# "), row
+
+
+def test_the_trained_networks_come_along(clean):
+    code = ("import torch\nfrom cifar_nb.pretrained import load_pretrained\n"
+            "net, recipe = load_pretrained('quick', 'cpu')\nprint(recipe.name, tuple(net(torch.zeros(2, 3, 32, 32)).shape))")
+    found = python(clean, code)
+    assert found.stdout.strip() == "quick (2, 10)", found.stderr

@@ -1,0 +1,113 @@
+"""The networks that come with the package: that they are what was published, and as good as their cards say."""
+import json
+import pickle
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_nb.blocks import count_parameters
+from cifar_nb.data import InputError, load, search
+from cifar_nb.evaluation import load_results, standard_error, viewed
+from cifar_nb.pretrained import WEIGHTS, Pretrained, load_pretrained, pack, registry, unpack
+from cifar_nb.recipes import get_recipe
+from cifar_nb.training import loss_and_accuracy
+from cifar_nb.tta import predict_views
+
+ROOT = Path(__file__).parent.parent
+ENTRIES = registry()
+each = pytest.mark.parametrize("name", ENTRIES)
+real = pytest.mark.skipif(not search(None), reason="needs CIFAR-10")
+
+
+@pytest.fixture(scope="module")
+def images():
+    x, y = load("test", say=str)
+    return x[:2000], y[:2000]
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    "A copy of what is published of `quick`."
+    for file in ("quick.safetensors", "registry.json"): (tmp_path / file).write_bytes((WEIGHTS / file).read_bytes())
+    return tmp_path
+
+
+def test_something_is_published_and_it_is_small():
+    assert {"laptop", "quick"} <= set(ENTRIES)
+    assert sum(f.stat().st_size for f in WEIGHTS.iterdir()) < 30e6
+
+
+@real
+@each
+def test_a_network_is_as_good_as_its_card_says(name, images):
+    (x, y), entry = images, ENTRIES[name]
+    net, recipe = load_pretrained(name, "cpu")
+    wanted = {"accuracy": ("identity",)} | ({"accuracy_views": recipe.views} if len(recipe.views) > 1 else {})
+    for key, views in wanted.items():
+        accuracy = loss_and_accuracy(predict_views(net, x, recipe.phases[-1], views), y)[1]
+        assert abs(accuracy - entry[key]) < 3 * standard_error(entry[key], len(y)), (key, accuracy, entry[key])
+
+
+@each
+def test_file_entry_and_card_agree(name):
+    entry, data = ENTRIES[name], (WEIGHTS / ENTRIES[name]["file"]).read_bytes()
+    assert (entry["sha256"], entry["bytes"]) == (sha256(data).hexdigest(), len(data))
+    card = (WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
+    assert entry["sha256"] in card and f"{entry['accuracy']:.2f}%" in card and f"load_pretrained('{name}')" in card
+    assert count_parameters(Pretrained(name).recipe.net.build()) == entry["parameters"] < 5_000_000
+    assert sorted(f.stem for f in WEIGHTS.glob("*.md")) == sorted(f.stem for f in WEIGHTS.glob("*.safetensors")) == sorted(ENTRIES)
+
+
+@each
+def test_a_network_comes_from_a_recorded_run(name):
+    run = ENTRIES[name]["run"]
+    same = ("recipe", "variant", "seed", "epochs", "hardware", "seconds", "torch")
+    found = [r["result"] for r in load_results(ROOT / "results") if all(r.get("result", {}).get(k) == run[k] for k in same)]
+    assert [r["test"]["accuracy"] for r in found] == [run["accuracy"]]
+    assert run["seed"] == 0, "not the best of several seeds, which the test images would have chosen"
+    if "accuracy_views" in ENTRIES[name]: assert abs(viewed(found[0]) - ENTRIES[name]["accuracy_views"]) < .3
+
+
+@each
+def test_the_recipe_in_the_file_is_that_of_the_book(name):
+    run = ENTRIES[name]["run"]
+    assert Pretrained(name).recipe == get_recipe(run["recipe"], run["variant"])
+
+
+@pytest.mark.parametrize("place", [3, 2000, -1])
+def test_a_changed_byte_is_found(shelf, place):
+    file = shelf / "quick.safetensors"
+    data = bytearray(file.read_bytes())
+    data[place] ^= 16
+    file.write_bytes(data)
+    for ask in (lambda p: p.recipe, lambda p: p.load_net("cpu")):
+        with pytest.raises(InputError, match="is not the file that was published"): ask(Pretrained("quick", shelf))
+
+
+def test_a_pickle_in_its_place_is_never_opened(shelf, tmp_path):
+    class Trap:
+        def __reduce__(self): return (Path.touch, (tmp_path / "sprung",))
+    (shelf / "quick.safetensors").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(InputError, match="install the package again"): load_pretrained("quick", folder=shelf)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_name_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="did you mean laptop"): load_pretrained("laptopp")
+    with pytest.raises(InputError, match="none is published here"): load_pretrained("laptop", folder=tmp_path)
+
+
+def test_int8_answers_nearly_as_fp16():
+    net, recipe = load_pretrained("quick", "cpu")
+    small = recipe.net.build().eval()
+    small.load_state_dict(unpack(pack(net.state_dict(), "int8")))
+    xb = torch.randn(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(): a, b = net(xb), small(xb)
+    assert (a - b).abs().max() < .1 * a.abs().max() and (a - b).abs().max() > 0
+
+
+def test_the_registry_is_json_that_a_person_can_read():
+    text = (WEIGHTS / "registry.json").read_text(encoding="utf-8")
+    assert json.loads(text) == ENTRIES and text.count("\n") > 20 * len(ENTRIES)
