@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANY_DATA', 'images', 'cmd_recipes', 'run_folder', 'cmd_train', 'finish', 'views_of', 'cmd_evaluate', 'opened',
-           'cmd_predict', 'cmd_bench', 'bench_rows', 'cmd_scoreboard', 'cmd_kaggle', 'cmd_pretrained', 'cmd_publish',
-           'cmd_progress', 'cmd_ablate', 'cmd_search', 'cmd_ladder', 'Parser', 'parser', 'main']
+           'cmd_predict', 'cmd_bench', 'bench_rows', 'cmd_scoreboard', 'cmd_kaggle', 'cmd_reproduce', 'cmd_pretrained',
+           'cmd_publish', 'cmd_progress', 'cmd_ablate', 'cmd_search', 'cmd_ladder', 'Parser', 'parser', 'main']
 
 # %% ../nbs/41_cli.ipynb #6ea8550b
 import argparse
@@ -22,8 +22,9 @@ from .evaluation import evaluate, record
 from .parallel import asked, first_prints
 from .pretrained import Pretrained, list_pretrained, publish, registry
 from .recipes import get_recipe, list_recipes
+from .reproduce import examine, viewed_as
 from .training import Interrupted, Run, choose_device, hardware, train, write_atomic
-from .tta import check_views, mean_of_views, predict_views, view_logits, write_submission
+from .tta import check_views, predict_views, write_submission
 
 # %% ../nbs/41_cli.ipynb #542f37b1
 def images(part: str, data: str = None, say=print) -> tuple:
@@ -68,14 +69,9 @@ def cmd_train(a):
 # %% ../nbs/41_cli.ipynb #3f657d01
 def finish(out, test, data, a, competition=None):
     "Evaluate the run `out` on `test` (images, labels), write its submission and print where the results lie."
-    (xt, yt), run = test, Run(out)
-    net, phase, views = run.load_net(a.device), run.recipe.phases[-1], run.recipe.views
-    asked_for = tuple(dict.fromkeys(('identity', *views)))
-    each = dict(zip(asked_for, view_logits(net, xt, phase, asked_for)))
-    logits, ids = mean_of_views(torch.stack([each[v] for v in views])), torch.arange(len(xt))
-    m = evaluate(out, xt, yt, each['identity'], **_names(data))
-    averaged = evaluate(out, xt, yt, logits, views=_viewed(views), pictured=False, **_names(data)) if len(views) > 1 else m
-    if competition: ids, logits = competition.ids, predict_views(net, competition.images, phase, views)
+    run, ids, views = Run(out), torch.arange(len(test[0])), Run(out).recipe.views
+    m, averaged, logits = examine(run, *test, a.device, **_names(data))
+    if competition: ids, logits = competition.ids, predict_views(run.load_net(a.device), competition.images, run.recipe.phases[-1], views)
     write_submission(out / 'submission.csv', ids, logits.argmax(1), overwrite=True)
     if a.results: record(run, a.results)
     r = run.result
@@ -83,8 +79,6 @@ def finish(out, test, data, a, competition=None):
     print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images{with_views}, {r['parameters']:,} parameters, {r['seconds']:.0f} s of training on {r['hardware']}\n"
           f"report      {out / 'report.md'}\ncurves      {out / 'curves.png'}\nconfusion   {out / 'confusion.png'}\n"
           f"mistakes    {out / 'mistakes.png'}\nsubmission  {out / 'submission.csv'}")
-
-def _viewed(views) -> str: return 'single view' if len(views) == 1 else f'mean of {", ".join(views)}'
 
 def _names(data) -> dict:
     "What `evaluate` calls the images and the classes."
@@ -101,7 +95,7 @@ def cmd_evaluate(a):
     x, y, data = images('test', a.data or ('toy' if run.result.get('data') == 'toy' else None))
     views = views_of(run, a.tta)
     logits = predict_views(run.load_net(a.device), x, run.recipe.phases[-1], views)
-    name = _viewed(views)
+    name = viewed_as(views)
     m = evaluate(run, x, y, logits, views=name, **_names(data))
     print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images ({name}); see {run.path / 'report.md'}")
     if a.results: print(f'recorded in {record(run, a.results)}')
@@ -155,6 +149,11 @@ def cmd_kaggle(a):
     "Build, check or push the notebook for Kaggle."
     from cifar_nb.kaggle import command
     command(a.action, a.folder, a.user, print)
+
+def cmd_reproduce(a):
+    "The recipes of the five reports at full length: what is missing in the results is trained."
+    from cifar_nb.reproduce import cmd
+    cmd(a.recipe, a.seeds, a.together, a.minutes, a.results, a.runs, a.data, a.device, a.images, a.list, a.compile)
 
 def cmd_pretrained(a):
     "The networks that come trained."
@@ -230,6 +229,8 @@ def _other_commands(command):
     _ablate_arguments(s)
     s = command('search', cmd_search, 'Optuna looks for channels and blocks under the limit')
     _search_arguments(s)
+    s = command('reproduce', cmd_reproduce, 'the recipes of the five reports at full length, on a GPU')
+    _reproduce_arguments(s)
     s = command('ladder', cmd_ladder, 'from the plain loop to the recipe quick, one trick at a time')
     s.add_argument('--seeds', type=int, default=1, metavar='N', help='runs of each rung (default: 1)')
     s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
@@ -266,13 +267,6 @@ def _ablate_arguments(s):
     s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
     _where(s)
 
-def _publish_arguments(s):
-    s.add_argument('run', metavar='RUN', help='folder that train wrote')
-    s.add_argument('--name', help="what to call it (default: as its recipe)")
-    s.add_argument('--weights', default='fp16', help="'fp16' or 'int8' (default: fp16)")
-    s.add_argument('--folder', metavar='DIR', default='weights', help='where to write it (default: weights; those of the package are in cifar_nb/weights)')
-    s.add_argument('--data', metavar='ROOT', help=f"folder of CIFAR-10, or 'toy' (default: {ANY_DATA})")
-
 def _search_arguments(s):
     s.add_argument('--trials', type=int, default=25, metavar='N', help='networks to try in all, those of earlier calls included (default: 25)')
     s.add_argument('--storage', metavar='URL', help="Optuna's database, say mysql://... for many machines (default: an SQLite file)")
@@ -295,6 +289,25 @@ def _train_arguments(s):
     s.add_argument('--resume', action='store_true', help='go on with an interrupted run')
     s.add_argument('--competition', metavar='FILE.pkl', help="the course's test file, for submission.csv")
     s.add_argument('--results', metavar='DIR', help='also keep the figures as a JSON file in DIR')
+
+def _reproduce_arguments(s):
+    s.add_argument('recipe', nargs='*', metavar='RECIPE', help="NAME (all its variants) or NAME:VARIANT (default: the five teams', resnet18 and plain)")
+    s.add_argument('--seeds', type=int, default=3, metavar='N', help='runs of each recipe (default: 3)')
+    s.add_argument('--together', type=int, default=1, metavar='K', help='trainings at a time on each device (default: 1)')
+    s.add_argument('--minutes', type=float, metavar='M', help='save and stop after M minutes; the same command goes on (default: no limit)')
+    s.add_argument('--list', action='store_true', help='only list what is missing, and what it costs')
+    s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
+    s.add_argument('--runs', metavar='DIR', default='runs', help='folder of the trainings (default: runs)')
+    s.add_argument('--images', type=int, metavar='N', help='train on the first N images only, for a try')
+    s.add_argument('--compile', action='store_true', help='let torch.compile prepare the networks first (for a GPU; takes a minute or more)')
+    _where(s)
+
+def _publish_arguments(s):
+    s.add_argument('run', metavar='RUN', help='folder that train wrote')
+    s.add_argument('--name', help="what to call it (default: as its recipe)")
+    s.add_argument('--weights', default='fp16', help="'fp16' or 'int8' (default: fp16)")
+    s.add_argument('--folder', metavar='DIR', default='weights', help='where to write it (default: weights; those of the package are in cifar_nb/weights)')
+    s.add_argument('--data', metavar='ROOT', help=f"folder of CIFAR-10, or 'toy' (default: {ANY_DATA})")
 
 # %% ../nbs/41_cli.ipynb #87a59422
 def main(argv: list = None) -> int:

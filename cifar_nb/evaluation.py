@@ -237,12 +237,14 @@ def evaluate(
 
 # %% ../nbs/07_evaluation.ipynb #51ac4820
 def record(run, folder='results') -> Path:
-    "Copy result and log of a finished, evaluated run into `folder` as one JSON file; its path. A run of the same name from another machine is kept beside it."
+    "Copy result and log of a finished, evaluated run into `folder` as one JSON file; its path. A run of the same name from another machine is kept beside it, and other data than the 50,000 images is in the name."
     from cifar_nb.training import make_folder
     run = run if isinstance(run, Run) else Run(run)
     r = run.result
     if 'test' not in r: raise InputError(f'{run.path} has not been evaluated: run `cifar_nb evaluate {run.path}` first.')
-    path = make_folder(folder) / f"{r['recipe']}-{r['variant']}-{r['epochs']}epochs-seed{r['seed']}-{r['device']}.json"
+    name, images = f"{r['recipe']}-{r['variant']}-{r['epochs']}epochs-seed{r['seed']}-{r['device']}", r['train_images'] + r['held_out']
+    name += '-toy' * (r.get('data') == 'toy') + f'-{images}images' * (images != 50_000) + f"-{r['held_out']}held" * (r['held_out'] > 0)
+    path = make_folder(folder) / f'{name}.json'
     if path.exists() and json.loads(path.read_text())['result']['hardware'] != r['hardware']:
         path = path.with_stem(path.stem + '-' + re.sub('[^0-9A-Za-z]+', '_', r['hardware']))
     write_atomic(path, json.dumps(dict(result=r, log=run.log, timing=run.lines('timing')), indent=1))
@@ -260,7 +262,7 @@ def load_results(folder='results', **wanted) -> Results:
 # %% ../nbs/07_evaluation.ipynb #3a9973c6
 def grouped(records: list) -> list:
     "The results of `records` in lists: those that differ by seed only lie together."
-    same, groups = ('recipe', 'variant', 'epochs', 'train_images', 'held_out', 'hardware', 'threads', 'precision', 'data'), {}
+    same, groups = ('recipe', 'variant', 'epochs', 'train_images', 'held_out', 'hardware', 'threads', 'precision', 'data', 'together'), {}
     for r in (r['result'] for r in records): groups.setdefault(tuple(r.get(k) for k in same), []).append(r)
     return list(groups.values())
 
@@ -281,6 +283,7 @@ def summarize(records: list) -> str:
     for runs in grouped(records):
         r, (seconds, speed) = runs[0], (mean(r[k] for r in runs) for k in ('seconds', 'images_per_second'))
         name = r['recipe'] + (' (code)' if r['variant'] == 'code' else '') + (' on the toy set' if r.get('data') == 'toy' else '')
+        together = f", {r['together']} at a time" if r.get('together', 1) > 1 else ''
         out.append(f"| {name} | {r['epochs']} | {r['parameters']:,} | {r['macs'] / 1e6:.1f}M | {spread([r['test']['accuracy'] for r in runs])} | {spread([viewed(r) for r in runs])} | {len(runs)} | "
-                   f"{seconds:.0f} | {speed:.0f} | {r['hardware']}, {r['threads']} threads, {r['precision']}, torch {r['torch']} |")
+                   f"{seconds:.0f} | {speed:.0f} | {r['hardware']}, {r['threads']} threads, {r['precision']}, torch {r['torch']}{together} |")
     return '\n'.join(out if records else ['Nothing has been recorded yet.'])

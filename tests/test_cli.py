@@ -175,3 +175,31 @@ def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
     assert rows[0] == "ID,Labels" and len(rows) == 10_001
     assert [int(r.split(",")[0]) for r in rows[1:]] == ids.tolist()
     assert {int(r.split(",")[1]) for r in rows[1:]} <= set(range(10))
+
+
+def test_reproduce_can_be_stopped_and_goes_on(tmp_path):
+    "Ctrl-C in the middle: one sentence, every process gone, and the same command finishes with the digits of a run left alone."
+    asked = ["reproduce", "small", "--data", "toy", "--images", "256", "--seeds", "2", "--together", "2", "--device", "cpu"]
+    p = start(*asked, cwd=tmp_path, start_new_session=True)
+    wait_for_line(p, tmp_path / "runs/small-9epochs-seed0-toy-256images/log.jsonl", 2, then=0)
+    os.kill(p.pid, signal.SIGINT)
+    out, err = p.communicate(timeout=120)
+    assert p.returncode == 130 and len(one_line(err)) == 1 and "the same command goes on" in err, (out, err)
+    assert not list(tmp_path.glob("results/*.json")) and list(tmp_path.glob("runs/*/checkpoint.pt"))
+    status, out, err = call(*asked, cwd=tmp_path)
+    assert (status, out.count("images/s; ")) == (0, 2), (out, err)
+    records = {f.name: json.loads(f.read_text()) for f in tmp_path.glob("results/*.json")}
+    assert sorted(records) == [f"small-report-9epochs-seed{s}-cpu-toy-256images.json" for s in (0, 1)]
+    status, out, err = call("train", "small", "--data", "toy", "--images", "256", "--seed", "1", "--device", "cpu", "--out", "alone", cwd=tmp_path)
+    assert status == 0, err
+    alone = [json.loads(line) for line in (tmp_path / "alone/log.jsonl").read_text().splitlines()]
+    assert alone == records["small-report-9epochs-seed1-cpu-toy-256images.json"]["log"]
+    status, out, err = call(*asked, cwd=tmp_path)
+    assert status == 0 and "All 2 trainings are recorded" in out, (out, err)
+
+
+def test_a_short_try_never_replaces_a_full_record(tmp_path):
+    for images in (256, 300):
+        status, out, err = call("train", "small", "--data", "toy", "--epochs", "1", "--images", images, "--device", "cpu", "--results", "results", "--out", f"run{images}", cwd=tmp_path)
+        assert status == 0, err
+    assert len(list(tmp_path.glob("results/*.json"))) == 2
