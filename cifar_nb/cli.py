@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ANY_DATA', 'images', 'cmd_recipes', 'run_folder', 'cmd_train', 'finish', 'views_of', 'cmd_evaluate', 'opened',
-           'cmd_predict', 'cmd_bench', 'bench_rows', 'cmd_scoreboard', 'cmd_kaggle', 'cmd_reproduce', 'cmd_pretrained',
-           'cmd_publish', 'cmd_progress', 'cmd_ablate', 'cmd_search', 'cmd_ladder', 'Parser', 'parser', 'main']
+           'cmd_predict', 'cmd_bench', 'bench_rows', 'cmd_scoreboard', 'cmd_kaggle', 'cmd_reproduce', 'cmd_shift',
+           'cmd_pretrained', 'cmd_publish', 'cmd_progress', 'cmd_ablate', 'cmd_search', 'cmd_ladder', 'Parser',
+           'parser', 'main']
 
 # %% ../nbs/41_cli.ipynb #6ea8550b
 import argparse
@@ -155,6 +156,11 @@ def cmd_reproduce(a):
     from cifar_nb.reproduce import cmd
     cmd(a.recipe, a.seeds, a.together, a.minutes, a.results, a.runs, a.data, a.device, a.images, a.list, a.compile)
 
+def cmd_shift(a):
+    "How much of its accuracy a network keeps on spoiled images."
+    from cifar_nb.shift import cmd
+    cmd(a.run, a.trainings, a.seeds, a.results, a.data, a.device, a.images)
+
 def cmd_pretrained(a):
     "The networks that come trained."
     print(list_pretrained())
@@ -235,6 +241,8 @@ def _other_commands(command):
     s.add_argument('--seeds', type=int, default=1, metavar='N', help='runs of each rung (default: 1)')
     s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
     _where(s)
+    s = command('shift', cmd_shift, 'how much a network keeps on noisy, blurred and foggy images')
+    _shift_arguments(s)
     command('pretrained', cmd_pretrained, 'the networks that come trained')
     s = command('publish', cmd_publish, 'pack the network of a finished run, with a card and a checksum')
     _publish_arguments(s)
@@ -266,6 +274,14 @@ def _ablate_arguments(s):
     s.add_argument('--seeds', type=int, default=3, metavar='N', help='runs of each variation (default: 3)')
     s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
     _where(s)
+
+def _shift_arguments(s):
+    s.add_argument('run', nargs='*', metavar='RUN', help='folders that train wrote, or names that `cifar_nb pretrained` lists')
+    s.add_argument('--trainings', action='store_true', help='train quick with one augmentation after the other, and see which helps')
+    s.add_argument('--seeds', type=int, default=1, metavar='N', help='runs of each training (default: 1)')
+    s.add_argument('--results', metavar='DIR', help='also keep the figures as JSON files in DIR/shift')
+    s.add_argument('--images', type=int, metavar='N', help='the first N test images only')
+    _where(s, ANY_DATA)
 
 def _search_arguments(s):
     s.add_argument('--trials', type=int, default=25, metavar='N', help='networks to try in all, those of earlier calls included (default: 25)')

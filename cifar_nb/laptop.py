@@ -68,7 +68,8 @@ def asides(recipe: Recipe = QUICK, epochs: int = 3) -> dict:
     "Name to recipe: single changes of the top of `ladder(recipe, epochs)` that were tried and left out."
     (*_, top), o = ladder(recipe, epochs).values(), recipe.phases[0].optimizer
     return {'a moving average of the weights': replace(top, ema=0.97), 'SiLU for GELU': change(top, activation='silu'), 'ReLU for GELU': change(top, activation='relu'),
-            'batches of 1,000': change(top, batch_size=1000, bias_lr=2 * o.bias_lr, head_lr=2 * o.head_lr, weight_decay=2 * o.weight_decay)}
+            'batches of 1,000': change(top, batch_size=1000, bias_lr=2 * o.bias_lr, head_lr=2 * o.head_lr, weight_decay=2 * o.weight_decay),
+            'a first layer that learns': change(top, whitened=False)}
 
 # %% ../nbs/30_laptop.ipynb #3186bada
 def rung_mark(recipe: Recipe, images: int, held: int) -> str:
