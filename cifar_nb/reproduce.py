@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['everything', 'choose_recipes', 'recorded', 'missing', 'bill', 'examine', 'viewed_as', 'reproduce', 'compared', 'cmd']
 
-# %% ../nbs/39a_reproduce.ipynb #26d0d6c0
-import signal
+# %% ../nbs/39a_reproduce.ipynb #d56bb66e
 import time
 
 import torch
@@ -17,10 +16,10 @@ from .reading import Table, full_runs, stated
 from .recipes import get_recipe, list_recipes
 from .scoreboard import headline, teams, training_cost
 from .session import Images, Member, choose_devices, load_images, plan, status, train_members
-from .training import Interrupted, Run, choose_device
+from .training import Interrupted, Run, choose_device, noting_signals
 from .tta import mean_of_views, view_logits
 
-# %% ../nbs/39a_reproduce.ipynb #fe8b5111
+# %% ../nbs/39a_reproduce.ipynb #539661c8
 def everything() -> list:
     "The recipes of the five reports, as described and as run, and the networks that they compare themselves with."
     return [r for team in teams() for r in (team.report, team.code)] + [get_recipe('resnet18'), get_recipe('plain')]
@@ -33,7 +32,7 @@ def choose_recipes(names=()) -> list:
         out += [get_recipe(name, variant)] if variant or not known else known
     return out or everything()
 
-# %% ../nbs/39a_reproduce.ipynb #abe9c87a
+# %% ../nbs/39a_reproduce.ipynb #52436af8
 def recorded(m: Member, results: list, images: int, data: str, device: str) -> bool:
     "Whether `results` have a record of the training `m` on `images` images of `data`, on a `device` of this kind ('cpu', 'cuda')."
     wanted = dict(recipe=m.recipe.name, variant=m.recipe.variant, epochs=m.recipe.epochs, seed=m.seed, train_images=images, held_out=0, data=data, device=device)
@@ -54,7 +53,7 @@ def bill(members: list, images: int = 50_000) -> Table:
         return {'recipe': name, 'variant': variant, 'epochs': same[0].recipe.epochs, 'trainings': len(same), 'PFLOP each': f'{cost:.3g}', 'PFLOP': f'{cost * len(same):.3g}'}
     return Table(row(*n) for n in names)
 
-# %% ../nbs/39a_reproduce.ipynb #2e884009
+# %% ../nbs/39a_reproduce.ipynb #0cb8f9a2
 def examine(run, x: torch.Tensor, y: torch.Tensor, device: str = None, **names) -> tuple:
     "Judge the finished `run` on the uint8 test images `x` and labels `y`: metrics with one view, metrics with the mean of its recipe's views, and the logits of that mean. `names` (name, classes) are for `evaluate`."
     run = run if isinstance(run, Run) else Run(run)
@@ -70,7 +69,7 @@ def viewed_as(views) -> str:
     "What `views` are called in a result."
     return 'single view' if len(views) == 1 else f'mean of {", ".join(views)}'
 
-# %% ../nbs/39a_reproduce.ipynb #8c11af8f
+# %% ../nbs/39a_reproduce.ipynb #a0bff4a9
 def reproduce(
     recipes: list,
     images: Images,
@@ -92,6 +91,7 @@ def reproduce(
     info, done, told = dict(data=images.name) | (dict(together=shared) if shared > 1 else {}), [], [time.time()]
 
     def look(members):
+        if caught: raise Interrupted(f'stopped; everything is saved in {runs}, and the same command goes on', caught[0])
         for m in [m for m in members if m.finished and m not in done]:
             one, mean, _ = examine(m.out, images.xt, images.yt, devices[0], name=images.test, classes=images.classes)
             path, r = record(m.out, results), Run(m.out).result
@@ -102,11 +102,12 @@ def reproduce(
             told[0] = time.time()
             say(status([m for m in members if m.process and not m.finished]))
 
-    look(members)  # some may have finished in an earlier call without having been asked
-    train_members(members, list(devices), images.x, images.y, until=until, show=look, poll=poll, info=info, **settings)
+    with noting_signals() as caught:
+        look(members)  # some may have finished in an earlier call without having been asked
+        train_members(members, list(devices), images.x, images.y, until=until, show=look, poll=poll, info=info, **settings)
     return [m for m in members if m not in done]
 
-# %% ../nbs/39a_reproduce.ipynb #1f6be178
+# %% ../nbs/39a_reproduce.ipynb #ab4642e1
 def compared(recipes: list, results: list) -> Table:
     "A row for each of `recipes` and machine: what the report states, what its program printed last, and the accuracy (%, one view, mean and standard deviation) of our full runs in `results`."
     by_name, rows = {t.report.name: t for t in teams()}, []
@@ -125,7 +126,7 @@ def _speed(runs) -> dict:
     together = f', {runs[0]["together"]} at a time' if runs[0].get('together', 1) > 1 else ''
     return {'seconds': mean('seconds'), 'images/s': mean('images_per_second'), 'machine': f"{runs[0]['hardware']}, {runs[0]['precision']}{together}"}
 
-# %% ../nbs/39a_reproduce.ipynb #a1f54ace
+# %% ../nbs/39a_reproduce.ipynb #bb699912
 def cmd(names=(), seeds: int = 3, together: int = 1, minutes: float = None, results='results', runs='runs', data: str = None, device: str = None, images: int = None,
         listed: bool = False, compile: bool = False, say=print) -> list:
     "What `cifar_nb reproduce` does: with `listed` say what is missing, else train, examine and record it until `minutes` are over; what is still missing."
@@ -139,9 +140,8 @@ def cmd(names=(), seeds: int = 3, together: int = 1, minutes: float = None, resu
     members = missing(recipes, range(seeds), load_results(results), runs, len(pictures.x), pictures.name, choose_device(devices[0]).type, images)
     say(f'{bill(members, len(pictures.x))}\n' if members else f'All {len(recipes) * seeds} trainings are recorded in {results}.')
     if listed: return members
-    until, goes_on = None if minutes is None else began + 60 * minutes, f'everything is saved in {runs}, and the same command goes on'
-    try: left = reproduce(recipes, pictures, results, runs, range(seeds), devices * together, until, images, say, **(dict(compile=True) if compile else {}))
-    except KeyboardInterrupt: raise Interrupted(f'stopped; {goes_on}', signal.SIGINT) from None
+    until = None if minutes is None else began + 60 * minutes
+    left = reproduce(recipes, pictures, results, runs, range(seeds), devices * together, until, images, say, **(dict(compile=True) if compile else {}))
     if pictures.name == 'cifar10' and images is None: say(f'\n{compared(recipes, load_results(results))}')  # it counts full runs only
-    if left: say(f'{len(left)} of {len(members)} are not finished; {goes_on}.')
+    if left: say(f'{len(left)} of {len(members)} are not finished; everything is saved in {runs}, and the same command goes on.')
     return left

@@ -177,14 +177,15 @@ def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
     assert {int(r.split(",")[1]) for r in rows[1:]} <= set(range(10))
 
 
-def test_reproduce_can_be_stopped_and_goes_on(tmp_path):
-    "Ctrl-C in the middle: one sentence, every process gone, and the same command finishes with the digits of a run left alone."
+@pytest.mark.parametrize("signum, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_reproduce_can_be_stopped_and_goes_on(tmp_path, signum, expected):
+    "Stopped in the middle: one sentence, every process gone, and the same command finishes with the digits of a run left alone."
     asked = ["reproduce", "small", "--data", "toy", "--images", "256", "--seeds", "2", "--together", "2", "--device", "cpu"]
     p = start(*asked, cwd=tmp_path, start_new_session=True)
     wait_for_line(p, tmp_path / "runs/small-9epochs-seed0-toy-256images/log.jsonl", 2, then=0)
-    os.kill(p.pid, signal.SIGINT)
+    os.kill(p.pid, signum)
     out, err = p.communicate(timeout=120)
-    assert p.returncode == 130 and len(one_line(err)) == 1 and "the same command goes on" in err, (out, err)
+    assert p.returncode == expected and len(one_line(err)) == 1 and "the same command goes on" in err, (out, err)
     assert not list(tmp_path.glob("results/*.json")) and list(tmp_path.glob("runs/*/checkpoint.pt"))
     status, out, err = call(*asked, cwd=tmp_path)
     assert (status, out.count("images/s; ")) == (0, 2), (out, err)
