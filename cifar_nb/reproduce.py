@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['everything', 'choose_recipes', 'recorded', 'missing', 'bill', 'examine', 'viewed_as', 'reproduce', 'compared', 'cmd']
 
-# %% ../nbs/39a_reproduce.ipynb #d56bb66e
+# %% ../nbs/39a_reproduce.ipynb #cf44640f
 import time
 
 import torch
@@ -19,7 +19,7 @@ from .session import Images, Member, choose_devices, load_images, plan, status, 
 from .training import Interrupted, Run, choose_device, noting_signals
 from .tta import mean_of_views, view_logits
 
-# %% ../nbs/39a_reproduce.ipynb #539661c8
+# %% ../nbs/39a_reproduce.ipynb #36b96327
 def everything() -> list:
     "The recipes of the five reports, as described and as run, and the networks that they compare themselves with."
     return [r for team in teams() for r in (team.report, team.code)] + [get_recipe('resnet18'), get_recipe('plain')]
@@ -32,7 +32,7 @@ def choose_recipes(names=()) -> list:
         out += [get_recipe(name, variant)] if variant or not known else known
     return out or everything()
 
-# %% ../nbs/39a_reproduce.ipynb #52436af8
+# %% ../nbs/39a_reproduce.ipynb #25713d90
 def recorded(m: Member, results: list, images: int, data: str, device: str) -> bool:
     "Whether `results` have a record of the training `m` on `images` images of `data`, on a `device` of this kind ('cpu', 'cuda')."
     wanted = dict(recipe=m.recipe.name, variant=m.recipe.variant, epochs=m.recipe.epochs, seed=m.seed, train_images=images, held_out=0, data=data, device=device)
@@ -53,7 +53,7 @@ def bill(members: list, images: int = 50_000) -> Table:
         return {'recipe': name, 'variant': variant, 'epochs': same[0].recipe.epochs, 'trainings': len(same), 'PFLOP each': f'{cost:.3g}', 'PFLOP': f'{cost * len(same):.3g}'}
     return Table(row(*n) for n in names)
 
-# %% ../nbs/39a_reproduce.ipynb #0cb8f9a2
+# %% ../nbs/39a_reproduce.ipynb #6c43d18e
 def examine(run, x: torch.Tensor, y: torch.Tensor, device: str = None, **names) -> tuple:
     "Judge the finished `run` on the uint8 test images `x` and labels `y`: metrics with one view, metrics with the mean of its recipe's views, and the logits of that mean. `names` (name, classes) are for `evaluate`."
     run = run if isinstance(run, Run) else Run(run)
@@ -69,7 +69,7 @@ def viewed_as(views) -> str:
     "What `views` are called in a result."
     return 'single view' if len(views) == 1 else f'mean of {", ".join(views)}'
 
-# %% ../nbs/39a_reproduce.ipynb #a0bff4a9
+# %% ../nbs/39a_reproduce.ipynb #0fe43fc4
 def reproduce(
     recipes: list,
     images: Images,
@@ -107,7 +107,7 @@ def reproduce(
         train_members(members, list(devices), images.x, images.y, until=until, show=look, poll=poll, info=info, **settings)
     return [m for m in members if m not in done]
 
-# %% ../nbs/39a_reproduce.ipynb #ab4642e1
+# %% ../nbs/39a_reproduce.ipynb #f3f3d555
 def compared(recipes: list, results: list) -> Table:
     "A row for each of `recipes` and machine: what the report states, what its program printed last, and the accuracy (%, one view, mean and standard deviation) of our full runs in `results`."
     by_name, rows = {t.report.name: t for t in teams()}, []
@@ -126,7 +126,7 @@ def _speed(runs) -> dict:
     together = f', {runs[0]["together"]} at a time' if runs[0].get('together', 1) > 1 else ''
     return {'seconds': mean('seconds'), 'images/s': mean('images_per_second'), 'machine': f"{runs[0]['hardware']}, {runs[0]['precision']}{together}"}
 
-# %% ../nbs/39a_reproduce.ipynb #bb699912
+# %% ../nbs/39a_reproduce.ipynb #7d4287b5
 def cmd(names=(), seeds: int = 3, together: int = 1, minutes: float = None, results='results', runs='runs', data: str = None, device: str = None, images: int = None,
         listed: bool = False, compile: bool = False, say=print) -> list:
     "What `cifar_nb reproduce` does: with `listed` say what is missing, else train, examine and record it until `minutes` are over; what is still missing."
