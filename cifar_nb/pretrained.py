@@ -4,22 +4,23 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'STEP', 'WEIGHTS', 'quantize', 'dequantize', 'pack', 'unpack', 'registry', 'card', 'judged', 'publish',
-           'Pretrained', 'load_pretrained', 'list_pretrained']
+           'Pretrained', 'open_network', 'load_pretrained', 'list_pretrained']
 
-# %% ../nbs/32_pretrained.ipynb #58c14444
+# %% ../nbs/32_pretrained.ipynb #bb6581e0
 import json
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 
-from .data import InputError
+from .data import CLASSES, SHAPES, InputError
 from .reading import Table
 from .recipes import check_choice, recipe_from_json
 from .training import Run, choose_device, loss_and_accuracy, make_folder, write_atomic
-from .tta import predict_views
+from .tta import one_and_mean
 
-# %% ../nbs/32_pretrained.ipynb #6ba165d1
+# %% ../nbs/32_pretrained.ipynb #c3c050a8
 def quantize(w: torch.Tensor) -> tuple:
     "`w` (two dimensions or more) as int8, and for each of its filters (the first dimension) the float32 step by which to multiply."
     step = w.float().flatten(1).abs().amax(1).clamp(min=1e-12) / 127
@@ -31,7 +32,7 @@ def dequantize(q: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
 
 def _along(step, w): return step.view(-1, *[1] * (w.ndim - 1))
 
-# %% ../nbs/32_pretrained.ipynb #72193751
+# %% ../nbs/32_pretrained.ipynb #90680942
 KINDS = ('fp16', 'int8')
 STEP = '.step'
 
@@ -53,7 +54,7 @@ def unpack(packed: dict) -> dict:
         return w.float() if w.is_floating_point() else w
     return {name: full(name, w) for name, w in packed.items() if not name.endswith(STEP)}
 
-# %% ../nbs/32_pretrained.ipynb #b22dcdee
+# %% ../nbs/32_pretrained.ipynb #01090523
 WEIGHTS = Path(__file__).parent / 'weights' if '__file__' in globals() else Path('../cifar_nb/weights')  # in the package
 
 def registry(folder=None) -> dict:
@@ -64,10 +65,11 @@ def registry(folder=None) -> dict:
 def card(name: str, entry: dict, recipe) -> str:
     "The model card of the network `name` as Markdown."
     e, run = entry, entry['run']
+    classes, of = (tuple(SHAPES), 'drawn shapes, the toy set of this book') if run['data'] == 'toy' else (CLASSES, 'CIFAR-10')
     several = f", {e['accuracy_views']:.2f}% with the mean of {len(recipe.views)} views" if 'accuracy_views' in e else ''
     return f"""# {name}
 
-{recipe.title or recipe.name}: a classifier of 32 x 32 colour pictures into the ten classes of CIFAR-10, {e['parameters']:,} trainable parameters.
+{recipe.title or recipe.name}: a classifier of 32 x 32 colour pictures into the ten classes of {of}, {e['parameters']:,} trainable parameters.
 
 ```python
 from cifar_nb.pretrained import load_pretrained
@@ -75,19 +77,19 @@ net, recipe = load_pretrained('{name}')
 ```
 
 - **Accuracy** on {e['images']:,} images ({e['set']}): {e['accuracy']:.2f}%{several}. Before it was packed as {e['kind']} the network had {run['accuracy']:.2f}% with one view.
-- **Input**: float32 `N,3,32,32`, red, green and blue from 0 to 1, minus {_numbers(recipe.phases[-1].mean)}, divided by {_numbers(recipe.phases[-1].std)}. **Output**: ten logits, in the order airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck.
+- **Input**: float32 `N,3,32,32`, red, green and blue from 0 to 1, minus {_numbers(recipe.phases[-1].mean)}, divided by {_numbers(recipe.phases[-1].std)}. **Output**: ten logits, in the order {', '.join(classes)}.
 - **Trained** by `cifar_nb train {recipe.name}{" --variant code" if recipe.variant == 'code' else ''} --seed {run['seed']}` in {run['seconds']:.0f} s on {run['hardware']} ({run['precision']}, torch {run['torch']}): {run['epochs']} epochs of {run['train_images']:,} images, the weights of the {run['checkpoint']} epoch. Recipe: {recipe.source}.
-- **Not for** pictures of anything else: it answers with one of the ten classes whatever it is shown, and its confidence is not calibrated. CIFAR-10's labels and its ideas of a cat are those of 2009.
+- **Not for** pictures of anything else: it answers with one of the ten classes whatever it is shown, and its confidence is not calibrated.
 - **File**: `{e['file']}`, {e['bytes']:,} bytes, sha256 `{e['sha256']}`. MIT licence.
 """
 
 def _numbers(values): return '(' + ', '.join(f'{v:g}' for v in values) + ')'
 
-# %% ../nbs/32_pretrained.ipynb #7e025ef1
+# %% ../nbs/32_pretrained.ipynb #4fa504bf
 def judged(net, x, y, recipe) -> dict:
     "Accuracy (%) of `net` on the uint8 images `x`: with one view, and if the recipe has several, with their mean."
-    def percent(views): return round(loss_and_accuracy(predict_views(net, x, recipe.phases[-1], views), y)[1], 2)
-    return dict(accuracy=percent(('identity',))) | (dict(accuracy_views=percent(recipe.views)) if len(recipe.views) > 1 else {})
+    one, several = (round(loss_and_accuracy(l, y)[1], 2) for l in one_and_mean(net, x, recipe.phases[-1], recipe.views))
+    return dict(accuracy=one) | (dict(accuracy_views=several) if len(recipe.views) > 1 else {})
 
 def publish(
     run,                       # folder of a finished and evaluated run
@@ -110,21 +112,23 @@ def publish(
     net.load_state_dict(unpack(packed))
     kept = ('variant', 'seed', 'epochs', 'train_images', 'seconds', 'checkpoint', 'device', 'hardware', 'precision', 'torch')
     entry = dict(file=f'{name}.safetensors', sha256=sha256(data).hexdigest(), bytes=len(data), kind=kind, parameters=r['parameters'], **judged(net.eval(), x, y, recipe),
-                 images=len(y), set=r['test']['set'], run=dict(recipe=recipe.name, accuracy=r['test']['accuracy'], **{k: r[k] for k in kept}))
+                 images=len(y), set=r['test']['set'], run=dict(recipe=recipe.name, data=r.get('data', 'cifar10'), accuracy=r['test']['accuracy'], **{k: r[k] for k in kept}))
     write_atomic(folder / entry['file'], data)
     write_atomic(folder / f'{name}.md', card(name, entry, recipe))
     write_atomic(folder / 'registry.json', json.dumps(dict(sorted({**registry(folder), name: entry}.items())), indent=1) + '\n')
     return entry
 
-# %% ../nbs/32_pretrained.ipynb #29bb1bd8
+# %% ../nbs/32_pretrained.ipynb #0c6d7eb6
 class Pretrained:
     "The published network `name`, opened for reading: like a `Run` it has a recipe, a result (its entry) and a network."
     def __init__(self, name: str, folder=None):
         self.folder, entries = Path(folder or WEIGHTS), registry(folder)
-        check_choice('published network', name, tuple(entries) or ('none, since none is published here',))
+        if not entries: raise InputError(f'{self.folder} has no published networks in it: name another folder, or publish one there.')
+        check_choice('published network', name, tuple(entries))
         self.name, self.result = name, entries[name]
         self.path = self.folder / self.result['file']
 
+    @cached_property
     def data(self) -> bytes:
         "The bytes of the file; `InputError` if they are not those that were published."
         try: data = self.path.read_bytes()
@@ -136,15 +140,19 @@ class Pretrained:
     @property
     def recipe(self):
         "The recipe that trained it."
-        data = self.data()
-        return recipe_from_json(json.loads(data[8:8 + int.from_bytes(data[:8], 'little')])['__metadata__']['recipe'])
+        head = 8 + int.from_bytes(self.data[:8], 'little')
+        return recipe_from_json(json.loads(self.data[8:head])['__metadata__']['recipe'])
 
     def load_net(self, device: str = None) -> torch.nn.Module:
         "The network in float32, in evaluation mode."
         from safetensors.torch import load
         net = self.recipe.net.build()
-        net.load_state_dict(unpack(load(self.data())))
+        net.load_state_dict(unpack(load(self.data)))
         return net.to(choose_device(device), memory_format=torch.channels_last).eval()
+
+def open_network(name):
+    "The `Run` in the folder `name`, or the `Pretrained` of that name: both have a recipe and a network."
+    return Pretrained(name) if not Path(name).exists() and name in registry() else Run(name)
 
 def load_pretrained(name: str, device: str = None, folder=None) -> tuple:
     "The published network `name` in evaluation mode on `device`, and the recipe that trained it; a file that is not the published one is an `InputError`."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'VIEW_SETS', 'shift', 'zoom', 'blur', 'colour_blur', 'check_views', 'view', 'view_logits', 'mean_of_views',
-           'predict_views', 'view_gains', 'show_gains', 'learn_weights', 'write_submission', 'read_submission',
-           'agreement']
+           'predict_views', 'view_gains', 'show_gains', 'one_and_mean', 'viewed_as', 'examine', 'learn_weights',
+           'write_submission', 'read_submission', 'agreement']
 
 # %% ../nbs/08_tta.ipynb #a530d69f
 import csv
@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from .data import InputError
-from .evaluation import paired_gain
+from .evaluation import evaluate, paired_gain
 from .recipes import check_choice
-from .training import loss_and_accuracy, predict, write_atomic
+from .training import Run, loss_and_accuracy, predict, write_atomic
 
 # %% ../nbs/08_tta.ipynb #1e7d04ba
 def shift(x: torch.Tensor, dx: int, dy: int) -> torch.Tensor:
@@ -150,6 +150,26 @@ def show_gains(gains: dict):
     ax.set(xlabel='points gained over the plain image, in a mean of two'); ax.spines[['top', 'right', 'left']].set_visible(False)
     plt.close(fig)
     return fig
+
+# %% ../nbs/08_tta.ipynb #a8eca27a
+def one_and_mean(net: torch.nn.Module, x: torch.Tensor, phase, views) -> tuple:
+    "The logits of the uint8 images `x` with one view, and their mean over `views`: two float32 `N,classes`."
+    asked = tuple(dict.fromkeys(('identity', *views)))
+    each = dict(zip(asked, view_logits(net, x, phase, asked)))
+    return each['identity'], mean_of_views(torch.stack([each[v] for v in views]))
+
+def viewed_as(views) -> str:
+    "What `views` are called in a result."
+    return 'single view' if len(views) == 1 else f'mean of {", ".join(views)}'
+
+def examine(run, x: torch.Tensor, y: torch.Tensor, device: str = None, **names) -> tuple:
+    "Judge the finished `run` on the uint8 test images `x` and labels `y`: metrics with one view, metrics with the mean of its recipe's views, and the logits of that mean. `names` (name, classes) are for `evaluate`."
+    run = run if isinstance(run, Run) else Run(run)
+    views = run.recipe.views
+    one, logits = one_and_mean(run.load_net(device), x, run.recipe.phases[-1], views)
+    m = evaluate(run, x, y, one, **names)
+    if len(views) == 1: return m, m, logits
+    return m, evaluate(run, x, y, logits, views=viewed_as(views), pictured=False, **names), logits
 
 # %% ../nbs/08_tta.ipynb #8367d5c8
 def learn_weights(

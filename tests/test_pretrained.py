@@ -96,7 +96,7 @@ def test_a_pickle_in_its_place_is_never_opened(shelf, tmp_path):
 
 def test_a_name_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="did you mean laptop"): load_pretrained("laptopp")
-    with pytest.raises(InputError, match="none is published here"): load_pretrained("laptop", folder=tmp_path)
+    with pytest.raises(InputError, match="no published networks"): load_pretrained("laptop", folder=tmp_path)
 
 
 def test_int8_answers_nearly_as_fp16():
@@ -111,3 +111,15 @@ def test_int8_answers_nearly_as_fp16():
 def test_the_registry_is_json_that_a_person_can_read():
     text = (WEIGHTS / "registry.json").read_text(encoding="utf-8")
     assert json.loads(text) == ENTRIES and text.count("\n") > 20 * len(ENTRIES)
+
+
+def test_a_network_is_not_judged_on_other_images_than_its_own(tmp_path, capsys):
+    from cifar_nb.cli import main
+    run = tmp_path / "run"
+    assert main(["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--out", str(run)]) == 0
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {"data": "cifar10"}))
+    capsys.readouterr()
+    assert main(["publish", str(run), "--data", "toy", "--folder", str(tmp_path / "shelf")]) == 2
+    assert "was trained on cifar10, and these test images are toy" in capsys.readouterr().err
+    assert not (tmp_path / "shelf").exists()

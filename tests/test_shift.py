@@ -97,3 +97,12 @@ def test_the_records_are_whole():
         assert sum(map(len, KINDS.values())) == len(CORRUPTIONS)
     trained = {r["training"] for r in RECORDS.values() if "training" in r}
     assert trained == set(TRAININGS)
+
+
+def test_a_try_never_replaces_the_figures_of_all_images(tmp_path):
+    from cifar_nb.shift import cmd
+    (tmp_path / "shift").mkdir()
+    (tmp_path / "shift/quick.json").write_text("the figures of all images")
+    cmd(["quick"], results=tmp_path, data="toy", device="cpu", images=10, say=str)
+    assert (tmp_path / "shift/quick.json").read_text() == "the figures of all images"
+    assert json.loads((tmp_path / "shift/quick-10images.json").read_text())["survey"]["images"] == 10
