@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'STEP', 'WEIGHTS', 'quantize', 'dequantize', 'pack', 'unpack', 'registry', 'card', 'judged', 'publish',
            'Pretrained', 'open_network', 'load_pretrained', 'list_pretrained']
 
-# %% ../nbs/32_pretrained.ipynb #bb6581e0
+# %% ../nbs/32_pretrained.ipynb #6fa153e7
 import json
 from functools import cached_property
 from hashlib import sha256
@@ -20,7 +20,7 @@ from .recipes import check_choice, recipe_from_json
 from .training import Run, choose_device, loss_and_accuracy, make_folder, write_atomic
 from .tta import one_and_mean
 
-# %% ../nbs/32_pretrained.ipynb #c3c050a8
+# %% ../nbs/32_pretrained.ipynb #3e4de3dc
 def quantize(w: torch.Tensor) -> tuple:
     "`w` (two dimensions or more) as int8, and for each of its filters (the first dimension) the float32 step by which to multiply."
     step = w.float().flatten(1).abs().amax(1).clamp(min=1e-12) / 127
@@ -32,7 +32,7 @@ def dequantize(q: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
 
 def _along(step, w): return step.view(-1, *[1] * (w.ndim - 1))
 
-# %% ../nbs/32_pretrained.ipynb #90680942
+# %% ../nbs/32_pretrained.ipynb #75ea6077
 KINDS = ('fp16', 'int8')
 STEP = '.step'
 
@@ -54,7 +54,7 @@ def unpack(packed: dict) -> dict:
         return w.float() if w.is_floating_point() else w
     return {name: full(name, w) for name, w in packed.items() if not name.endswith(STEP)}
 
-# %% ../nbs/32_pretrained.ipynb #01090523
+# %% ../nbs/32_pretrained.ipynb #2ccbd50b
 WEIGHTS = Path(__file__).parent / 'weights' if '__file__' in globals() else Path('../cifar_nb/weights')  # in the package
 
 def registry(folder=None) -> dict:
@@ -85,7 +85,7 @@ net, recipe = load_pretrained('{name}')
 
 def _numbers(values): return '(' + ', '.join(f'{v:g}' for v in values) + ')'
 
-# %% ../nbs/32_pretrained.ipynb #4fa504bf
+# %% ../nbs/32_pretrained.ipynb #2e76f3cd
 def judged(net, x, y, recipe) -> dict:
     "Accuracy (%) of `net` on the uint8 images `x`: with one view, and if the recipe has several, with their mean."
     one, several = (round(loss_and_accuracy(l, y)[1], 2) for l in one_and_mean(net, x, recipe.phases[-1], recipe.views))
@@ -118,7 +118,7 @@ def publish(
     write_atomic(folder / 'registry.json', json.dumps(dict(sorted({**registry(folder), name: entry}.items())), indent=1) + '\n')
     return entry
 
-# %% ../nbs/32_pretrained.ipynb #0c6d7eb6
+# %% ../nbs/32_pretrained.ipynb #d5c7d87d
 class Pretrained:
     "The published network `name`, opened for reading: like a `Run` it has a recipe, a result (its entry) and a network."
     def __init__(self, name: str, folder=None):
@@ -152,7 +152,9 @@ class Pretrained:
 
 def open_network(name):
     "The `Run` in the folder `name`, or the `Pretrained` of that name: both have a recipe and a network."
-    return Pretrained(name) if not Path(name).exists() and name in registry() else Run(name)
+    if Path(name).exists(): return Run(name)
+    if name in registry(): return Pretrained(name)
+    raise InputError(f'{name} is neither the folder of a run nor a published network ({", ".join(registry())}): check the name.')
 
 def load_pretrained(name: str, device: str = None, folder=None) -> tuple:
     "The published network `name` in evaluation mode on `device`, and the recipe that trained it; a file that is not the published one is an `InputError`."

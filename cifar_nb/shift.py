@@ -9,7 +9,7 @@ __all__ = ['CORRUPTIONS', 'KINDS', 'TRAININGS', 'gaussian_noise', 'speckle_noise
            'elastic_transform', 'corrupt', 'survey', 'kept', 'show_survey', 'trained_with', 'mark_of',
            'train_and_survey', 'run_trainings', 'trainings_table', 'show_trainings', 'relit', 'cmd']
 
-# %% ../nbs/33_shift.ipynb #96fd7090
+# %% ../nbs/33_shift.ipynb #bc5ecb0b
 import io
 import json
 import math
@@ -31,7 +31,7 @@ from .reading import ACCENT, GREY, STAGES, Table
 from .recipes import Recipe, check_choice, get_recipe
 from .training import loss_and_accuracy, machine, make_folder, network, predict, train, write_atomic
 
-# %% ../nbs/33_shift.ipynb #f5c34029
+# %% ../nbs/33_shift.ipynb #29287bbd
 def _randn(v, g): return torch.randn(v.shape, generator=g, device=v.device)
 
 def gaussian_noise(v, g, sigma): return v + sigma * _randn(v, g)
@@ -48,7 +48,7 @@ def as_bytes(v: torch.Tensor) -> torch.Tensor:
     "Float from 0 to 1 as uint8, cut off and not rounded, as CIFAR-10-C was made."
     return v.clamp(0, 1).mul(255).add(1e-3).to(torch.uint8)  # the thousandth is for 3 / 255 * 255, which is less than 3
 
-# %% ../nbs/33_shift.ipynb #60e89aff
+# %% ../nbs/33_shift.ipynb #957ccb04
 def _filtered(v, kernel, mode):
     "`v` filtered by the matrix `kernel`, the same for all channels; the border by `mode`."
     a, b = (k // 2 for k in kernel.shape)
@@ -86,7 +86,7 @@ def zoom_blur(v, g, most):
     factors = np.arange(1, most, .01)
     return (v + sum(zoomed(v, f) for f in factors)) / (len(factors) + 1)
 
-# %% ../nbs/33_shift.ipynb #bb62980b
+# %% ../nbs/33_shift.ipynb #04202617
 def streak(v, angle, radius, sigma):
     "`v` blurred along the direction `angle` (degrees, float `N`), over `2*radius + 1` pixels on one side."
     n, a = 2 * radius + 1, torch.deg2rad(angle)
@@ -109,7 +109,7 @@ def glass_blur(v, g, sigma, rounds):
             for j in range(w - 1, 1, -1): p[i * w + j] = p[i * w + j - back[i, j], all_images]
     return smooth(p.permute(1, 2, 0).reshape(n, c, h, w), sigma)
 
-# %% ../nbs/33_shift.ipynb #bc363ad0
+# %% ../nbs/33_shift.ipynb #31314c86
 def plasma(n: int, decay: float, g, size: int = 32, device='cpu') -> torch.Tensor:
     "`n` landscapes of heights from 0 to 1 by the diamond-square algorithm: float `N,1,size,size`; the roughness falls by `decay` with each halving."
     m, step, rough = torch.zeros(n, size, size, device=device), size, 100.
@@ -138,7 +138,7 @@ def snow(v, g, loc, scale, size, least, radius, sigma, keep):
     grey = (v * torch.tensor([.299, .587, .114], device=v.device).view(3, 1, 1)).sum(1, keepdim=True)
     return keep * v + (1 - keep) * v.maximum(1.5 * grey + .5) + flakes + flakes.rot90(2, (2, 3))
 
-# %% ../nbs/33_shift.ipynb #0a700db7
+# %% ../nbs/33_shift.ipynb #6158a53f
 def brightness(v, g, more):
     top = v.amax(1, keepdim=True)
     new = (top + more).clamp(0, 1)
@@ -155,7 +155,7 @@ def contrast(v, g, factor):
     mean = v.mean((2, 3), keepdim=True)
     return mean + factor * (v - mean)
 
-# %% ../nbs/33_shift.ipynb #8e909f2a
+# %% ../nbs/33_shift.ipynb #424e17a1
 def _by_pillow(v, change):
     from PIL import Image
     pictures = (np.asarray(change(Image.fromarray(a))) for a in as_bytes(v).permute(0, 2, 3, 1).cpu().numpy())
@@ -192,7 +192,7 @@ def elastic_transform(v, g, strength, sigma, wander):
     dx, dy = (strength * smooth(uniform(v[:, :1].shape, -1, 1, g, d), sigma, 3, 'reflect')[:, 0] for _ in range(2))
     return _sampled(v, here[0] + dx, here[1] + dy)
 
-# %% ../nbs/33_shift.ipynb #7218e6b6
+# %% ../nbs/33_shift.ipynb #5658ccb0
 CORRUPTIONS = dict(
     gaussian_noise=(gaussian_noise, .04, .06, .08, .09, .10), shot_noise=(shot_noise, 500, 250, 100, 75, 50),
     impulse_noise=(impulse_noise, .01, .02, .03, .05, .07), speckle_noise=(speckle_noise, .06, .1, .12, .16, .2),
@@ -219,7 +219,7 @@ def corrupt(
     s = settings[severity - 1]
     return torch.cat([as_bytes(f(as_float(xb), g, *(s if isinstance(s, tuple) else (s,)))) for xb in x.split(1000)])
 
-# %% ../nbs/33_shift.ipynb #0edd61ef
+# %% ../nbs/33_shift.ipynb #ed681352
 def survey(net, x, y, phase, names=tuple(CORRUPTIONS), severities=(1, 2, 3, 4, 5), seed: int = 0) -> dict:
     "Accuracy (%) of `net` on the uint8 images `x`: 'clean', and for each of `names` a list, one a severity."
     def percent(xb): return round(loss_and_accuracy(predict(net, xb, phase), y)[1], 2)
@@ -246,7 +246,7 @@ def show_survey(s: dict, title: str = ''):
     plt.close(fig)
     return fig
 
-# %% ../nbs/33_shift.ipynb #1a72eb42
+# %% ../nbs/33_shift.ipynb #ccc37cb4
 TRAININGS = {
     'as it is': (), 'jitter': (ColorJitter(.3, .3, .3, .1),), 'cutout': (Cutout(16),), 'erasing': (RandomErasing(.5),), 'blur': (GaussianBlur(),),
     'AutoAugment': (AutoAugment(),), 'TrivialAugment': (TrivialAugmentWide(),), 'AugMix': (AugMix(),), 'a first layer that learns': dict(whitened=False)}
@@ -264,7 +264,7 @@ def mark_of(name: str, images: int, held: int, recipe: Recipe = None) -> str:
     "The fingerprint of the training `name` of `TRAININGS` on `images` with `held` held out, as in chapter 21."
     return fingerprint(trained_with(TRAININGS[name], recipe), Scale('shift', images, held))
 
-# %% ../nbs/33_shift.ipynb #dd7abb96
+# %% ../nbs/33_shift.ipynb #dabdc19f
 def train_and_survey(name: str, x, y, seed: int = 0, held: int = 2000, recipe: Recipe = None, device: str = None, **what) -> dict:
     "Train with the change `TRAININGS[name]` on `x`, `y` less `held` images, and survey those; a record, ready for JSON. `what` goes to `survey`."
     check_choice('training', name, tuple(TRAININGS))
@@ -294,7 +294,7 @@ def trainings_table(records) -> Table:
         rows.append({'quick with': name, 'runs': len(each), **{k: f'{sum(e[k] for e in each) / len(each):.1f}' for k in each[0] if each[0][k] is not None}})
     return Table(rows)
 
-# %% ../nbs/33_shift.ipynb #b913edf3
+# %% ../nbs/33_shift.ipynb #37a9f7c2
 def show_trainings(records):
     "What each training keeps on spoiled images against its accuracy on clean ones, a point a seed and a line to their mean, as a Figure."
     import matplotlib.pyplot as plt
@@ -310,14 +310,14 @@ def show_trainings(records):
     plt.close(fig)
     return fig
 
-# %% ../nbs/33_shift.ipynb #e105cd07
+# %% ../nbs/33_shift.ipynb #629b15f8
 def relit(x: torch.Tensor, mean, std) -> torch.Tensor:
     "The uint8 images `x`, scaled and shifted channel by channel so that all together have `mean` and `std` (of values from 0 to 1), cut off at black and white."
     v = as_float(x)
     now_mean, now_std, mean, std = (torch.as_tensor(m, dtype=torch.float32, device=x.device).view(3, 1, 1) for m in (*mean_std(x), mean, std))
     return (mean + (v - now_mean) / now_std * std).clamp(0, 1).mul(255).round().to(torch.uint8)
 
-# %% ../nbs/33_shift.ipynb #875be1e2
+# %% ../nbs/33_shift.ipynb #98ce9570
 def cmd(names=(), trainings: bool = False, seeds: int = 1, results=None, data: str = None, device: str = None, images: int = None, say=print):
     "What `cifar_nb shift` does: survey runs or published networks on spoiled test images, or with `trainings` train and survey those of `TRAININGS`; kept in `results`/shift if that is given."
     if trainings:
