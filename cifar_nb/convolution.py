@@ -92,6 +92,8 @@ class _ByProduct(torch.autograd.Function):
 # %% ../nbs/03a_convolution.ipynb #a5125243
 class Conv(nn.Conv2d):
     "A convolution without bias, `N,c_in,H,W` -> `N,c_out,H/stride,W/stride` for odd kernels; in bf16 training on processors with AMX it takes the quicker of two ways to its weights' gradient."
+    quicker = None  # chapter 03b puts another way here: a function of the layer, its input and `pool`, that gives the output or None
+
     def __init__(self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1):
         super().__init__(c_in, c_out, kernel, stride, kernel // 2, bias=False)
 
@@ -101,7 +103,14 @@ class Conv(nn.Conv2d):
         return (x.is_cpu and self.bias is None and self.weight.requires_grad and torch.is_grad_enabled() and torch.is_autocast_enabled('cpu')
                 and few(-(-side[0] // stride) * -(-side[1] // stride), self.out_channels) and cpu_has('amx_bf16'))
 
-    def forward(self, x):
+    def forward(self, x, pool: bool = False):
+        "With `pool` the maximum over 2x2 of what the convolution gives."
+        y = self.quicker(x, pool) if self.quicker else None
+        if y is not None: return y
+        y = self.usual(x)
+        return F.max_pool2d(y, 2) if pool else y
+
+    def usual(self, x):
         if not self.by_product(x): return super().forward(x)
         dtype = torch.get_autocast_dtype('cpu')
         return _ByProduct.apply(x.to(dtype), self.weight.to(dtype), self.stride[0], self.padding[0])

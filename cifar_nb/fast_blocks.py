@@ -53,7 +53,7 @@ class PooledGroup(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x):
-        x = self.activation(self.bn1(F.max_pool2d(self.conv1(x), 2)))
+        x = self.activation(self.bn1(self.conv1(x, pool=True)))
         return self.activation(self.bn2(self.conv2(x)))
 
 # %% ../nbs/04a_fast_blocks.ipynb #9c3f9aad

@@ -23,7 +23,7 @@ def orthogonalize(
     x = x.T if tall else x
     for _ in range(steps):
         s = x @ x.T
-        x = A * x + (B * s + C * s @ s) @ x
+        x = torch.addmm(x, torch.addmm(s, s, s, beta=B, alpha=C), x, beta=A)  # A x + (B s + C s s) x
     return x.T if tall else x
 
 # %% ../nbs/04b_muon.ipynb #501b7180

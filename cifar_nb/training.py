@@ -6,10 +6,12 @@
 __all__ = ['Precision', 'cpu_has_bf16', 'choose_device', 'choose_precision', 'Trainer', 'hardest', 'fused', 'pieces', 'gradients',
            'train_epoch', 'remember', 'update', 'predict', 'loss_and_accuracy', 'end_epoch', 'network', 'snapshot',
            'restore', 'write_atomic', 'make_folder', 'Run', 'write_lines', 'save_checkpoint', 'load_checkpoint',
-           'Interrupted', 'noting_signals', 'warm_up', 'prepare', 'train', 'first_look', 'headline', 'keep_best',
-           'write_weights', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine', 'hardware']
+           'Interrupted', 'noting_signals', 'warm_up', 'prepare', 'quicken', 'train', 'first_look', 'headline',
+           'keep_best', 'write_weights', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine',
+           'hardware']
 
 # %% ../nbs/06_training.ipynb #76228224
+import importlib
 import inspect
 import io
 import json
@@ -383,6 +385,14 @@ def prepare(t: Trainer, backend='inductor', say=print):
         say(f'torch.compile does not work here ({type(e).__name__}), so the network runs as it is written')
     else: say(f'compiled in {t.warmup:.1f} s')
 
+# %% ../nbs/06_training.ipynb #ff416547
+def quicken(t: Trainer, say=print) -> bool:
+    "On a processor let the network's convolutions take chapter 03b's way, where that chapter is installed and works; whether they do."
+    if t.device.type != 'cpu': return False
+    try: winograd = importlib.import_module('cifar_nb.winograd')
+    except ImportError: return False
+    return winograd.start(t.net, say)
+
 # %% ../nbs/06_training.ipynb #244e14ed
 def train(
     recipe: Recipe,
@@ -408,6 +418,7 @@ def train(
         first_look(t, x, kept)
         out = None if out is None else begin_run(t, Path(out), resume, say)
         say(headline(t))
+        quicken(t, say)
         if compile: prepare(t, 'inductor' if compile is True else compile, say)
         held = None if held is None else (x[held], y[held])
         run_epochs(t, x[kept].to(t.device), y[kept].to(t.device), held, out, caught, say, progress)

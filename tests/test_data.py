@@ -303,11 +303,11 @@ def test_toy_by_name(monkeypatch):
 def test_home_and_xdg(tmp_path, monkeypatch):
     monkeypatch.delenv("CIFAR_NB_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert data._cache() == tmp_path / "xdg" / "cifar_nb"
+    assert data.cache_folder() == tmp_path / "xdg" / "cifar_nb"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert os.name == "nt" or data._cache() == tmp_path / ".cache" / "cifar_nb"
-    assert os.name == "nt" or data._tilde(data._cache()) == os.path.join("~", ".cache", "cifar_nb")
+    assert os.name == "nt" or data.cache_folder() == tmp_path / ".cache" / "cifar_nb"
+    assert os.name == "nt" or data._tilde(data.cache_folder()) == os.path.join("~", ".cache", "cifar_nb")
 
 
 @pytest.mark.parametrize("path", ["py", "competitions/course/cifar-10-python/cifar-10-batches-py", "a/b/c/d/e/f"])

@@ -1,0 +1,200 @@
+"""The kernel of chapter 03b computes what a convolution computes, to the digit, or is done without."""
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifar_nb import winograd
+from cifar_nb.augment import Flip
+from cifar_nb.blocks import NetSpec, count_macs
+from cifar_nb.convolution import Conv
+from cifar_nb.data import InputError, toy
+from cifar_nb.fast_blocks import FastSpec
+from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule
+from cifar_nb.training import Trainer, quicken, train, train_epoch
+from cifar_nb.winograd import bench_winograd, by_tiles, compiled, is_exact, kernel, pays, start, tiled_conv, whole_numbers
+
+OPS, FORMATS, WHY = kernel()
+here = pytest.mark.skipif(not OPS, reason=f"no kernel: {WHY}")
+formats = pytest.mark.parametrize("dtype", FORMATS, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def door():
+    "Leave `Conv` as it was."
+    before = Conv.quicker
+    Conv.quicker = None
+    yield
+    Conv.quicker = before
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 4, 7), (3, 8, 9, 2)])
+def test_tiles_are_a_convolution(shape):
+    x, w = torch.randn(shape, dtype=torch.float64), torch.randn(5, shape[1], 3, 3, dtype=torch.float64)
+    torch.testing.assert_close(by_tiles(x, w), F.conv2d(x, w, padding=1))
+
+
+@here
+@formats
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("n, c, f, side", [(1, 8, 8, 2), (3, 24, 64, 31), (7, 64, 256, 15), (5, 256, 256, 7), (9, 256, 128, 3), (250, 32, 40, 4), (2, 232, 16, 8), (70, 16, 8, 5)])
+def test_exact_in_every_shape(dtype, pool, n, c, f, side):
+    assert is_exact(OPS, dtype, n, c, f, side, pool)
+
+
+@here
+@formats
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_exact_with_any_number_of_threads(dtype, count, threads):
+    threads(count)
+    for case in (dict(n=3, c=16, f=24, side=6, pool=False), dict(n=40, c=160, f=136, side=5, pool=True)): assert is_exact(OPS, dtype, **case)
+
+
+@here
+@formats
+def test_sides_may_differ(dtype):
+    x, w = whole_numbers(3, 16, 5, 8), whole_numbers(24, 16, 3, 3, seed=1)
+    for pool in (False, True):
+        y = F.conv2d(x, w, padding=1)
+        assert torch.equal(tiled_conv(x.to(dtype), w, pool), (F.max_pool2d(y, 2) if pool else y).to(dtype))
+
+
+@here
+def test_a_wrong_kernel_is_found_out():
+    class Wrong:
+        winograd_backward = OPS.winograd_backward
+        @staticmethod
+        def winograd(x, w, pool):
+            y, which = OPS.winograd(x, w, pool)
+            y[0, 0, 0, 0] += 1
+            return y, which
+    class Refuses(Wrong):
+        @staticmethod
+        def winograd(x, w, pool): raise RuntimeError("brgemm: not here")
+    assert is_exact(OPS, torch.float32) and not is_exact(Wrong, torch.float32) and not is_exact(Refuses, torch.float32)
+
+
+def without_cache(monkeypatch, tmp_path, **env):
+    monkeypatch.setenv("CIFAR_NB_CACHE", str(tmp_path))
+    for k, v in env.items(): monkeypatch.setenv(k, v)
+    return kernel.__wrapped__()
+
+
+def test_it_can_be_switched_off(monkeypatch, tmp_path):
+    assert without_cache(monkeypatch, tmp_path, CIFAR_NB_KERNEL="off") == (None, (), "CIFAR_NB_KERNEL is off")
+    assert not any(tmp_path.iterdir())
+
+
+@here
+def test_without_a_compiler_there_is_a_reason(monkeypatch, tmp_path):
+    assert without_cache(monkeypatch, tmp_path, CXX="no-such-compiler") == (None, (), "there is no compiler called no-such-compiler")
+    assert not any((tmp_path / "kernels").iterdir())
+
+
+@here
+def test_what_does_not_compile_is_not_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(winograd, "SOURCE", "this is not C++")
+    assert "the compiler says: " in without_cache(monkeypatch, tmp_path)[2]
+    assert not any((tmp_path / "kernels").iterdir())
+
+
+@here
+def test_a_cache_that_cannot_be_written_is_a_reason(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    ops, _, why = without_cache(monkeypatch, tmp_path / "file")
+    assert ops is None and why
+
+
+@here
+def test_another_text_or_compiler_has_another_name(monkeypatch):
+    name = compiled().name
+    assert name == compiled().name and compiled().exists()
+    monkeypatch.setattr(winograd.subprocess, "run", lambda *a, **k: pytest.fail("compiled again"))
+    assert compiled().name == name
+    monkeypatch.setenv("CXX", "another")
+    with pytest.raises(pytest.fail.Exception): compiled()
+
+
+@here
+def test_a_training_says_why_it_goes_on_without(monkeypatch):
+    monkeypatch.setattr(winograd, "kernel", lambda: (None, (), "there is no compiler called g++"))
+    said = []
+    assert not start(Conv(64, 64), said.append)
+    assert said == ["without a kernel for convolutions: there is no compiler called g++"]
+    assert Conv.quicker is None and not start(Conv(4, 4), said.append) and len(said) == 1
+
+
+WIDE = Recipe("wide", net=FastSpec(widths=(32, 64)), phases=(Phase(1, Optimizer("SGD", lr=.02, momentum=.9), Schedule("linear", t_max=1, unit="step"), (Flip(),), batch_size=50),))
+
+
+@here
+def test_fifty_steps_give_the_losses_of_the_usual_way():
+    x, y = toy(2500)
+    sums = []
+    for quick in (False, True):
+        t = Trainer(WIDE, len(x), 0, "cpu", "fp32")
+        t.net.prepare(x[:500].float() / 255)
+        assert not quick or quicken(t)
+        seen = []
+        train_epoch(t, x, y, after=lambda t: seen.append(t.sums[0].item()))
+        sums.append(seen)
+    assert len(sums[0]) == 50
+    torch.testing.assert_close(torch.tensor(sums[1]), torch.tensor(sums[0]), rtol=2e-3, atol=0)
+    assert sums[0][-1] / 2500 < 2.2  # it has learned
+
+
+@here
+def test_counting_and_few_images_go_the_usual_way():
+    net = FastSpec().build()
+    plain = count_macs(net), net.eval()(torch.zeros(1, 3, 32, 32))
+    assert start(net)
+    assert (count_macs(net), net(torch.zeros(1, 3, 32, 32)).equal(plain[1])) == (plain[0], True)
+
+
+@here
+def test_a_compiled_network_does_not_ask_for_it():
+    net = torch.nn.Sequential(Conv(64, 64)).eval()
+    x = torch.randn(64, 64, 8, 8)
+    assert start(net)
+    quick = net(x)
+    torch.testing.assert_close(torch.compile(net, backend="eager", fullgraph=True)(x), quick, rtol=1e-3, atol=1e-3)
+
+
+@here
+def test_networks_of_the_reports_profit_too():
+    net = NetSpec(widths=(64, 128), depths=(1, 1), strides=(1, 2)).build()
+    x, calls = torch.randn(8, 3, 16, 16), []
+    usual = net(x)
+    assert start(net)
+    Conv.quicker = lambda conv, x, pool: calls.append(winograd.quicker(conv, x, pool)) or calls[-1]
+    torch.testing.assert_close(net(x), usual, rtol=1e-3, atol=1e-3)
+    assert sum(c is not None for c in calls) >= 2
+
+
+def test_a_gpu_is_left_alone():
+    x = torch.zeros(250, 64, 8, 8, device="meta")
+    assert winograd.quicker(Conv(64, 64), x, False) is None and not pays(250, 60, 8, 8, 64, False)
+
+
+@here
+def test_interrupted_and_resumed_as_if_nothing_had_been(tmp_path):
+    x, y = toy(600)
+    recipe = Recipe("wide", net=WIDE.net, phases=(Phase(2, WIDE.phases[0].optimizer, WIDE.phases[0].schedule, (Flip(),), batch_size=100),))
+    a, b = (train(recipe, x, y, tmp_path / name, device="cpu", progress=False, say=str) for name in "ab")
+    assert [line["train_loss"] for line in a.log] == [line["train_loss"] for line in b.log]
+
+
+def test_the_race_says_what_it_cannot_race():
+    with pytest.raises(InputError, match="for processors, and there is none here: cuda"): bench_winograd("cuda")
+    out = subprocess.run([sys.executable, "-m", "cifar_nb", "bench", "winograd", "--recipe", "laptop"], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert out.returncode == 2 and "races shapes of layers" in out.stderr
