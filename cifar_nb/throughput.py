@@ -73,7 +73,7 @@ class LabelledPictures(Dataset):
     def __len__(self): return len(self.labels)
     def __getitem__(self, i): return self.pictures[i], self.labels[i]
 
-# %% ../nbs/29_throughput.ipynb #e6636763
+# %% ../nbs/29_throughput.ipynb #usualcon
 @contextmanager
 def usual_convolutions():
     "While it lasts, `Conv` is the library's convolution, forwards and back."
@@ -82,6 +82,7 @@ def usual_convolutions():
     try: yield
     finally: Conv.quicker, Conv.by_product = ways
 
+# %% ../nbs/29_throughput.ipynb #e6636763
 class TheirWay:
     "The tutorials' loop for the last phase of `recipe` on uint8 images `x`, labels `y`: `DataLoader`, fp32, N,C,H,W."
     def __init__(self, recipe: Recipe, x, y, device='cpu', workers: int = 2):
