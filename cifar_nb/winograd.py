@@ -494,7 +494,7 @@ def bench_winograd(device='cpu', n: int = 250, repeats: int = 9, layers=LAYERS, 
     from cifar_nb.policies import Table
     keep_memory()
     ops, formats, why = kernel()
-    if str(device) != 'cpu' or not ops: raise InputError(f'bench winograd races a kernel for processors, and there is none here: {why or device}.')
+    if str(device) != 'cpu' or not ops: raise InputError(f'bench winograd races a kernel for processors, and there is none here: {why if str(device) == "cpu" else device}.')
     rows, dtype = [], dtype or formats[-1]
     for c, f, side, pool in layers:
         x, w = torch.randn(n, c, side, side).to(dtype, memory_format=torch.channels_last).requires_grad_(), torch.randn(f, c, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
