@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from .augment import count
 from .blocks import count_macs, count_parameters
 from .data import CLASSES, SHAPES, InputError, load, load_competition
 from .evaluation import evaluate, record
@@ -129,6 +130,7 @@ def cmd_bench(a):
 
 def bench_rows(name, out, device, race, chosen):
     "Run the `race` called `name` and print it; with `out`, keep it as JSON."
+    for k, v in chosen.items(): count(f'bench {name}', k, v)
     rows = race(device, n=chosen['images'], repeats=chosen['repeats'])
     where = f'{hardware(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, {chosen["images"]:,} images, {chosen["repeats"]} repeats'
     print(rows, where, sep='\n')

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import os
 import platform
-import statistics
 import subprocess
 import tempfile
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from .convolution import Conv, cpu_has, keep_memory
+from .convolution import Conv, cpu_has, in_turns, keep_memory
 from .data import InputError, cache_folder
 
 # %% ../nbs/03b_winograd.ipynb #f510d882
@@ -494,15 +493,14 @@ def bench_winograd(device='cpu', n: int = 250, repeats: int = 9, layers=LAYERS, 
     from cifar_nb.policies import Table
     keep_memory()
     ops, formats, why = kernel()
-    if str(device) != 'cpu' or not ops: raise InputError(f'bench winograd races a kernel for processors, and there is none here: {why if str(device) == "cpu" else device}.')
+    if str(device) != 'cpu': raise InputError(f'bench winograd races a kernel for processors, and not on {device}: say --device cpu.')
+    if not ops: raise InputError(f'bench winograd has no kernel to race: {why}.')
     rows, dtype = [], dtype or formats[-1]
     for c, f, side, pool in layers:
         x, w = torch.randn(n, c, side, side).to(dtype, memory_format=torch.channels_last).requires_grad_(), torch.randn(f, c, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
         def library(x, w, pool): y = F.conv2d(x, w.to(dtype), padding=1); return F.max_pool2d(y, 2) if pool else y
         g = torch.randn_like(library(x, w, pool))
-        def both_ways(conv): return timeit(lambda: torch.autograd.grad(conv(x, w, pool), (x, w), g), number=1)
-        turns = [(both_ways(library), both_ways(tiled_conv)) for _ in range(repeats + 2)][2:]
-        ratios, (a, b) = [a / b for a, b in turns], map(statistics.median, zip(*turns))
-        rows.append({'channels': c, 'filters': f, 'side': side, 'pooled': pool, 'format': str(dtype)[6:], 'library, ms': round(1e3 * a, 2), 'tiles, ms': round(1e3 * b, 2), 'ratio': round(statistics.median(ratios), 2),
-                     'least': round(min(ratios), 2), 'most': round(max(ratios), 2), 'chosen': 'tiles' if pays(n, c, side, side, f, pool) else 'library'})
+        def both_ways(conv): return lambda: torch.autograd.grad(conv(x, w, pool), (x, w), g)
+        rows.append({'channels': c, 'filters': f, 'side': side, 'pooled': pool, 'format': str(dtype)[6:], **in_turns(repeats, library=both_ways(library), tiles=both_ways(tiled_conv)),
+                     'chosen': 'tiles' if pays(n, c, side, side, f, pool) else 'library'})
     return Table(rows)

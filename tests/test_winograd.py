@@ -1,8 +1,4 @@
 """The kernel of chapter 03b computes what a convolution computes, to the digit, or is done without."""
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -187,7 +183,7 @@ def test_a_gpu_is_left_alone():
 
 
 @here
-def test_interrupted_and_resumed_as_if_nothing_had_been(tmp_path):
+def test_two_trainings_are_the_same(tmp_path):
     x, y = toy(600)
     recipe = Recipe("wide", net=WIDE.net, phases=(Phase(2, WIDE.phases[0].optimizer, WIDE.phases[0].schedule, (Flip(),), batch_size=100),))
     a, b = (train(recipe, x, y, tmp_path / name, device="cpu", progress=False, say=str) for name in "ab")
@@ -195,6 +191,12 @@ def test_interrupted_and_resumed_as_if_nothing_had_been(tmp_path):
 
 
 def test_the_race_says_what_it_cannot_race():
-    with pytest.raises(InputError, match="for processors, and there is none here: cuda"): bench_winograd("cuda")
-    out = subprocess.run([sys.executable, "-m", "cifar_nb", "bench", "winograd", "--recipe", "laptop"], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert out.returncode == 2 and "races shapes of layers" in out.stderr
+    with pytest.raises(InputError, match="not on cuda: say --device cpu"): bench_winograd("cuda")
+
+
+@pytest.mark.parametrize("mistake, words", [(["--recipe", "laptop"], "races shapes of layers"), (["--images", "0"], "images=0"), (["--repeats", "-1"], "repeats=-1")])
+def test_a_mistake_in_the_call_is_one_sentence(mistake, words, capsys):
+    from cifar_nb.cli import main
+    assert main(["bench", "winograd", *mistake]) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1
