@@ -9,6 +9,7 @@ __all__ = ['ANY_DATA', 'images', 'cmd_recipes', 'run_folder', 'cmd_train', 'fini
 
 # %% ../nbs/41_cli.ipynb #6ea8550b
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -118,11 +119,9 @@ def cmd_bench(a):
         from cifar_nb.speed import bench_augment
         if a.recipe: raise InputError('bench augment races lists of operations, not recipes: leave --recipe out.')
         return bench_rows('augment', a.out, str(choose_device(a.device)), bench_augment, {'images': 2000, 'repeats': 5} | chosen)
-    if a.what in ('convolution', 'winograd'):
-        from cifar_nb.convolution import bench_convolution
-        from cifar_nb.winograd import bench_winograd
+    if a.what in ('convolution', 'winograd', 'norm'):
         if a.recipe: raise InputError(f'bench {a.what} races shapes of layers, not recipes: leave --recipe out.')
-        race = bench_convolution if a.what == 'convolution' else bench_winograd
+        race = getattr(importlib.import_module(f'cifar_nb.{a.what}'), f'bench_{a.what}')
         return bench_rows(a.what, a.out, str(choose_device(a.device)), race, {'images': 250, 'repeats': 9} | chosen)
     from cifar_nb import throughput
     race = dict(train=throughput.command_train, predict=throughput.command_predict, parts=throughput.command_parts)[a.what]
@@ -261,11 +260,11 @@ def _shared_arguments(s):
     s.add_argument('--tta', action='store_true', help='average several views of each image')
 
 def _bench_arguments(s):
-    s.add_argument('what', choices=['augment', 'convolution', 'winograd', 'train', 'predict', 'parts'], help='what to race')
+    s.add_argument('what', choices=['augment', 'convolution', 'winograd', 'norm', 'train', 'predict', 'parts'], help='what to race')
     s.add_argument('--recipe', action='append', default=[], metavar='NAME', help="train, predict, parts: NAME or NAME:VARIANT to race, again for more (default: the five teams'; parts: laptop)")
     _where(s, data=None)
-    s.add_argument('--images', type=int, metavar='N', help='images a round (default: 2000 for augment, 250 for convolution and winograd, 1000 for predict, 4096 for parts, some batches for train)')
-    s.add_argument('--repeats', type=int, metavar='R', help='rounds; the median and the spread are shown (default: 5 for augment, 9 for convolution and winograd, else 3)')
+    s.add_argument('--images', type=int, metavar='N', help='images a round (default: 2000 for augment, 250 for convolution, winograd and norm, 1000 for predict, 4096 for parts, some batches for train)')
+    s.add_argument('--repeats', type=int, metavar='R', help='rounds; the median and the spread are shown (default: 5 for augment, 9 for convolution, winograd and norm, else 3)')
     s.add_argument('--out', metavar='FILE.json', help='also write the rows to this file')
 
 def _ablate_arguments(s):

@@ -92,9 +92,9 @@ class Part(NamedTuple):
 def parts(spec: NetSpec, size: int = 32) -> list:
     "The `Part`s of the network that `spec` describes, for `3 x size x size` images; their sums are those of the network."
     net, out = spec.build(), []
-    pieces = [('stem', [net.conv1, net.bn1], 0, net.conv1.out_channels, 1)]
+    pieces = [('stem', [m for m in (net.conv1, net.bn1) if m is not None], 0, net.conv1.out_channels, 1)]
     pieces += [(f'stage {i}', [s], d, w, stride) for i, (s, d, w, stride) in enumerate(zip(net.stages, spec.depths, spec.widths, spec.strides), 1) if d]
-    for name, modules, depth, channels, stride in pieces + [('linear', [net.linear], 0, spec.classes, 0)]:
+    for name, modules, depth, channels, stride in pieces + [('linear', [m for m in (net.last, net.linear) if m is not None], 0, spec.classes, 0)]:
         size = (size - 1) // stride + 1 if stride else 1
         inside = [m for top in modules for m in top.modules()]
         macs = sum(m.weight.numel() * (size ** 2 if isinstance(m, nn.Conv2d) else 1) for m in inside if isinstance(m, (nn.Conv2d, nn.Linear)))
@@ -135,12 +135,12 @@ def _flow(ax, spec, pieces):
     for i, p in enumerate(pieces):
         start = x
         color = STAGES[min(i - 1, 3)] if p.blocks else '#c9ccd1'
-        x = _stage(ax, x, p if p.blocks else p._replace(blocks=1), color, spec.block == 'basic' and p.blocks > 0)
+        x = _stage(ax, x, p if p.blocks else p._replace(blocks=1), color, spec.block != 'plain' and p.blocks > 0)
         text = f'{p.blocks} block{"s" * (p.blocks > 1)} of {p.channels}\n{p.size} x {p.size}' if p.blocks else f'{p.name}\n{p.channels}'
         ax.text((start + x) / 2, -1.75, text, ha='center', va='top', fontsize=8, linespacing=1.3)
         x += .25
     ax.annotate('', (x + .25, 0), (-.45, 0), arrowprops=dict(arrowstyle='->', color='#333', lw=1), zorder=-1)
-    _legend(ax, spec.block == 'basic')
+    _legend(ax, spec.block != 'plain')
     ax.set(xlim=(-.5, x + .3), ylim=(-2.9, 2.4)); ax.axis('off')
 
 # %% ../nbs/09_reading.ipynb #5539e858

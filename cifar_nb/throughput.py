@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'VARIATIONS', 'PIECES', 'COLOURS', 'contender', 'contenders', 'batch_mixers', 'LabelledPictures',
-           'usual_convolutions', 'TheirWay', 'OurWay', 'peak', 'peaks', 'most_memory', 'alternate', 'ratio', 'middle',
-           'race', 'first_steps', 'work', 'derived', 'step_memory', 'bench_train', 'enough', 'training_images',
-           'machine_facts', 'line_of', 'spread', 'train_table', 'machine_line', 'part_of', 'label', 'profile_step',
-           'spent_in_parts', 'varied', 'cost_table', 'cost', 'fold_batch_norm', 'settled', 'plain_logits',
-           'ways_to_answer', 'percentile', 'race_answers', 'alternate_calls', 'latency', 'bench_predict',
-           'predict_table', 'bench_parts', 'parts_table', 'command_train', 'command_predict', 'command_parts',
-           'show_train', 'show_costs']
+           'usual_convolutions', 'usual_norms', 'TheirWay', 'OurWay', 'peak', 'peaks', 'most_memory', 'alternate',
+           'ratio', 'middle', 'race', 'first_steps', 'work', 'derived', 'step_memory', 'bench_train', 'enough',
+           'training_images', 'machine_facts', 'line_of', 'spread', 'train_table', 'machine_line', 'part_of', 'label',
+           'profile_step', 'spent_in_parts', 'varied', 'cost_table', 'cost', 'Folded', 'fold_batch_norm', 'settled',
+           'plain_logits', 'ways_to_answer', 'percentile', 'race_answers', 'alternate_calls', 'latency',
+           'bench_predict', 'predict_table', 'bench_parts', 'parts_table', 'command_train', 'command_predict',
+           'command_parts', 'show_train', 'show_costs']
 
 # %% ../nbs/29_throughput.ipynb #ea3c5c82
 import copy
@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .ablations import scaled
 from .augment import AlternatingFlip, Augment, Resize, count, normalize, one_of
-from .blocks import count_macs, count_parameters
+from .blocks import BatchNorm, count_macs, count_parameters, finish
 from .colour import GaussianBlur
 from .convolution import Conv
 from .data import InputError, load_or_toy
@@ -82,6 +82,13 @@ def usual_convolutions():
     try: yield
     finally: Conv.quicker, Conv.by_product = ways
 
+@contextmanager
+def usual_norms():
+    "While it lasts, `BatchNorm` is the library's batch norm, and what follows it an operation of its own."
+    way, BatchNorm.quicker = BatchNorm.quicker, None
+    try: yield
+    finally: BatchNorm.quicker = way
+
 # %% ../nbs/29_throughput.ipynb #e6636763
 class TheirWay:
     "The tutorials' loop for the last phase of `recipe` on uint8 images `x`, labels `y`: `DataLoader`, fp32, N,C,H,W."
@@ -97,7 +104,7 @@ class TheirWay:
     def step(self, xb, yb) -> float:
         "Learn from one batch; its loss."
         self.opt.zero_grad()
-        with usual_convolutions(): logits = self.net(xb)
+        with usual_convolutions(), usual_norms(): logits = self.net(xb)
         loss = F.cross_entropy(logits, yb, label_smoothing=self.phase.label_smoothing)
         loss.backward()
         if self.clip: nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
@@ -323,7 +330,7 @@ PARTS = {
     'optimizer': ('Optimizer.',),
     'convolution, backward': ('ConvolutionBackward', '_ByProductBackward', '_TiledBackward'),
     'pooling': ('max_pool', 'MaxPool', 'aten::mean', 'MeanBackward', 'aten::amax', 'AmaxBackward'),
-    'batch norm': ('BatchNorm', 'batch_norm'),
+    'batch norm': ('BatchNorm', 'batch_norm', '_AtOnce', 'cifar_nb::norm'),
     'convolution, forward': ('convolution', 'conv2d', 'winograd', '_Tiled'),
     'elementwise': ('aten::relu', 'aten::silu', 'aten::gelu', 'aten::add', 'aten::to', 'aten::mul', 'AddBackward', 'ReluBackward',
                     'SiluBackward', 'GeluBackward', 'ToCopyBackward', 'MulBackward', 'ThresholdBackward'),
@@ -400,6 +407,10 @@ def cost(recipe: Recipe, x, y, device, repeats: int, best: dict) -> dict:
             'share of peak': 6e-6*w['macs']/s/best[way.trainer.precision.name]}
 
 # %% ../nbs/29_throughput.ipynb #f2aae9ed
+class Folded(nn.Module):
+    "What is left of a `BatchNorm` whose numbers are in the convolution: the addition and the activation."
+    def forward(self, x, activation=None, add=None): return finish(x, activation, add)
+
 def fold_batch_norm(net: nn.Module) -> nn.Module:
     "A copy of `net`, to evaluate, whose batch norms are folded into the convolutions registered right before them."
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -408,7 +419,7 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
         children = list(m.named_children())
         for (a, conv), (b, bn) in zip(children, children[1:]):
             if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
-                setattr(m, a, fuse_conv_bn_eval(conv, bn)); setattr(m, b, nn.Identity())
+                setattr(m, a, fuse_conv_bn_eval(conv, bn)); setattr(m, b, Folded())
     return net
 
 def settled(recipe: Recipe, x, device='cpu') -> nn.Module:
@@ -493,7 +504,7 @@ def predict_table(doc: dict) -> Table:
 # %% ../nbs/29_throughput.ipynb #df886412
 PIECES = {  # what is taken away: the precision to train in (None: the machine's), and what holds while it trains
     'nothing': (None, nullcontext), 'half-width numbers': ('fp32', nullcontext), 'channels last': ('nchw', nullcontext),
-    'our convolutions': (None, usual_convolutions)}
+    'our convolutions': (None, usual_convolutions), 'our norms': (None, usual_norms)}
 
 # %% ../nbs/29_throughput.ipynb #fef09a6d
 def bench_parts(names=('laptop',), images: int = None, repeats: int = 3, device: str = None, data=None) -> dict:

@@ -11,6 +11,7 @@ __all__ = ['Precision', 'cpu_has_bf16', 'choose_device', 'choose_precision', 'Tr
            'hardware']
 
 # %% ../nbs/06_training.ipynb #76228224
+import functools
 import importlib
 import inspect
 import io
@@ -387,11 +388,12 @@ def prepare(t: Trainer, backend='inductor', say=print):
 
 # %% ../nbs/06_training.ipynb #ff416547
 def quicken(t: Trainer, say=print) -> bool:
-    "On a processor let the network's convolutions take chapter 03b's way, where that chapter is installed and works; whether they do."
+    "On a processor let the network's convolutions and batch norms take the ways of chapters 03b and 04c, where those are installed and work; whether any does."
     if t.device.type != 'cpu': return False
-    try: winograd = importlib.import_module('cifar_nb.winograd')
+    say = functools.cache(say)  # where both are missing, the reason is the same
+    try: chapters = [importlib.import_module(f'cifar_nb.{name}') for name in ('winograd', 'norm')]
     except ImportError: return False
-    return winograd.start(t.net, say)
+    return any([chapter.start(t.net, say) for chapter in chapters])
 
 # %% ../nbs/06_training.ipynb #244e14ed
 def train(

@@ -391,20 +391,20 @@ TORCH_LIBRARY(cifar_nb, m) {
 SOURCE = VECTORS + WINDOWS + FILTERS + FORWARD + TO_INPUT + BACK + TO_FILTERS + SUMS + UNPACK + DOOR + NAMES
 
 # %% ../nbs/03b_winograd.ipynb #185b8dac
-def compiled() -> Path:
-    "The kernel as a shared library in the cache folder, compiled where that has not been done for this machine and this PyTorch; RuntimeError if it cannot be."
-    home = Path(torch.__file__).parent
+def compiled(source: str = None, name: str = 'winograd') -> Path:
+    "The kernel `source` (default: `SOURCE`) as a shared library in the cache folder, compiled where that has not been done for this machine and this PyTorch; RuntimeError if it cannot be."
+    source, home = source or SOURCE, Path(torch.__file__).parent
     if platform.system() != 'Linux' or not (home / 'lib' / 'libgomp.so.1').exists(): raise RuntimeError('this system, or its PyTorch, has no OpenMP of GCC that a kernel could share')
     how = [os.environ.get('CXX') or 'g++', '-O3', '-march=native', '-std=c++20', '-fopenmp', '-fPIC', '-shared', '-Wno-psabi', f'-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}',
            f'-I{home / "include"}', f'-L{home / "lib"}']
     cpu = [line for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith(('flags', 'model', 'Features'))][:3]
-    mark = hashlib.sha256('\n'.join([SOURCE, *how, *cpu, torch.__version__]).encode()).hexdigest()[:16]
-    out = cache_folder() / 'kernels' / f'winograd-{mark}.so'
+    mark = hashlib.sha256('\n'.join([source, *how, *cpu, torch.__version__]).encode()).hexdigest()[:16]
+    out = cache_folder() / 'kernels' / f'{name}-{mark}.so'
     if out.exists(): return out
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as d:
-        text, fresh = Path(d) / 'winograd.cpp', Path(d) / out.name
-        text.write_text(SOURCE)
+        text, fresh = Path(d) / f'{name}.cpp', Path(d) / out.name
+        text.write_text(source)
         try: done = subprocess.run([*how, str(text), '-o', str(fresh), '-ltorch_cpu', '-lc10'], capture_output=True, text=True)
         except FileNotFoundError: raise RuntimeError(f'there is no compiler called {how[0]}') from None
         if done.returncode: raise RuntimeError('the compiler says: ' + next((line for line in done.stderr.splitlines() if 'error' in line), done.stderr[:200]))
@@ -481,7 +481,7 @@ def start(net=None, say=print) -> bool:
         begin = timeit(kernel, number=1)
         Conv.quicker = quicker if kernel()[0] else None
         if kernel()[0] and begin > 2: say(f'a kernel for convolutions was compiled in {begin:.0f} s and is kept')
-        if not kernel()[0] and platform.system() == 'Linux': say(f'without a kernel for convolutions: {kernel()[2]}')
+        if not kernel()[0] and platform.system() == 'Linux': say(f'without compiled kernels: {kernel()[2]}')
     return wide and Conv.quicker is not None
 
 # %% ../nbs/03b_winograd.ipynb #fafb301d

@@ -1,0 +1,252 @@
+"""The operation of chapter 04c computes what batch norm, an addition and an activation compute, or is done without."""
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifar_nb import norm, winograd
+from cifar_nb.augment import Flip
+from cifar_nb.blocks import ACTIVATIONS, BatchNorm, Block, NetSpec, count_macs, finish
+from cifar_nb.convolution import Conv
+from cifar_nb.data import InputError, toy
+from cifar_nb.fast_blocks import FastSpec
+from cifar_nb.norm import CDF, FAR, NORM_SOURCE, SLOPE, at_once, bench_norm, cases, distances, horner, norm_kernel, start
+from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule
+from cifar_nb.throughput import fold_batch_norm, usual_norms
+from cifar_nb.training import Trainer, quicken, train, train_epoch
+
+OPS, WHY = norm_kernel()
+here = pytest.mark.skipif(not OPS, reason=f"no kernel: {WHY}")
+CASES = [(d, *c) for d in FAR for c in cases(d)]
+
+
+@pytest.fixture(autouse=True)
+def doors():
+    "Leave `Conv` and `BatchNorm` as they were."
+    before = Conv.quicker, BatchNorm.quicker
+    Conv.quicker = BatchNorm.quicker = None
+    yield
+    Conv.quicker, BatchNorm.quicker = before
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@here
+@pytest.mark.parametrize("dtype, activation, adds", CASES, ids=str)
+@pytest.mark.parametrize("shape", [(9, 8, 1, 1), (3, 16, 5, 5), (40, 24, 3, 2), (2, 32, 32, 32), (7, 64, 15, 15), (6, 232, 4, 4), (5, 256, 7, 7), (70, 512, 2, 2), (4, 40, 31, 1)], ids=str)
+def test_as_close_as_rounding_lets_it_be(dtype, activation, adds, shape):
+    assert max(distances(OPS, dtype, activation, adds, shape, mean=1.)) < FAR[dtype]
+
+
+@here
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_any_number_of_threads(count, threads):
+    threads(count)
+    for dtype, activation, adds in CASES: assert max(distances(OPS, dtype, activation, adds, (5, 48, 3, 3))) < FAR[dtype]
+
+
+@here
+def test_a_mean_far_from_zero_costs_no_digits():
+    x = torch.randn(64, 16, 8, 8).add(1000)
+    y, mean, var = at_once(x, torch.ones(16), torch.zeros(16))
+    exact = x.double()
+    torch.testing.assert_close(var.double(), exact.var((0, 2, 3), correction=0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(y.double(), F.batch_norm(exact, None, None, training=True), rtol=0, atol=2e-3)
+
+
+@here
+def test_a_constant_channel_gives_its_shift():
+    y, _, var = at_once(torch.full((8, 8, 4, 4), 3.), torch.ones(8), torch.arange(8.))
+    assert torch.equal(y, torch.arange(8.).view(1, 8, 1, 1).expand_as(y)) and not var.any()
+
+
+@here
+def test_gelu_from_one_end_to_the_other():
+    z = torch.linspace(-30, 30, 4096).bfloat16().view(1, 1, 64, 64).expand(1, 8, 64, 64).contiguous(memory_format=torch.channels_last)
+    mean, std = z[0, 0].float().mean(), z[0, 0].float().var(correction=0).add(1e-5).sqrt()
+    y = at_once(z, torch.full((8,), std.item()), torch.full((8,), mean.item()), "gelu")[0]  # normalized and put back
+    torch.testing.assert_close(y.float(), F.gelu(z.float()), rtol=2 ** -7, atol=2e-3)
+
+
+@here
+def test_numbers_that_are_none_stay_none():
+    x = torch.randn(8, 16, 8, 8)
+    x[0, 3, 0, 0] = float("nan")
+    y = at_once(x, torch.ones(16), torch.zeros(16))[0]
+    assert y[:, 3].isnan().all() and not y[:, :3].isnan().any() and not y[:, 4:].isnan().any()
+
+
+@here
+def test_only_asked_for_gradients_matter():
+    x, w, b = torch.randn(8, 16, 8, 8), torch.ones(16), torch.zeros(16).requires_grad_()
+    y = at_once(x, w, b, "relu")[0]
+    assert torch.equal(torch.autograd.grad(y.sum(), b)[0], (y > 0).sum((0, 2, 3)).float())
+    with torch.no_grad(): assert not at_once(x, w, b)[0].requires_grad
+
+
+def test_horner_is_the_polynomial():
+    z = 1.7
+    for coefficients in (CDF, SLOPE):
+        s, text = z * z, horner(coefficients).replace("f", "")
+        assert eval(text, dict(z=z, s=s)) == pytest.approx(.5 + z * sum(c * s ** i for i, c in enumerate(coefficients)), rel=1e-12)
+
+
+def without_cache(monkeypatch, tmp_path, **env):
+    monkeypatch.setenv("CIFAR_NB_CACHE", str(tmp_path))
+    for k, v in env.items(): monkeypatch.setenv(k, v)
+    return norm_kernel.__wrapped__()
+
+
+def test_it_can_be_switched_off(monkeypatch, tmp_path):
+    assert without_cache(monkeypatch, tmp_path, CIFAR_NB_KERNEL="off") == (None, "CIFAR_NB_KERNEL is off")
+    assert not any(tmp_path.iterdir())
+
+
+@here
+def test_without_a_compiler_there_is_a_reason(monkeypatch, tmp_path):
+    assert without_cache(monkeypatch, tmp_path, CXX="no-such-compiler") == (None, "there is no compiler called no-such-compiler")
+    assert not any((tmp_path / "kernels").iterdir())
+
+
+@here
+def test_a_wrong_kernel_is_found_out(monkeypatch):
+    class Wrong:
+        norm = OPS.norm
+        @staticmethod
+        def norm_backward(*args):
+            dx, *rest = OPS.norm_backward(*args)
+            return dx * 1.02, *rest
+    assert max(distances(OPS, torch.float32)) < FAR[torch.float32] < max(distances(Wrong, torch.float32))
+    monkeypatch.setattr(norm, "distances", lambda ops, *a: distances(Wrong, *a))
+    assert norm_kernel.__wrapped__() == (None, "the compiled kernel does not compute what it should")
+
+
+def test_a_training_says_once_why_it_goes_on_without(monkeypatch):
+    monkeypatch.setattr(norm, "norm_kernel", lambda: (None, "there is no compiler called g++"))
+    monkeypatch.setattr(winograd, "kernel", lambda: (None, (), "there is no compiler called g++"))
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    said = []
+    assert not quicken(Trainer(WIDE, 100, device="cpu"), said.append)
+    assert said == ["without compiled kernels: there is no compiler called g++"]
+    assert BatchNorm.quicker is None and Conv.quicker is None
+
+
+WIDE = Recipe("wide", net=FastSpec(widths=(32, 64)), phases=(Phase(1, Optimizer("SGD", lr=.02, momentum=.9), Schedule("linear", t_max=1, unit="step"), (Flip(),), batch_size=50),))
+NETS = {"gelu": FastSpec(widths=(16, 32), activation="gelu"), "relu": FastSpec(widths=(16, 32), activation="relu"), "residual": NetSpec(widths=(16, 32), depths=(1, 1), strides=(1, 2)), "plain": NetSpec(widths=(16,), depths=(2,), strides=(1,), block="plain"),
+        "squeezed": NetSpec(widths=(16, 32), depths=(1, 1), strides=(1, 2), se=4)}
+
+
+@here
+@pytest.mark.parametrize("spec", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_of_a_network_is_the_usual_one(spec, precision):
+    torch.manual_seed(0)
+    net, x, y = spec.build().to(memory_format=torch.channels_last), torch.randn(32, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.randint(10, (32,))
+    if hasattr(net, "prepare"): net.prepare(x)
+    before, seen = {k: v.clone() for k, v in net.state_dict().items()}, []
+    for quick in (False, True):
+        net.load_state_dict(before)
+        net.zero_grad()
+        assert not quick or start(net)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"): logits = net(x)
+        F.cross_entropy(logits.float(), y).backward()
+        seen.append(torch.cat([logits.detach().float().flatten(), *(p.grad.flatten() / (p.grad.norm() + 1e-3) for p in net.parameters() if p.grad is not None), *(v.float().flatten() for k, v in net.state_dict().items() if "running" in k or "tracked" in k)]))
+    usual, ours = seen
+    assert (usual - ours).norm() <= dict(fp32=2e-4, bf16=.12)[precision] * usual.norm()
+    assert torch.equal(usual, ours) == (precision == "fp32" and spec is NETS["gelu"])  # GELU's polynomials are for bf16
+
+
+@here
+def test_fifty_steps_give_the_losses_of_the_usual_way():
+    x, y = toy(2500)
+    sums = []
+    for quick in (False, True):
+        t = Trainer(WIDE, len(x), 0, "cpu", "fp32")
+        t.net.prepare(x[:500].float() / 255)
+        assert not quick or start(t.net)
+        seen = []
+        train_epoch(t, x, y, after=lambda t: seen.append(t.sums[0].item()))
+        sums.append(seen)
+    assert len(sums[0]) == 50
+    torch.testing.assert_close(torch.tensor(sums[1]), torch.tensor(sums[0]), rtol=2e-3, atol=0)
+    assert sums[0][-1] / 2500 < 2.2  # it has learned
+
+
+@here
+def test_judging_and_counting_go_the_usual_way():
+    net = NetSpec(widths=(16,), depths=(1,), strides=(1,)).build()
+    plain = count_macs(net), net.eval()(torch.ones(16, 3, 32, 32))
+    assert start(net)
+    assert count_macs(net) == plain[0] and torch.equal(net(torch.ones(16, 3, 32, 32)), plain[1])
+
+
+@here
+def test_what_it_does_not_know_goes_the_usual_way():
+    bn, x = BatchNorm(16), torch.randn(64, 16, 8, 8)
+    def asked(bn=bn, x=x, **k): return norm.quicker(bn, x, **k) is not None
+    assert asked() and asked(activation="relu", add=x.clone()) and asked(x=x.bfloat16(), activation="gelu")
+    odd = [dict(bn=BatchNorm(12), x=x[:, :12]), dict(x=x.half()), dict(x=x.double()), dict(activation="silu"), dict(activation="gelu"), dict(x=x.bfloat16(), add=x), dict(x=x[:2]),
+           dict(bn=BatchNorm(16, affine=False)), dict(bn=BatchNorm(16, momentum=None)), dict(bn=BatchNorm(16, track_running_stats=False)), dict(bn=BatchNorm(16).eval()), dict(x=torch.zeros(64, 16, 8, 8, device="meta"))]
+    assert [k for k in odd if asked(**k)] == []
+
+
+@here
+def test_a_compiled_network_does_not_ask_for_it():
+    block, x = Block(16, 16), torch.randn(16, 16, 8, 8)
+    assert start(block)
+    quick = block(x)
+    torch.testing.assert_close(torch.compile(block, backend="eager", fullgraph=True)(x), quick, rtol=1e-3, atol=1e-3)
+
+
+@here
+def test_the_library_again_while_it_is_asked_for():
+    net, x = BatchNorm(16), torch.randn(64, 16, 8, 8)
+    assert start(net)
+    with usual_norms(): assert BatchNorm.quicker is None and torch.equal(net(x), torch.nn.BatchNorm2d(16)(x))
+    assert BatchNorm.quicker is norm.quicker
+
+
+@here
+def test_two_trainings_are_the_same(tmp_path):
+    x, y = toy(600)
+    recipe = Recipe("wide", net=WIDE.net, phases=(Phase(2, WIDE.phases[0].optimizer, WIDE.phases[0].schedule, (Flip(),), batch_size=100),))
+    a, b = (train(recipe, x, y, tmp_path / name, device="cpu", progress=False, say=str) for name in "ab")
+    assert BatchNorm.quicker is norm.quicker
+    assert [line["train_loss"] for line in a.log] == [line["train_loss"] for line in b.log]
+
+
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+@pytest.mark.parametrize("adds", [False, True])
+def test_what_follows_a_norm(activation, adds):
+    x, add, plain = torch.randn(4, 6, 5, 5), torch.randn(4, 6, 5, 5), torch.nn.BatchNorm2d(6)
+    z = plain(x) + add if adds else plain(x)
+    want = dict(relu=F.relu, silu=F.silu, gelu=F.gelu).get(activation, lambda v: v)(z)
+    torch.testing.assert_close(BatchNorm(6)(x, activation, add if adds else None), want)
+    torch.testing.assert_close(finish(plain.eval()(x), activation), finish(plain(x).clone(), activation))
+
+
+@pytest.mark.parametrize("se", [0, 4])
+def test_folded_blocks_still_add_and_bend(se):
+    block, x = Block(16, 32, stride=2, se=se), torch.randn(4, 16, 8, 8)
+    for _ in range(3): block(torch.randn(16, 16, 8, 8))
+    block.eval()
+    torch.testing.assert_close(fold_batch_norm(block)(x), block(x), rtol=1e-4, atol=1e-4)
+    assert (block(x) >= 0).all()
+
+
+def test_the_race_says_what_it_cannot_race(monkeypatch):
+    with pytest.raises(InputError, match="not on cuda: say --device cpu"): bench_norm("cuda")
+    monkeypatch.setattr(norm, "norm_kernel", lambda: (None, "there is no compiler"))
+    with pytest.raises(InputError, match="no kernel to race: there is no compiler"): bench_norm()
+
+
+@pytest.mark.parametrize("mistake, words", [(["--recipe", "laptop"], "races shapes of layers"), (["--images", "0"], "images=0"), (["--repeats", "-1"], "repeats=-1")])
+def test_a_mistake_in_the_call_is_one_sentence(mistake, words, capsys):
+    from cifar_nb.cli import main
+    assert main(["bench", "norm", *mistake]) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1
