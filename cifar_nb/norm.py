@@ -42,15 +42,14 @@ Plane plane_of(const Tensor& x) {
 std::vector<float> repeated(const float* p, const Plane& m) { std::vector<float> v(m.C); for (int64_t i = 0; i < m.C; i++) v[i] = p[i % (m.C / m.fold)]; return v; }
 // f<N>(from, to, c, s): into s the two sums of N vectors of channels from c on, over the rows from..to; returns 2, C
 template <int W, class F> std::vector<double> two_sums(const Plane& p, F f) {
-  int64_t threads = at::get_num_threads(), step = std::max<int64_t>(1, 16384 / p.C), C = p.C / p.fold;
+  int64_t threads = at::get_num_threads(), step = std::max<int64_t>(1, 16384 / p.C), all = (p.rows + step - 1) / step, C = p.C / p.fold;
   std::vector<std::vector<double>> part(threads, std::vector<double>(2 * p.C, 0.));
   at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
     float s[2][4 * W];
-    for (int64_t t = first; t < last; t++) for (int64_t from = t * p.rows / threads, end = (t + 1) * p.rows / threads; from < end; from += step)
-      for (int64_t c = 0, n; c < p.C; c += n * W) {
+    for (int64_t t = first; t < last; t++) for (int64_t piece = t * all / threads; piece < (t + 1) * all / threads; piece++)
+      for (int64_t c = 0, n, from = piece * step, to = std::min(p.rows, from + step); c < p.C; c += n * W) {
         n = p.C - c >= 4 * W ? 4 : 1;
-        if (n == 4) f.template operator()<4>(from, std::min(end, from + step), c, s);
-        else f.template operator()<1>(from, std::min(end, from + step), c, s);
+        if (n == 4) f.template operator()<4>(from, to, c, s); else f.template operator()<1>(from, to, c, s);
         for (int k = 0; k < 2; k++) for (int64_t l = 0; l < n * W; l++) part[t][k * p.C + c + l] += s[k][l];
       }
   });

@@ -62,7 +62,7 @@ VECTORS = r'''
 #define PAIR16 PAIR8
 #endif
 namespace {
-using at::Tensor; using at::BFloat16; using at::native::cpublas::brgemm;
+using at::Tensor; using at::BFloat16;
 template <int W> struct Vec;
 #define VECTOR(W) template <> struct Vec<W> { \
   typedef float F __attribute__((vector_size(4 * W))); typedef uint32_t U __attribute__((vector_size(4 * W))); \
@@ -83,6 +83,7 @@ VECTOR(8) VECTOR(16)
 
 # %% ../nbs/03b_winograd.ipynb #6cc46c72
 WINDOWS = r'''
+using at::native::cpublas::brgemm;
 struct Map {  // n images of h x w, in th x tw tiles each
   int64_t n, h, w, th, tw;
   int64_t tiles() const { return n * th * tw; }

@@ -50,6 +50,18 @@ def test_any_number_of_threads(count, threads):
 
 
 @here
+def test_the_number_of_threads_changes_no_digit(threads):
+    x, g = (torch.randn(50, 40, 9, 9).bfloat16().contiguous(memory_format=torch.channels_last) for _ in range(2))
+    seen = []
+    for count in (1, 2, 5):
+        threads(count)
+        inputs = [x.clone().requires_grad_(), torch.ones(40).requires_grad_(), torch.zeros(40).requires_grad_()]
+        y, mean, var = at_once(*inputs, "gelu")
+        seen.append((y, mean, var, *torch.autograd.grad(y, inputs, g)))
+    for other in seen[1:]: assert all(torch.equal(a, b) for a, b in zip(seen[0], other))
+
+
+@here
 def test_a_mean_far_from_zero_costs_no_digits():
     x = torch.randn(64, 16, 8, 8).add(1000)
     y, mean, var = at_once(x, torch.ones(16), torch.zeros(16))
@@ -156,7 +168,7 @@ def test_a_step_of_a_network_is_the_usual_one(spec, precision):
         F.cross_entropy(logits.float(), y).backward()
         seen.append(torch.cat([logits.detach().float().flatten(), *(p.grad.flatten() / (p.grad.norm() + 1e-3) for p in net.parameters() if p.grad is not None), *(v.float().flatten() for k, v in net.state_dict().items() if "running" in k or "tracked" in k)]))
     usual, ours = seen
-    assert (usual - ours).norm() <= dict(fp32=2e-4, bf16=.12)[precision] * usual.norm()
+    assert (usual - ours).norm() <= dict(fp32=2e-3, bf16=.12)[precision] * usual.norm()
     assert torch.equal(usual, ours) == (precision == "fp32" and spec is NETS["gelu"])  # GELU's polynomials are for bf16
 
 

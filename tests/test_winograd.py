@@ -126,7 +126,7 @@ def test_a_training_says_why_it_goes_on_without(monkeypatch):
     monkeypatch.setattr(winograd, "kernel", lambda: (None, (), "there is no compiler called g++"))
     said = []
     assert not start(Conv(64, 64), said.append)
-    assert said == ["without a kernel for convolutions: there is no compiler called g++"]
+    assert said == ["without compiled kernels: there is no compiler called g++"]
     assert Conv.quicker is None and not start(Conv(4, 4), said.append) and len(said) == 1
 
 
