@@ -150,9 +150,9 @@ class ResNet(nn.Module):
     "The network that `spec` describes: `N,3,H,W` float in, `N,classes` logits out."
     def __init__(self, spec: NetSpec):
         super().__init__()
-        self.spec, c = spec, spec.stem or spec.widths[0]
-        self.conv1, self.bn1 = conv_bn(3, c, 3, 1, spec.bn_momentum)
-        stages, kind = [], PreActBlock if spec.block == 'preact' else partial(Block, residual=spec.block == 'basic')
+        self.spec, c, before = spec, spec.stem or spec.widths[0], spec.block == 'preact'
+        self.conv1, self.bn1 = Conv(3, c), None if before else BatchNorm(c, momentum=spec.bn_momentum)
+        stages, kind = [], PreActBlock if before else partial(Block, residual=spec.block == 'basic')
         for width, depth, stride in zip(spec.widths, spec.depths, spec.strides):
             blocks = [kind(c if i == 0 else width, width, stride if i == 0 else 1, shortcut_kernel=spec.shortcut_kernel,
                            momentum=spec.bn_momentum, se=spec.se) for i in range(depth)]
@@ -161,8 +161,7 @@ class ResNet(nn.Module):
         self.stages, self.pool = nn.Sequential(*stages), (nn.AdaptiveAvgPool2d if spec.pool == 'avg' else nn.AdaptiveMaxPool2d)(1)
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout else None
         self.linear = nn.Linear(c, spec.classes)
-        self.last = None
-        if spec.block == 'preact': self.bn1, self.last = None, BatchNorm(c, momentum=spec.bn_momentum)  # norms come first, and one is left at the end
+        self.last = BatchNorm(c, momentum=spec.bn_momentum) if before else None  # norms that come first leave one for the end
         if spec.init == 'kaiming': self.apply(_kaiming)
 
     def features(self, x):

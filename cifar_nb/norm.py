@@ -4,21 +4,19 @@
 
 # %% auto #0
 __all__ = ['CDF', 'SLOPE', 'TWO_SUMS', 'BENDS', 'THERE', 'AND_BACK', 'NORM_DOOR', 'NORM_SOURCE', 'BEND', 'FAR', 'MAPS', 'horner',
-           'at_once', 'distances', 'cases', 'norm_kernel', 'quicker', 'start', 'bench_norm']
+           'cases', 'at_once', 'distances', 'norm_kernel', 'quicker', 'start', 'bench_norm']
 
 # %% ../nbs/04c_norm.ipynb #dabbf162
 import functools
-import os
-import platform
-from timeit import timeit
 
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from .blocks import BatchNorm, finish
 from .convolution import in_turns, keep_memory
 from .data import InputError
-from .winograd import VECTORS, compiled
+from .winograd import VECTORS, load_compiled, open_door
 
 # %% ../nbs/04c_norm.ipynb #5923cc2f
 CDF = (3.989258088e-01, -6.641648612e-02, 9.881116001e-03, -1.134981379e-03, 9.907549288e-05, -6.310149208e-06, 2.723950835e-07, -7.024479043e-09, 8.086129603e-11)
@@ -155,6 +153,11 @@ NORM_SOURCE = VECTORS + TWO_SUMS + BENDS + THERE + AND_BACK + NORM_DOOR
 
 # %% ../nbs/04c_norm.ipynb #d4824d20
 BEND = {None: 0, 'relu': 1, 'gelu': 2}
+FAR = {torch.float32: 1e-5, torch.bfloat16: 4e-3}  # relative distance that rounding explains
+
+def cases(dtype) -> list:
+    "What the kernel knows in `dtype`: pairs of an activation and whether something is added before it."
+    return [(a, adds) for a in (None, 'relu') for adds in (False, True) if dtype in FAR] + [('gelu', False)] * (dtype is torch.bfloat16)
 
 class _AtOnce(torch.autograd.Function):
     "The kernel's two operations as one."
@@ -176,18 +179,17 @@ def at_once(
     x: torch.Tensor,                     # N,C,H,W float32 or bf16, C in eights
     weight: torch.Tensor,                # float32 C
     bias: torch.Tensor,                  # float32 C
-    activation: str = None,              # 'relu', 'gelu' (not beside `add`) or None
+    activation: str = None,              # 'relu', 'gelu' (in bf16 and without `add`) or None
     add: torch.Tensor = None,            # like x, added before the activation
     eps: float = 1e-5,
     ops=None,                            # default: those of `norm_kernel`
 ) -> tuple:
     "`activation(batch_norm(x) + add)` with the statistics of this batch, their mean and their variance (biased), float32 `C`; only where there is a `norm_kernel`."
+    if (activation, add is not None) not in cases(x.dtype): raise InputError(f'at_once does not know {activation!r} {"with" if add is not None else "without"} an addition in {str(x.dtype)[6:]}: call the batch norm, the addition and the activation one after the other.')
     x, add = (t if t is None else t.contiguous(memory_format=torch.channels_last) for t in (x, add))
     return _AtOnce.apply(x, weight, bias, add, eps, BEND[activation], ops or norm_kernel()[0])
 
 # %% ../nbs/04c_norm.ipynb #8539931a
-FAR = {torch.float32: 1e-5, torch.bfloat16: 4e-3}  # relative distance that rounding explains
-
 def distances(ops, dtype, activation=None, adds: bool = False, shape=(6, 24, 5, 7), mean: float = 20.) -> list:
     "Relative distances of output and gradients (of input, weight, bias, addend) of the kernel's operations `ops` from PyTorch's in double precision."
     rng, cl = torch.Generator().manual_seed(0), torch.channels_last
@@ -196,33 +198,30 @@ def distances(ops, dtype, activation=None, adds: bool = False, shape=(6, 24, 5, 
     def leaves(kind): return [t.to(kind or t.dtype).detach().requires_grad_() for t in (x, weight, bias, add)]
     def both(y, inputs): return y, *torch.autograd.grad(y, inputs[:3 + adds], g.to(y.dtype))
     a = leaves(torch.float64)
-    want = both(finish(torch.nn.functional.batch_norm(a[0], None, None, a[1], a[2], True), activation, a[3] if adds else None), a)
+    want = both(finish(F.batch_norm(a[0], None, None, a[1], a[2], True), activation, a[3] if adds else None), a)
     b = leaves(None)
     have = both(at_once(b[0], b[1], b[2], activation, b[3] if adds else None, ops=ops)[0], b)
     return [((p.double() - q).norm() / q.norm()).item() for p, q in zip(have, want)]
 
-def cases(dtype): return [(None, False), ('relu', False), ('relu', True), (None, True)] + [('gelu', False)] * (dtype is torch.bfloat16)
-
 @functools.cache
 def norm_kernel() -> tuple:
     "The compiled operations and an empty word; or None, and why there are none."
-    if os.environ.get('CIFAR_NB_KERNEL') == 'off': return None, 'CIFAR_NB_KERNEL is off'
-    try: torch.ops.load_library(str(compiled(NORM_SOURCE, 'norm')))
-    except (OSError, RuntimeError) as e: return None, (str(e) or type(e).__name__).splitlines()[0]
-    ops = torch.ops.cifar_nb
+    why, ops = load_compiled(NORM_SOURCE, 'norm'), torch.ops.cifar_nb
+    if why: return None, why
     right = all(max(distances(ops, dtype, *case)) < far for dtype, far in FAR.items() for case in cases(dtype))
     return (ops, '') if right else (None, 'the compiled kernel does not compute what it should')
 
 # %% ../nbs/04c_norm.ipynb #caeb4415
 def quicker(bn: BatchNorm, x: torch.Tensor, activation: str = None, add: torch.Tensor = None):
     "What `BatchNorm` asks before it computes: `activation(bn(x) + add)` in training on a processor; None where its usual way is as good."
-    fits = bn.training and x.is_cpu and x.shape[1] % 8 == 0 and x.numel() >= 10_000 and x.dtype in FAR and (add is None or add.dtype is x.dtype) and bn.affine and bn.weight.dtype is torch.float32
-    known = activation in BEND and (activation != 'gelu' or x.dtype is torch.bfloat16 and add is None) and bn.track_running_stats and bn.momentum is not None
-    if not (fits and known) or torch.compiler.is_compiling() or norm_kernel()[0] is None: return None
+    known = (activation, add is not None) in cases(x.dtype) and (add is None or add.dtype is x.dtype)
+    fits = x.is_cpu and x.shape[1] % 8 == 0 and x.numel() >= max(10_000, 2 * x.shape[1])
+    plain = bn.training and bn.affine and bn.weight.dtype is torch.float32 and bn.track_running_stats and bn.momentum is not None
+    if not (known and fits and plain) or torch.compiler.is_compiling() or norm_kernel()[0] is None: return None
     y, mean, var = at_once(x, bn.weight, bn.bias, activation, add, bn.eps)
     with torch.no_grad():
         n = x.numel() / x.shape[1]
-        bn.num_batches_tracked += 1
+        bn.num_batches_tracked.add_(1)
         bn.running_mean.lerp_(mean, bn.momentum)
         bn.running_var.lerp_(var * (n / (n - 1)), bn.momentum)
     return y
@@ -230,12 +229,7 @@ def quicker(bn: BatchNorm, x: torch.Tensor, activation: str = None, add: torch.T
 def start(net=None, say=print) -> bool:
     "Let every `BatchNorm` of this process go the quicker way, if `net` has one (default: anyway); whether they do."
     any_norm = net is None or any(isinstance(m, BatchNorm) and m.num_features % 8 == 0 for m in net.modules())
-    if any_norm and BatchNorm.quicker is None:
-        begin = timeit(norm_kernel, number=1)
-        BatchNorm.quicker = quicker if norm_kernel()[0] else None
-        if norm_kernel()[0] and begin > 2: say(f'a kernel for batch norms was compiled in {begin:.0f} s and is kept')
-        if not norm_kernel()[0] and platform.system() == 'Linux': say(f'without compiled kernels: {norm_kernel()[1]}')
-    return any_norm and BatchNorm.quicker is not None
+    return any_norm and open_door(BatchNorm, quicker, norm_kernel, 'batch norms', say)
 
 # %% ../nbs/04c_norm.ipynb #a9258c59
 MAPS = ((64, 15, 'gelu', False), (256, 7, 'gelu', False), (256, 3, 'gelu', False), (32, 32, 'relu', False), (32, 32, 'relu', True), (64, 16, 'relu', False), (64, 16, 'relu', True),
@@ -250,10 +244,8 @@ def bench_norm(device='cpu', n: int = 250, repeats: int = 9, maps=MAPS, dtype=to
     rows = []
     for c, side, activation, adds in maps:
         x, a, g = (torch.randn(n, c, side, side).to(dtype, memory_format=torch.channels_last) for _ in range(3))
-        inputs = [torch.ones(c).requires_grad_(), torch.zeros(c).requires_grad_(), x.requires_grad_(), *[a.requires_grad_()] * adds]
         bn = torch.nn.BatchNorm2d(c)
-        bn.weight, bn.bias = map(torch.nn.Parameter, inputs[:2])
-        inputs[:2] = bn.weight, bn.bias
+        inputs = [bn.weight, bn.bias, x.requires_grad_(), *[a.requires_grad_()] * adds]
         def library(): return torch.autograd.grad(finish(bn(x), activation, a if adds else None), inputs, g)
         def ours(): return torch.autograd.grad(at_once(x, bn.weight, bn.bias, activation, a if adds else None)[0], inputs, g)
         rows.append({'channels': c, 'side': side, 'activation': activation or '', 'added': adds, 'format': str(dtype)[6:], **in_turns(repeats, library=library, at_once=ours)})

@@ -6,9 +6,9 @@
 __all__ = ['input_folder', 'working_folder', 'folders', 'mounted', 'read_picture', 'read_pictures', 'find_pictures', 'classified',
            'tabled', 'Images', 'load_pictures', 'load_images', 'find_competition', 'too_old', 'choose_devices',
            'surroundings', 'describe', 'Member', 'plan', 'work', 'serve', 'command_for', 'start', 'last_words',
-           'progress', 'check_runs', 'stop', 'outcome', 'train_members', 'status', 'live_curves', 'Live', 'origin',
-           'copy_run', 'bring_back', 'unfinished', 'choose_views', 'answers', 'together', 'scores', 'which', 'submit',
-           'one_sentence']
+           'progress', 'check_runs', 'stop', 'outcome', 'threads_each', 'train_members', 'status', 'live_curves',
+           'Live', 'origin', 'copy_run', 'bring_back', 'unfinished', 'choose_views', 'answers', 'together', 'scores',
+           'which', 'submit', 'one_sentence']
 
 # %% ../nbs/39_session.ipynb #e9b2debb
 import csv
@@ -330,6 +330,10 @@ def outcome(m: Member):
     raise InputError(f'The training of {m.name} broke off with status {m.process.returncode} ({lines[-1].strip()}): see {m.notes}.')
 
 # %% ../nbs/39_session.ipynb #23972e9a
+def threads_each(n: int) -> int:
+    "Threads of the CPU for each of `n` trainings at a time: those that the environment names, or a fair share of the cores."
+    return int(os.environ.get('OMP_NUM_THREADS') or max(1, (os.cpu_count() or 1) // n))
+
 def train_members(
     members: list,
     devices: list,              # say ['cuda:0', 'cuda:1']; a device that stands here twice trains two at a time
@@ -346,7 +350,7 @@ def train_members(
     check_runs(members, len(x))
     places = [list(devices)] if parallel == 'data' else [[d] for d in devices]
     waiting, running = [m for m in members if not m.finished], {}
-    threads = int(os.environ.get('OMP_NUM_THREADS') or max(1, (os.cpu_count() or 1) // len(devices)))
+    threads = threads_each(len(devices))
     with tempfile.TemporaryDirectory() as tmp:
         torch.save((x, y), Path(tmp, 'images.pt'))
         try:

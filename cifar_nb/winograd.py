@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['B', 'G', 'A', 'VECTORS', 'WINDOWS', 'FILTERS', 'FORWARD', 'TO_INPUT', 'BACK', 'TO_FILTERS', 'SUMS', 'UNPACK', 'DOOR',
-           'NAMES', 'SOURCE', 'LAYERS', 'by_tiles', 'compiled', 'whole_numbers', 'is_exact', 'kernel', 'tiled_conv',
-           'pays', 'quicker', 'start', 'bench_winograd']
+           'NAMES', 'SOURCE', 'LAYERS', 'by_tiles', 'compiled', 'load_compiled', 'whole_numbers', 'is_exact', 'kernel',
+           'tiled_conv', 'pays', 'quicker', 'open_door', 'start', 'bench_winograd']
 
 # %% ../nbs/03b_winograd.ipynb #36c22354
 import functools
@@ -412,6 +412,13 @@ def compiled(source: str = None, name: str = 'winograd') -> Path:
         fresh.replace(out)  # whole or not at all, also when several processes compile at once
     return out
 
+def load_compiled(source: str = None, name: str = 'winograd') -> str:
+    "Give PyTorch the operations of `compiled(source, name)`: an empty word, or why it cannot be."
+    if os.environ.get('CIFAR_NB_KERNEL') == 'off': return 'CIFAR_NB_KERNEL is off'
+    try: torch.ops.load_library(str(compiled(source, name)))
+    except (OSError, RuntimeError) as e: return (str(e) or type(e).__name__).splitlines()[0]
+    return ''
+
 # %% ../nbs/03b_winograd.ipynb #1f5f69af
 def whole_numbers(*shape, most: int = 2, seed: int = 0) -> torch.Tensor:
     "float32 from `-most` to `most`, channels last."
@@ -434,9 +441,8 @@ def is_exact(ops, dtype, n: int = 5, c: int = 24, f: int = 64, side: int = 7, po
 @functools.cache
 def kernel() -> tuple:
     "The compiled operations, the formats in which they are exact here, and an empty word; or None, none, and why not."
-    if os.environ.get('CIFAR_NB_KERNEL') == 'off': return None, (), 'CIFAR_NB_KERNEL is off'
-    try: torch.ops.load_library(str(compiled()))
-    except (OSError, RuntimeError) as e: return None, (), (str(e) or type(e).__name__).splitlines()[0]
+    why = load_compiled()
+    if why: return None, (), why
     ops, able = torch.ops.cifar_nb, [torch.float32] + [torch.bfloat16] * cpu_has('avx512_bf16', 'amx_bf16')
     formats = tuple(d for d in able if is_exact(ops, d) and is_exact(ops, d, c=32, f=40, side=4, pool=False))
     return (ops, formats, '') if formats else (None, (), 'the compiled kernel does not compute what it should')
@@ -475,15 +481,19 @@ def quicker(conv: Conv, x: torch.Tensor, pool: bool):
     dtype = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else x.dtype
     return tiled_conv(x.to(dtype), conv.weight, pool) if dtype in kernel()[1] else None
 
+def open_door(layer: type, quicker, kernel, what: str, say=print) -> bool:
+    "Let all of `layer` ask `quicker` before they compute, if `kernel()` begins with operations (else it ends with the reason); whether they do."
+    if layer.quicker is None:
+        seconds, (ops, *_, why) = timeit(kernel, number=1), kernel()
+        layer.quicker = quicker if ops else None
+        if ops and seconds > 2: say(f'a kernel for {what} was compiled in {seconds:.0f} s and is kept')
+        if not ops and platform.system() == 'Linux': say(f'without compiled kernels: {why}')
+    return layer.quicker is not None
+
 def start(net=None, say=print) -> bool:
     "Let every `Conv` of this process go the quicker way, if `net` has layers (default: anyway) for which it `pays`; whether they do."
     wide = net is None or any(isinstance(m, Conv) and pays(1000, m.in_channels, 2, 2, m.out_channels, True) for m in net.modules())
-    if wide and Conv.quicker is None:
-        begin = timeit(kernel, number=1)
-        Conv.quicker = quicker if kernel()[0] else None
-        if kernel()[0] and begin > 2: say(f'a kernel for convolutions was compiled in {begin:.0f} s and is kept')
-        if not kernel()[0] and platform.system() == 'Linux': say(f'without compiled kernels: {kernel()[2]}')
-    return wide and Conv.quicker is not None
+    return wide and open_door(Conv, quicker, kernel, 'convolutions', say)
 
 # %% ../nbs/03b_winograd.ipynb #fafb301d
 LAYERS = ((24, 64, 31, True), (64, 64, 15, False), (64, 256, 15, True), (256, 256, 7, False), (256, 256, 7, True), (256, 256, 3, False), (32, 32, 32, False), (64, 64, 32, False), (128, 128, 16, False),
