@@ -188,8 +188,9 @@ def cmd_search(a):
     cmd(a.trials, a.storage, a.study, a.results, a.data, a.device)
 
 def cmd_ladder(a):
-    "From the plain loop to the recipe quick, one trick at a time; what is missing in the results is run."
-    from cifar_nb.laptop import cmd
+    "From the plain loop to the recipe quick, one trick at a time, or what was weighed for hour; what is missing in the results is run."
+    from cifar_nb import laptop, record
+    cmd = dict(quick=laptop.cmd, hour=record.cmd)[a.recipe]
     cmd(a.seeds, a.results, a.data, a.device)
 
 # %% ../nbs/41_cli.ipynb #a62cb507
@@ -237,7 +238,8 @@ def _other_commands(command):
     _search_arguments(s)
     s = command('reproduce', cmd_reproduce, 'the recipes of the five reports at full length, on a GPU')
     _reproduce_arguments(s)
-    s = command('ladder', cmd_ladder, 'from the plain loop to the recipe quick, one trick at a time')
+    s = command('ladder', cmd_ladder, 'from the plain loop to the recipe quick, one trick at a time; or what was weighed for hour')
+    s.add_argument('recipe', nargs='?', choices=['quick', 'hour'], default='quick', help='whose ladder (default: quick)')
     s.add_argument('--seeds', type=int, default=1, metavar='N', help='runs of each rung (default: 1)')
     s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
     _where(s)

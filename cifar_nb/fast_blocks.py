@@ -43,23 +43,26 @@ def dirac_conv(c_in: int, c_out: int) -> Conv:
 
 # %% ../nbs/04a_fast_blocks.ipynb #31dbe817
 class PooledGroup(nn.Module):
-    "conv, 2x2 max-pool, norm, activation, conv, norm, activation: `N,c_in,H,W` -> `N,c_out,H/2,W/2` (Jordan, 2024)."
-    def __init__(self, c_in: int, c_out: int, momentum: float, activation: str, dirac: bool = True):
+    "conv, 2x2 max-pool, norm, activation, conv, norm, activation: `N,c_in,H,W` -> `N,c_out,H/2,W/2` (Jordan, 2024); with `depth` 3 once more without pooling, and added to what was pooled."
+    def __init__(self, c_in: int, c_out: int, momentum: float, activation: str, dirac: bool = True, depth: int = 2):
         super().__init__()
         conv = dirac_conv if dirac else Conv
         self.conv1, self.bn1 = conv(c_in, c_out), shift_norm(c_out, momentum)
         self.conv2, self.bn2 = conv(c_out, c_out), shift_norm(c_out, momentum)
+        self.conv3, self.bn3 = (conv(c_out, c_out), shift_norm(c_out, momentum)) if depth == 3 else (None, None)
         self.activation = activation
 
     def forward(self, x):
-        x = self.bn1(self.conv1(x, pool=True), self.activation)
-        return self.bn2(self.conv2(x), self.activation)
+        pooled = self.bn1(self.conv1(x, pool=True), self.activation)
+        x = self.bn2(self.conv2(pooled), self.activation)
+        return x if self.conv3 is None else pooled + self.bn3(self.conv3(x), self.activation)
 
 # %% ../nbs/04a_fast_blocks.ipynb #9c3f9aad
 @dataclass(frozen=True)
 class FastSpec:
     "airbench94's network as data (Jordan, 2024): 3xHxW in, `classes` logits out; 1.97 million trainable parameters by default."
     widths: tuple = (64, 256, 256)  # channels of each group; each group halves the side
+    depth: int = 2                  # convolutions of each group; 3: with a shortcut around the second and third
     activation: str = 'silu'        # 'relu', 'silu' or 'gelu'
     whiten: int = 2                 # side of the patches that the first layer looks at
     whitened: bool = True           # that layer whitens and is frozen; False: it is trained from random filters
@@ -70,6 +73,7 @@ class FastSpec:
     def __post_init__(self):
         object.__setattr__(self, 'widths', tuple(self.widths))
         if not self.widths or min(self.widths) < 1: raise InputError(f'FastSpec: widths={self.widths}; every group needs at least one channel.')
+        if self.depth not in (2, 3): raise InputError(f'FastSpec: depth={self.depth!r}; give each group 2 or 3 convolutions.')
         if self.activation not in ACTIVATIONS: raise InputError(f'FastSpec: activation={self.activation!r}; choose one of {", ".join(ACTIVATIONS)}.')
         if not 1 <= self.whiten <= 4: raise InputError(f'FastSpec: whiten={self.whiten}; give the side of a patch, 1 to 4.')
         if not 0 < self.bn_momentum <= 1: raise InputError(f'FastSpec: bn_momentum={self.bn_momentum}; give a number above 0 and up to 1.')
@@ -85,7 +89,7 @@ class FastNet(nn.Module):
         self.spec, c = spec, 6 * spec.whiten ** 2
         self.whiten = nn.Conv2d(3, c, spec.whiten, bias=not spec.whitened)
         self.whiten.weight.requires_grad_(not spec.whitened)
-        self.stages = nn.Sequential(*(PooledGroup(a, b, spec.bn_momentum, spec.activation, spec.dirac) for a, b in zip((c, *spec.widths), spec.widths)))
+        self.stages = nn.Sequential(*(PooledGroup(a, b, spec.bn_momentum, spec.activation, spec.dirac, spec.depth) for a, b in zip((c, *spec.widths), spec.widths)))
         self.linear = nn.Linear(spec.widths[-1], spec.classes, bias=False)
         with torch.no_grad(): self.linear.weight.div_(self.linear.weight.std())
 

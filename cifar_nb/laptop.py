@@ -96,16 +96,16 @@ def kept_record(file: Path, make, **mark) -> tuple:
     write_atomic(file, json.dumps(r, indent=1))
     return r, True
 
-def run_ladder(x, y, folder='results', seeds: int = 1, held: int = 5000, device: str = None, say=print, rungs: dict = None) -> list:
-    "The records of all `rungs` (default: `ladder()` and `asides()`); those that `folder`/ladder holds are read, the others trained on the uint8 images `x` and labels `y`, and kept."
+def run_ladder(x, y, folder='results', seeds: int = 1, held: int = 5000, device: str = None, say=print, rungs: dict = None, name: str = 'ladder') -> list:
+    "The records of all `rungs` (default: `ladder()` and `asides()`); those that `folder`/`name` holds are read, the others trained on the uint8 images `x` and labels `y`, and kept."
     if seeds < 1: raise InputError(f'--seeds {seeds}: give 1 or more.')
     if len(y) <= held: raise InputError(f'The ladder holds {held:,} images out, and there are {len(y):,}: use CIFAR-10.')
-    folder, out = make_folder(Path(folder) / 'ladder'), []
+    folder, out = make_folder(Path(folder) / name), []
     for seed in range(seeds):
-        for i, (name, recipe) in enumerate((rungs or ladder() | asides()).items()):
-            file = folder / f'{i:02}-{name.replace(" ", "_")}-seed{seed}.json'
-            r, new = kept_record(file, lambda: train_rung(name, recipe, x, y, seed, held, device), recipe=rung_mark(recipe, len(y), held))
-            if new: say(f'{name}, seed {seed}: {r["accuracy"]:.2f}% ({r["accuracy_views"]:.2f}% with {r["views"]} views) in {r["seconds"]:.0f} s')
+        for i, (rung, recipe) in enumerate((rungs or ladder() | asides()).items()):
+            file = folder / f'{i:02}-{rung.replace(" ", "_")}-seed{seed}.json'
+            r, new = kept_record(file, lambda: train_rung(rung, recipe, x, y, seed, held, device), recipe=rung_mark(recipe, len(y), held))
+            if new: say(f'{rung}, seed {seed}: {r["accuracy"]:.2f}% ({r["accuracy_views"]:.2f}% with {r["views"]} views) in {r["seconds"]:.0f} s')
             out.append(r)
     return out
 
@@ -125,9 +125,9 @@ def ladder_table(records, names=None) -> Table:
     if rows: rows.append(_rung_row(f'{runs[0]["views"]} views', runs, below, 'accuracy_views')[0])
     return Table(rows)
 
-def asides_table(records) -> Table:
-    "One row a single change of the top of the ladder, with its gain over it."
-    runs = {n: [r for r in records if r['rung'] == n] for n in (list(ladder())[-1], *asides())}
+def asides_table(records, names=None) -> Table:
+    "One row a single change of what comes first in `names` (default: the top of the ladder, and `asides()`), with its gain over it."
+    runs = {n: [r for r in records if r['rung'] == n] for n in names or (list(ladder())[-1], *asides())}
     top, *others = runs.items()
     base = mean(r['accuracy'] for r in top[1]) if top[1] else None
     return Table(_rung_row(n, rs, base)[0] for n, rs in others if rs)

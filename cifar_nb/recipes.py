@@ -288,7 +288,7 @@ def _apart(s, f, epochs):
 
 # %% ../nbs/05_recipes.ipynb #0fe707b9
 _registry = {}
-HOMES = ['cifar_nb.teams', 'cifar_nb.laptop']  # modules, or packages of them, that register recipes when they are imported
+HOMES = ['cifar_nb.teams', 'cifar_nb.laptop', 'cifar_nb.record']  # modules, or packages of them, that register recipes when they are imported
 
 def register(*recipes: Recipe):
     "Make `recipes` known under their names and variants; registering again replaces."
