@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['Precision', 'cpu_has_bf16', 'choose_device', 'choose_precision', 'Trainer', 'hardest', 'fused', 'pieces', 'gradients',
            'train_epoch', 'remember', 'update', 'predict', 'loss_and_accuracy', 'end_epoch', 'network', 'snapshot',
-           'restore', 'write_atomic', 'make_folder', 'Run', 'write_lines', 'save_checkpoint', 'load_checkpoint',
-           'Interrupted', 'noting_signals', 'warm_up', 'prepare', 'quicken', 'train', 'first_look', 'headline',
-           'keep_best', 'write_weights', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine',
-           'hardware']
+           'restore', 'Run', 'write_lines', 'save_checkpoint', 'load_checkpoint', 'Interrupted', 'noting_signals',
+           'warm_up', 'prepare', 'quicken', 'train', 'first_look', 'headline', 'keep_best', 'write_weights',
+           'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine', 'hardware']
 
 # %% ../nbs/06_training.ipynb #76228224
 import functools
@@ -35,7 +34,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .augment import normalize
 from .blocks import count_macs, count_parameters
 from .convolution import cpu_has, keep_memory
-from .data import InputError, split
+from .core.errors import InputError
+from .core.files import make_folder, write_atomic
+from .data import split
 from .parallel import Group, add_up, agree, from_first, joined, take_from_first
 from .recipes import OPTIMIZERS, Recipe, advance, build_scheduler, recipe_from_json
 
@@ -260,30 +261,6 @@ def restore(t: Trainer, s: dict):
     t.rng.set_state(s['rng'].cpu())
     torch.set_rng_state(s['torch_rng'].cpu())
     if 'cuda_rng' in s: torch.cuda.set_rng_state(s['cuda_rng'].cpu(), t.device)
-
-# %% ../nbs/06_training.ipynb #61858471
-def write_atomic(path, data):
-    "Write `data` (bytes or str) to `path` whole or not at all; what goes wrong becomes an `InputError`."
-    path = Path(path)
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with open(tmp, 'wb') as f:
-            f.write(data if isinstance(data, bytes) else data.encode())
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-    except OSError as e:
-        raise InputError(f'{path} cannot be written ({e.strerror}): free some space or choose another place; nothing was changed.') from None
-    finally:
-        try: tmp.unlink(missing_ok=True)
-        except OSError: pass
-
-def make_folder(path) -> Path:
-    "The folder `path`, made where it is missing."
-    path = Path(path)
-    try: path.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise InputError(f'The folder {path} cannot be made ({e.strerror}): choose another place with --out.') from None
-    return path
 
 # %% ../nbs/06_training.ipynb #24d456ca
 class Run:

@@ -1,0 +1,148 @@
+"""Plain module: files that are written whole or not at all, locks that die with their process, and readers that say what is wrong.
+
+Every text is UTF-8, whatever the system's own encoding is. Tests: tests/test_files.py.
+"""
+import json
+import math
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import InputError
+
+__all__ = ['write_atomic', 'make_folder', 'remove_leftovers', 'is_empty', 'free_name', 'locked', 'to_json', 'read_text',
+           'read_json', 'read_lines', 'json_records']
+
+CLUTTER = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '.ipynb_checkpoints')  # what systems and notebooks leave in any folder
+LOCK = '.lock'
+
+
+def write_atomic(path, data):
+    "Write `data` (bytes or str) to `path` whole or not at all; what goes wrong becomes an `InputError`."
+    path = Path(path)
+    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        with open(tmp, 'wb') as f:
+            f.write(data if isinstance(data, bytes) else data.encode('utf-8'))
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(tmp, path)
+    except OSError as e:
+        raise InputError(f'{path} cannot be written ({e.strerror}): free some space or choose another place; '
+                         'nothing was changed.') from None
+    finally:
+        try: tmp.unlink(missing_ok=True)
+        except OSError: pass
+
+
+def make_folder(path) -> Path:
+    "The folder `path`, made where it is missing."
+    path = Path(path)
+    try: path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f'The folder {path} cannot be made ({e.strerror}): choose another place with --out.') from None
+    return path
+
+
+def _is_leftover(path: Path) -> bool:
+    "Whether `path` is a temporary file of `write_atomic`: .NAME.PID."
+    return path.name.startswith('.') and path.suffix[1:].isdigit()
+
+
+def remove_leftovers(folder):
+    "Delete what a killed `write_atomic` left in `folder`; call it only while `folder` is `locked`."
+    for p in Path(folder).iterdir():
+        if _is_leftover(p):
+            try: p.unlink()
+            except OSError: pass  # a folder that cannot be written to is told of when something is written
+
+
+def is_empty(folder) -> bool:
+    "Whether the folder holds nothing but what systems, locks and killed writers leave: as good as new."
+    return all(_is_leftover(p) or p.name in (*CLUTTER, LOCK) or p.name.startswith('._') for p in Path(folder).iterdir())
+
+
+def free_name(path) -> Path:
+    "Make the folder `path`, or `path`-2, `path`-3, ...: the first that is not there; no other process gets the same."
+    path, i = Path(path), 1
+    make_folder(path.parent)
+    while True:
+        chosen = path if i == 1 else path.with_name(f'{path.name}-{i}')
+        try:
+            chosen.mkdir()
+            return chosen
+        except FileExistsError: i += 1
+        except OSError as e:
+            raise InputError(f'The folder {chosen} cannot be made ({e.strerror}): choose another place.') from None
+
+
+@contextmanager
+def locked(path, busy: str, wait: float = 0, waiting=None):
+    """Hold the lock file `path` for the block; the system frees it when the process ends, however it ends.
+
+    Where another process has it, `waiting()` is called once and up to `wait` seconds pass; then `busy` is an `InputError`.
+    Without a place to write (a read-only folder) there is nothing to guard, and the block runs without a lock."""
+    from filelock import FileLock, Timeout
+    lock = FileLock(str(path))
+    try:
+        try: lock.acquire(timeout=0)
+        except Timeout:
+            if not wait: raise
+            if waiting: waiting()
+            lock.acquire(timeout=wait, poll_interval=.2)
+    except Timeout: raise InputError(busy) from None
+    except (OSError, NotImplementedError) as e:
+        if isinstance(e, OSError) and e.errno == 28: raise InputError(f'{path} cannot be written ({e.strerror}): free some space.') from None
+        lock = None
+    try: yield
+    finally:
+        if lock is not None: lock.release()
+
+
+def to_json(value, indent=1) -> str:
+    "`value` as JSON that every reader takes: numbers that are none (nan, inf) become null."
+    def clean(v):
+        if isinstance(v, float): return v if math.isfinite(v) else None
+        if isinstance(v, dict): return {k: clean(w) for k, w in v.items()}
+        return [clean(w) for w in v] if isinstance(v, (list, tuple)) else v
+    return json.dumps(clean(value), indent=indent, allow_nan=False)
+
+
+def read_text(path, what: str = '') -> str:
+    "The UTF-8 text of `path`, a byte-order mark dropped; `InputError` where it cannot be read."
+    try: return Path(path).read_text(encoding='utf-8-sig')
+    except OSError as e: why = f'cannot be read ({e.strerror})'
+    except UnicodeDecodeError: why = 'is not text in UTF-8'
+    raise InputError(f'{path} {why}: {what or "get it again from where it came, or delete it."}') from None
+
+
+def _parsed(text, path, what, kind):
+    try: value = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        why = 'is empty' if not text.strip() else f'is not JSON ({e.msg if isinstance(e, json.JSONDecodeError) else type(e).__name__})'
+    else:
+        if isinstance(value, kind): return value
+        why = f'holds a {type(value).__name__} where a {kind.__name__} belongs'
+    raise InputError(f'{path} {why}, it may be damaged: {what or "get it again from where it came, or delete it."}')
+
+
+def read_json(path, what: str = '', kind: type = dict):
+    "The JSON in `path`, a `kind`; anything else is an `InputError` that ends with `what` to do about it."
+    return _parsed(read_text(path, what), path, what, kind)
+
+
+def read_lines(path, what: str = '') -> list:
+    "The JSON objects in `path`, one a line."
+    return [_parsed(line, f'{path}, line {i},', what, dict) for i, line in enumerate(read_text(path, what).splitlines(), 1)]
+
+
+def json_records(folder, say=print):
+    """Pairs (path, dict) of the .json files in `folder`, by name; `say` is told of each that is damaged or foreign.
+
+    Hidden files (`._x.json` of a Mac, a half-written `.x.json.PID`) and folders are no records."""
+    folder = Path(folder)
+    try: paths = sorted(p for p in folder.iterdir() if p.suffix == '.json' and not p.name.startswith('.') and not p.is_dir())
+    except OSError: return
+    for path in paths:
+        try: yield path, read_json(path, 'it is passed over.')
+        except InputError as e: say(f'{e}')
