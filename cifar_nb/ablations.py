@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['FAST', 'SCALES', 'STUDIES', 'MEASURES', 'scaled', 'size', 'deeper', 'in_full', 'vary', 'Scale', 'Study', 'disturbed',
-           'measures', 'essence', 'fingerprint', 'Trial', 'plan', 'record_of', 'run_trial', 'run_study', 'table',
-           'show_studies', 'progress', 'studies_called', 'scale_for', 'cmd']
+           'measures', 'fingerprint', 'Trial', 'plan', 'wanted', 'run_trial', 'run_study', 'table', 'show_studies',
+           'progress', 'studies_called', 'scale_for', 'cmd']
 
 # %% ../nbs/21_ablations.ipynb #252d592a
-import hashlib
-import json
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,21 +16,24 @@ from typing import NamedTuple
 
 import torch
 
-from .augment import Crop, Cutout, Flip
+from .augment import RandomCrop, Cutout, RandomHorizontalFlip
 from .blocks import NetSpec, count_macs, count_parameters
 from .data import InputError, load, split
 from .reading import ACCENT, GREY, LESS_IS_BETTER, STAGES, Table, compare, differences, trial_runs, trials, words
-from .recipes import Optimizer, Phase, Recipe, Schedule, get_recipe
-from .training import Interrupted, loss_and_accuracy, machine, make_folder, network, train, write_atomic
+from .recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, trained
+from .core import manifest
+from .core.files import LOCK, locked, make_folder
+from .records import find_trial, keep_trial, study_records
+from .training import Diverged, Interrupted, describe_images, loss_and_accuracy, machine, network, planned, train
 from .tta import predict_views
 
 # %% ../nbs/21_ablations.ipynb #d941adcd
 FAST = Recipe(
     name='fast', title='A base for small studies',
     net=NetSpec(widths=(32, 64, 128), depths=(1, 1, 1), strides=(2, 2, 2), stem=16),
-    phases=(Phase(epochs=8, batch_size=64, augment=(Crop(4), Flip()),
+    phases=(Phase(epochs=8, batch_size=64, augment=(RandomCrop(4), RandomHorizontalFlip()),
                   optimizer=Optimizer('SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4),
-                  schedule=Schedule('cosine', warmup=0.8, t_max=7.2, unit='step')),),
+                  schedule=Schedule('cosine', warmup_epochs=0.8, t_max=7.2, unit='step')),),
     source='this book')
 
 # %% ../nbs/21_ablations.ipynb #7375813c
@@ -53,7 +54,7 @@ def deeper(net: NetSpec, factor: int) -> NetSpec:
 # %% ../nbs/21_ablations.ipynb #fa04c2de
 def in_full(schedule: Schedule, epochs: int) -> Schedule:
     "The `schedule`, whose times are shares of the training, for a training of `epochs`."
-    s = {k: getattr(schedule, k) * epochs for k in ('warmup', 't_max')}
+    s = {k: getattr(schedule, k) * epochs for k in ('warmup_epochs', 't_max')}
     return replace(schedule, milestones=tuple(m * epochs for m in schedule.milestones), patience=round(schedule.patience * epochs), **s)
 
 def vary(recipe: Recipe, times: float = 1, depth: int = 1, without: str = '', **changes) -> Recipe:
@@ -98,7 +99,7 @@ class Study:
 # %% ../nbs/21_ablations.ipynb #980dcfff
 _team = lambda name: get_recipe(name).phases[0]
 _002 = replace(FAST, name='list of 002', phases=(replace(FAST.phases[0], augment=_team('learning_too_deep').augment),))
-_shapes = {'constant': Schedule('constant', warmup=0.1, unit='step'), 'steps': Schedule('multistep', warmup=0.1, milestones=(.5, .75), unit='step'),
+_shapes = {'constant': Schedule('constant', warmup_epochs=0.1, unit='step'), 'steps': Schedule('multistep', warmup_epochs=0.1, milestones=(.5, .75), unit='step'),
            'plateau': Schedule('plateau', patience=0.1)}
 
 STUDIES = [
@@ -108,7 +109,7 @@ STUDIES = [
           ('002: a cosine converges more stably than steps', '004: a cosine avoids overtraining in late epochs'), group='optimization', team='narrow_resnet'),
     Study('kernel', 'Does the kernel of the shortcuts matter?', {'3x3': dict(shortcut_kernel=3)}, ('000: the kernel of the skip connections matters',)),
     Study('batch norm', 'Does the momentum of batch norm matter?', {'0.9': dict(bn_momentum=.9), '0.01': dict(bn_momentum=.01)}, ('000: batch norm momentum matters',)),
-    Study('augmentation', 'What do crop and flip contribute?', {'none': dict(augment=()), 'without Crop': dict(without='Crop'), 'without Flip': dict(without='Flip')},
+    Study('augmentation', 'What do crop and flip contribute?', {'none': dict(augment=()), 'without RandomCrop': dict(without='RandomCrop'), 'without RandomHorizontalFlip': dict(without='RandomHorizontalFlip')},
           ('001: augmentation is critical for generalization',), group='images'),
 ]
 
@@ -135,12 +136,12 @@ STUDIES += [
 STUDIES += [
     Study('shortcuts', 'Does a shallow network need shortcuts?', {'plain': dict(block='plain')}, team='neural_nomads'),
     Study('smoothing', 'Does label smoothing help?', {'0.05': dict(label_smoothing=.05), '0.1': dict(label_smoothing=.1)}, group='images'),
-    Study('warm-up', 'Is a warm-up needed?', {'none': dict(schedule=Schedule('cosine', t_max=1, unit='step')), 'a third': dict(schedule=Schedule('cosine', warmup=1/3, t_max=2/3, unit='step'))},
+    Study('warm-up', 'Is a warm-up needed?', {'none': dict(schedule=Schedule('cosine', t_max=1, unit='step')), 'a third': dict(schedule=Schedule('cosine', warmup_epochs=1/3, t_max=2/3, unit='step'))},
           group='optimization', team='narrow_resnet'),
     Study('attention', 'Does squeeze-and-excitation help?', {'ratio 8': dict(se=8)}),
     Study('pool', 'Mean or maximum at the end?', {'max': dict(pool='max')}),
     Study('shape', 'Wide or deep, at equal parameters?', {'2 times the blocks': dict(depth=2), '3 times the blocks': dict(depth=3)}),
-    Study('policy parts', "And the other parts of report 004's list?", {f'without {name}': dict(without=name) for name in ('RandomErasing', 'Rotation', 'ColorJitter', 'Crop', 'Flip')},
+    Study('policy parts', "And the other parts of report 004's list?", {f'without {name}': dict(without=name) for name in ('RandomErasing', 'RandomRotation', 'ColorJitter', 'RandomCrop', 'RandomHorizontalFlip')},
           group='images', small=_004, team='neural_nomads'),
 ]
 
@@ -161,25 +162,17 @@ def disturbed(x: torch.Tensor, seed: int = 0) -> tuple:
 def measures(t, x: torch.Tensor, y: torch.Tensor, held: int) -> dict:
     "The `MEASURES` of the trainer `t`, which trained on `x`, `y` with `held` images held out; points, rounded to hundredths."
     kept, out = split(y, held)
-    curve = [line['held_accuracy'] for line in t.log]
+    curve = [line['val_accuracy'] for line in t.log]
     def score(x, y, views=('identity',)): return loss_and_accuracy(predict_views(network(t), x, t.phase, views, precision=t.precision), y)[1]
     values = [curve[-1], mean(curve), sum(max(a - b, 0) for a, b in zip(curve, curve[1:])), max(curve) - curve[-1],
               score(x[kept[:held]], y[kept[:held]]) - curve[-1], mean(score(d, y[out]) for d in disturbed(x[out])),
-              *(score(x[out], y[out], v) - curve[-1] for v in (('identity', 'flip'), get_recipe('learning_too_deep').views))]
+              *(score(x[out], y[out], v) - curve[-1] for v in (('identity', 'flip'), get_recipe('learning_too_deep').tta_transforms))]
     return {k: round(v, 2) for k, v in zip(MEASURES, values, strict=True)}
 
 # %% ../nbs/21_ablations.ipynb #9af7dae2
-def essence(value):
-    "`value` in plain JSON types, without the fields that are at their default: one that is added later changes nothing."
-    if isinstance(value, (tuple, list)): return [essence(v) for v in value]
-    if not hasattr(value, '__dataclass_fields__'): return value
-    own = {f.name: getattr(value, f.name) for f in fields(value)}
-    return [type(value).__name__, {f.name: essence(own[f.name]) for f in fields(value) if own[f.name] != f.default}]
-
-def fingerprint(recipe: Recipe, scale: Scale) -> str:
-    "Ten hex digits that stand for what is trained, and on how many images; names and notes do not count."
-    told = [essence(v) for v in (recipe.net, recipe.phases, recipe.ema, recipe.clip)] + list(scale[1:3])
-    return hashlib.sha1(json.dumps(told).encode()).hexdigest()[:10]
+def fingerprint(recipe: Recipe) -> str:
+    "Hexadecimal digits that stand for what is trained; names and notes do not count."
+    return manifest.fingerprint(trained(recipe))
 
 # %% ../nbs/21_ablations.ipynb #d11316dd
 class Trial(NamedTuple):
@@ -190,10 +183,9 @@ class Trial(NamedTuple):
     base: Recipe
     seed: int
 
-    def file(self, scale: Scale) -> str:
-        "The name of its JSON file."
-        name = scale.name if scale.data == 'cifar10' else f'{scale.name}-{scale.data}'
-        return '-'.join(w.replace(', ', '-').replace(' ', '_') for w in (name, self.study or 'base', self.variation, f'seed{self.seed}')) + '.json'
+    def words(self, scale: Scale) -> tuple:
+        "What its file is called, for people."
+        return scale.name if scale.data == 'cifar10' else f'{scale.name}-{scale.data}', self.study or 'base', self.variation
 
 def plan(studies, scale: Scale = SCALES['fast'], seeds: int = 3) -> list:
     "All trials of `studies` in their order; a shared base comes once."
@@ -206,22 +198,18 @@ def plan(studies, scale: Scale = SCALES['fast'], seeds: int = 3) -> list:
     return list(out.values())
 
 # %% ../nbs/21_ablations.ipynb #ae61b705
-def record_of(trial: Trial, scale: Scale, folder) -> dict:
-    "What `folder` holds of `trial`, None where nothing or another recipe's run is there."
-    file = Path(folder) / trial.file(scale)
-    try: r = json.loads(file.read_text()) if file.is_file() else None
-    except ValueError: r = None
-    return r if r and r['recipe'] == fingerprint(trial.recipe, scale) else None
+def wanted(trial: Trial, scale: Scale, x, y, device: str = None, data: dict = None) -> dict:
+    "The manifest of `trial` as it would be trained here on the first images of `x`, `y`: with PyTorch's own layers, on every machine, and the last weights."
+    return planned(trial.recipe, x[:scale.images], y[:scale.images], seed=trial.seed, device=device, holdout=scale.held, keep='last', kernels=False, data=data or scale.data)
 
 def run_trial(trial: Trial, scale: Scale, x, y, device: str = None) -> dict:
     "Train `trial` on the first images of `x`, `y`; its record, ready for JSON."
     x, y, r = x[:scale.images], y[:scale.images], trial.recipe
-    t = train(r, x, y, seed=trial.seed, holdout=scale.held, device=device, progress=False, say=lambda s: None)
+    t = train(r, x, y, seed=trial.seed, holdout=scale.held, keep='last', kernels=False, device=device, progress=False, say=lambda s: None, info=dict(data=scale.data))
     changes = [list(row.values()) for row in differences(trial.base, r, ('base', 'here'))]
-    return dict(scale=scale.name, study=trial.study, variation=trial.variation, recipe=fingerprint(r, scale), base=fingerprint(trial.base, scale),
-                seed=trial.seed, data=scale.data, epochs=r.epochs, train_images=t.images, held_out=scale.held, changes=changes,
+    return dict(manifest=t.manifest, scale=scale.name, study=trial.study, variation=trial.variation, base=fingerprint(trial.base), changes=changes,
                 parameters=count_parameters(t.net), macs=count_macs(r.net.build()), measures=measures(t, x, y, scale.held),
-                curve=[round(l['held_accuracy'], 2) for l in t.log], losses=[round(l['train_loss'], 4) for l in t.log],
+                curve=[round(l['val_accuracy'], 2) for l in t.log], losses=[round(l['train_loss'], 4) for l in t.log],
                 seconds=round(sum(l['seconds'] for l in t.timing), 1), **machine(t))
 
 # %% ../nbs/21_ablations.ipynb #56494363
@@ -239,14 +227,17 @@ def run_study(
     todo, out = plan([studies] if isinstance(studies, Study) else studies, scale, seeds), []
     if len(x) < scale.images: raise InputError(f'A study at scale {scale.name!r} needs {scale.images:,} images, and there are {len(x):,}: choose another scale or other data.')
     folder = make_folder(Path(folder) / 'ablations')
-    for i, trial in enumerate(todo, 1):
-        r = record_of(trial, scale, folder)
-        if r is None:
-            try: r = run_trial(trial, scale, x, y, device)
-            except Interrupted as e: raise Interrupted(f'stopped in run {i} of {len(todo)}; the finished ones are kept, and the same command goes on', e.signum) from None
-            write_atomic(folder / trial.file(scale), json.dumps(r, indent=1))
-            say(f'{i}/{len(todo)} {trial.study or "base"}: {trial.variation}, seed {trial.seed}: {r["measures"]["accuracy"]:.2f} % in {r["seconds"]:.0f} s')
-        out.append(r)
+    known, data = study_records(folder, say), describe_images(x[:scale.images], y[:scale.images], scale.data)
+    with locked(folder / LOCK, f'another process runs studies in {folder}: wait until it ends, or choose another folder with --results.'):
+        for i, trial in enumerate(todo, 1):
+            r = find_trial(known, wanted(trial, scale, x, y, device, data))
+            if r is None:
+                try: r = run_trial(trial, scale, x, y, device)
+                except Interrupted as e: raise Interrupted(f'stopped in run {i} of {len(todo)}; the finished ones are kept, and the same command goes on', e.signum) from None
+                except Diverged as e: say(f'{i}/{len(todo)} {trial.study or "base"}: {trial.variation}, seed {trial.seed}: no figure. {e}'); continue
+                r = keep_trial(folder, r, *trial.words(scale))
+                say(f'{i}/{len(todo)} {trial.study or "base"}: {trial.variation}, seed {trial.seed}: {r["measures"]["accuracy"]:.2f} % in {r["seconds"]:.0f} s')
+            out.append(r | dict(study=trial.study, variation=trial.variation, base=fingerprint(trial.base), scale=scale.name))
     return out
 
 # %% ../nbs/21_ablations.ipynb #600322c3
@@ -295,11 +286,14 @@ def show_studies(runs, group: str = None, scale: str = 'fast', studies=None):
 # %% ../nbs/21_ablations.ipynb #cf70aecb
 def progress(folder='results', studies=None, scale: Scale = SCALES['fast'], seeds: int = 3) -> Table:
     "How many of the trials of each study `folder` holds, what it asks, and whose claims it bears on."
-    rows = []
+    def is_of(r, t):
+        m, held = r['manifest'], r['manifest']['validation']
+        return m['recipe'] == trained(t.recipe) and m['seed'] == t.seed and (m['data'].get('images'), held.get('images'), m['data'].get('name')) == (scale.images, scale.held, scale.data)
+    rows, known = [], [r for r in study_records(Path(folder, 'ablations')) if isinstance(r['manifest']['validation'], dict)]
     for s in studies or STUDIES:
-        planned = plan([s], scale, seeds)
-        done = sum(record_of(t, scale, Path(folder, 'ablations')) is not None for t in planned)
-        rows.append({'study': s.name, 'done': f'{done} of {len(planned)}', 'question': s.question, 'reports': ', '.join(sorted({c[:3] for c in s.claims}))})
+        todo = plan([s], scale, seeds)
+        done = sum(any(is_of(r, t) for r in known) for t in todo)
+        rows.append({'study': s.name, 'done': f'{done} of {len(todo)}', 'question': s.question, 'reports': ', '.join(sorted({c[:3] for c in s.claims}))})
     return Table(rows)
 
 # %% ../nbs/21_ablations.ipynb #3b821ac7

@@ -9,6 +9,7 @@ __all__ = ['calibration_floor', 'fit_temperature', 'run_temperature']
 import torch
 import torch.nn.functional as F
 
+from .core.manifest import UNKNOWN, tensors_fingerprint
 from .data import InputError, split
 from .evaluation import calibration_error
 from .training import Run, predict
@@ -50,8 +51,11 @@ def run_temperature(
 ) -> float:
     "The temperature of a run's network, fitted on the images that its training held out."
     run = run if isinstance(run, Run) else Run(run)
-    held, used = run.result['held_out'], run.result['train_images']
+    held, used = run.result['val_images'], run.result['train_images']
     if not held: raise InputError(f'{run.path} held no images out, and a temperature fitted on its training images would be wrong: train with --holdout.')
-    if held + used != len(y): raise InputError(f'{run.path} was trained with {held + used} images, held-out ones included, but {len(y)} are given: give the same ones.')
+    data = run.manifest['data']
+    known = data['fingerprint'] if data['fingerprint'] != UNKNOWN else None
+    if held + used != len(y) or known not in (None, tensors_fingerprint(x, y)):
+        raise InputError(f'{run.path} was trained with {held + used} other images of {data["name"]}, held-out ones included: give the same ones.')
     i = split(y, held)[1]
     return fit_temperature(predict(run.load_net(device), x[i], run.recipe.phases[-1]), y[i])

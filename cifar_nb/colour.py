@@ -7,7 +7,7 @@ __all__ = ['JITTERS', 'to_levels', 'like', 'lookup', 'ramp', 'invert_table', 'po
            'brightness_table', 'contrast_table', 'fine', 'autocontrast_table', 'histogram', 'equalize_table',
            'saturation', 'sharpness', 'inner', 'hue_table', 'rgb_to_hsv', 'hue_weights', 'hue', 'gaussian_blur',
            'box_weights', 'box_pass', 'pil_blur', 'put_rows', 'only', 'fresh', 'brightness', 'contrast', 'ColorJitter',
-           'GaussianBlur', 'PilBlur', 'Grayscale']
+           'GaussianBlur', 'PilBlur', 'RandomGrayscale']
 
 # %% ../nbs/02a_colour.ipynb #fcac7741
 import math
@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from .augment import Op, choose, fraction, images, number, pair, uniform, whole
+from .augment import Transform, choose, fraction, images, number, pair, uniform, whole
 
 # %% ../nbs/02a_colour.ipynb #e0fc2024
 def to_levels(xb):
@@ -239,7 +239,7 @@ def contrast(xb, factor):
 JITTERS = brightness, contrast, saturation, hue
 
 @dataclass(frozen=True)
-class ColorJitter(Op):
+class ColorJitter(Transform):
     """Brightness, contrast, saturation by factors from 1-strength to 1+strength, hue by up to `hue` of a turn (0 to
     .5), in random order."""
     brightness: float = 0.
@@ -265,7 +265,7 @@ class ColorJitter(Op):
 
 # %% ../nbs/02a_colour.ipynb #8e9dbac3
 @dataclass(frozen=True)
-class GaussianBlur(Op):
+class GaussianBlur(Transform):
     "With probability `p`, blur by a 3 x 3 Gaussian of a deviation drawn from `sigma` (pixels)."
     sigma: tuple = (.1, 1.5)
     p: float = 1.
@@ -275,7 +275,7 @@ class GaussianBlur(Op):
         return only(uniform(len(xb), 0, 1, generator, xb.device) < self.p, gaussian_blur, xb, sigma)
 
 @dataclass(frozen=True)
-class PilBlur(Op):
+class PilBlur(Transform):
     """With probability `p`, Pillow's Gaussian blur of a radius drawn from `radius` (pixels); the defaults are
     report 002's."""
     radius: tuple = (.1, 1.5)
@@ -287,10 +287,10 @@ class PilBlur(Op):
 
 # %% ../nbs/02a_colour.ipynb #42c201a6
 @dataclass(frozen=True)
-class Grayscale(Op):
+class RandomGrayscale(Transform):
     "With probability `p`, the grey image in all three channels."
     p: float = .1
-    def __post_init__(self): fraction('Grayscale', self.p)
+    def __post_init__(self): fraction('RandomGrayscale', self.p)
     def apply(self, xb, generator):
         grey = like(gray(xb), xb).expand_as(xb)
         return choose(images(uniform(len(xb), 0, 1, generator, xb.device) < self.p), grey, xb)

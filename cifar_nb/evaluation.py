@@ -5,12 +5,9 @@
 # %% auto #0
 __all__ = ['metrics', 'standard_error', 'paired_gain', 'show_confusion', 'confused_pairs', 'worst_mistakes', 'show_mistakes',
            'Reliability', 'reliability', 'calibration_error', 'show_reliability', 'show_curves', 'facts', 'page',
-           'save_figure', 'write_report', 'evaluate', 'record', 'Results', 'load_results', 'grouped', 'spread',
-           'viewed', 'summarize']
+           'save_figure', 'write_report', 'evaluate', 'spread', 'viewed', 'summarize']
 
 # %% ../nbs/07_evaluation.ipynb #aaf02769
-import json
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +15,11 @@ import torch
 
 from .data import CLASSES, InputError
 from .preview import show_images
-from .training import Run, loss_and_accuracy, predict, write_atomic
+from .core.files import to_json, write_atomic
+from .core.version import versions
+from .records import Results, grouped, load_results, record_run, test_evaluations
+from .runs import evaluation_file
+from .training import Run, choose_device, choose_precision, describe_images, hardware, loss_and_accuracy, memory_order, predict
 
 # %% ../nbs/07_evaluation.ipynb #1d569992
 def metrics(
@@ -30,6 +31,7 @@ def metrics(
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
     labels, said = range(len(classes)), logits.argmax(1)
     if not len(y): raise InputError('There are no images to evaluate; give at least one.')
+    if not logits.isfinite().all(): raise InputError('The network answers with numbers that are none (nan or inf): its training diverged, or its file is damaged.')
     precision, recall, f1, n = precision_recall_fscore_support(y, said, labels=labels, zero_division=0)
     loss, accuracy = loss_and_accuracy(logits, y)
     rows = {c: dict(precision=100 * p, recall=100 * r, f1=100 * f, images=int(k)) for c, p, r, f, k in zip(classes, precision, recall, f1, n)}
@@ -218,54 +220,32 @@ def evaluate(
     run,                     # a `Run` or its folder
     x: torch.Tensor,         # uint8 N,3,32,32: the test images
     y: torch.Tensor,         # int64 N
-    logits=None,             # from several views (chapter 8), else a single view is taken here
+    logits=None,             # the mean over `tta` (chapter 8), else a single view is taken here
     device: str = None,
     classes=CLASSES,
     name: str = 'test set',  # what the images are called in the report
-    views: str = 'single view',
+    tta=('identity',),       # names of the TTA transforms whose mean `logits` are
     pictured: bool = True,   # also write report.md and its pictures, over those of an earlier call
+    data: str = None,        # the data set that the images are of, say 'toy'; CIFAR-10's are known by what they are
 ) -> dict:
-    "Judge a finished run on `x`, `y`; write report.md, its four pictures and the numbers into result.json; return the metrics."
+    "Evaluate a finished run on `x`, `y`: a record of its own in the run's folder, and report.md with four pictures; the metrics."
     run = run if isinstance(run, Run) else Run(run)
-    result = run.result
-    if logits is None: logits = predict(run.load_net(device), x, run.recipe.phases[-1])
-    m = metrics(logits, y, classes) | dict(set=name, views=views, ece=calibration_error(logits, y))
-    if pictured: write_report(run, x, y, logits, m, classes)
+    result, manifest, precision = run.result, run.manifest, choose_precision(choose_device(device))
+    if logits is None: logits = predict(run.load_net(device), x, run.recipe.phases[-1], precision)
+    views = 'single view' if tuple(tta) == ('identity',) else f'mean of {", ".join(tta)}'
+    m = metrics(logits, y, classes) | dict(ece=calibration_error(logits, y))
+    shown = m | dict(set=name, views=views)
+    if pictured: write_report(run, x, y, logits, shown, classes)
+    asked = describe_images(x, y, data)
+    e = dict(schema=1, weights=run.weights, images=asked | dict(data=asked['name'], name=name),
+             tta=dict(transforms=list(tta), weights=None, mean='logits'), precision=precision.name, memory_format=memory_order(precision), kernels=[],
+             device=choose_device(device).type, processor=hardware(choose_device(device)), versions=versions(), metrics=m)
+    write_atomic(evaluation_file(run, e), to_json(e))
     key = 'test' if views == 'single view' else f'test, {views}'
-    write_atomic(run.path / 'result.json', json.dumps(result | {key: m}, indent=1))
-    return m
-
-# %% ../nbs/07_evaluation.ipynb #51ac4820
-def record(run, folder='results') -> Path:
-    "Copy result and log of a finished, evaluated run into `folder` as one JSON file; its path. A run of the same name from another machine is kept beside it, and other data than the 50,000 images is in the name."
-    from cifar_nb.training import make_folder
-    run = run if isinstance(run, Run) else Run(run)
-    r = run.result
-    if 'test' not in r: raise InputError(f'{run.path} has not been evaluated: run `cifar_nb evaluate {run.path}` first.')
-    name, images = f"{r['recipe']}-{r['variant']}-{r['epochs']}epochs-seed{r['seed']}-{r['device']}", r['train_images'] + r['held_out']
-    name += '-toy' * (r.get('data') == 'toy') + f'-{images}images' * (images != 50_000) + f"-{r['held_out']}held" * (r['held_out'] > 0)
-    path = make_folder(folder) / f'{name}.json'
-    if path.exists() and json.loads(path.read_text())['result']['hardware'] != r['hardware']:
-        path = path.with_stem(path.stem + '-' + re.sub('[^0-9A-Za-z]+', '_', r['hardware']))
-    write_atomic(path, json.dumps(dict(result=r, log=run.log, timing=run.lines('timing')), indent=1))
-    return path
-
-class Results(list):
-    "Records of runs, and the `folder` that they come from: what lies in its subfolders is for later chapters."
-    def __init__(self, records=(), folder=None): super().__init__(records); self.folder = folder
-
-def load_results(folder='results', **wanted) -> Results:
-    "The records in `folder` whose results have the `wanted` values, say `recipe='small', device='cpu'`; sorted by file name."
-    records = [json.loads(p.read_text()) for p in sorted(Path(folder).glob('*.json'))]
-    return Results((r for r in records if all(r.get('result', {}).get(k) == v for k, v in wanted.items())), Path(folder))
+    if key not in result and test_evaluations(manifest, [e]): write_atomic(run.path / 'result.json', to_json(result | {key: shown}))
+    return shown
 
 # %% ../nbs/07_evaluation.ipynb #3a9973c6
-def grouped(records: list) -> list:
-    "The results of `records` in lists: those that differ by seed only lie together."
-    same, groups = ('recipe', 'variant', 'epochs', 'train_images', 'held_out', 'hardware', 'threads', 'precision', 'data', 'together'), {}
-    for r in (r['result'] for r in records): groups.setdefault(tuple(r.get(k) for k in same), []).append(r)
-    return list(groups.values())
-
 def spread(values) -> str:
     "Mean and standard deviation of percentages in words, '-' where one is missing: '93.90% ± 0.12'."
     from statistics import mean, stdev

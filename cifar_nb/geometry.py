@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAMPLERS', 'matrix3', 'shift_matrix', 'about_centre', 'affine_matrix', 'nearest', 'bilinear', 'Geometric', 'matrix',
-           'spread', 'Rotation', 'Affine', 'Warp']
+           'spread', 'RandomRotation', 'RandomAffine', 'Warp']
 
 # %% ../nbs/02b_geometry.ipynb #c6813e72
 import math
@@ -14,7 +14,7 @@ from functools import reduce, singledispatch
 import torch
 import torch.nn.functional as F
 
-from .augment import (Crop, Flip, Op, VFlip, choose, gather_pixels, level, number, one_of, pair, require,
+from .augment import (RandomCrop, RandomHorizontalFlip, Transform, RandomVerticalFlip, choose, gather_pixels, level, number, one_of, pair, require,
                               uniform, whole)
 from .colour import fine
 
@@ -76,7 +76,7 @@ def bilinear(xb, m, fill=0.):
 SAMPLERS = {'nearest': nearest, 'bilinear': bilinear}
 
 # %% ../nbs/02b_geometry.ipynb #e232a195
-class Geometric(Op):
+class Geometric(Transform):
     "An operation that is a matrix: `matrix(op, n, h, w, generator, device)` draws it, and one resampling applies it."
     def apply(self, xb, generator):
         m = matrix(self, len(xb), *xb.shape[2:], generator, xb.device)
@@ -86,27 +86,27 @@ class Geometric(Op):
 @singledispatch
 def matrix(op, n, h, w, generator=None, device='cpu'):
     "Maps from output to input place for `n` images of `h x w` pixels, drawn for `op`: float64 `n x 3 x 3`."
-    require(False, 'matrix', 'op', op, 'an operation that moves pixels, such as Rotation(15)')
+    require(False, 'matrix', 'op', op, 'an operation that moves pixels, such as RandomRotation(15)')
 
 def spread(n, most, generator, device): return uniform(n, -most, most, generator, device).to(fine(device))
 
 # %% ../nbs/02b_geometry.ipynb #642e578c
 @dataclass(frozen=True)
-class Rotation(Geometric):
+class RandomRotation(Geometric):
     "Turn each image about its centre by up to `degrees` either way."
     degrees: float = 15.
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self):
-        self.check(); number('Rotation', 'degrees', self.degrees, 0, 180)
+        self.check(); number('RandomRotation', 'degrees', self.degrees, 0, 180)
 
 @matrix.register
-def _(op: Rotation, n, h, w, generator=None, device='cpu'):
+def _(op: RandomRotation, n, h, w, generator=None, device='cpu'):
     return affine_matrix(h, w, -spread(n, op.degrees, generator, device))
 
 # %% ../nbs/02b_geometry.ipynb #5c0a6c58
 @dataclass(frozen=True)
-class Affine(Geometric):
+class RandomAffine(Geometric):
     """Rotation by up to `degrees`, shift by up to a share of width and height, `scale` drawn from a pair, shear by
     up to (x, y) degrees."""
     degrees: float = 0.
@@ -116,14 +116,14 @@ class Affine(Geometric):
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self):
-        self.check(); number('Affine', 'degrees', self.degrees, 0, 180); pair('Affine', 'scale', self.scale, .01, 100)
+        self.check(); number('RandomAffine', 'degrees', self.degrees, 0, 180); pair('RandomAffine', 'scale', self.scale, .01, 100)
         for name, most in ('translate', 1), ('shear', 89):
             v = getattr(self, name)
-            require(isinstance(v, tuple) and len(v) == 2, 'Affine', name, v, 'a pair (x, y)')
-            for k in v: number('Affine', name, k, 0, most)
+            require(isinstance(v, tuple) and len(v) == 2, 'RandomAffine', name, v, 'a pair (x, y)')
+            for k in v: number('RandomAffine', name, k, 0, most)
 
 @matrix.register
-def _(op: Affine, n, h, w, generator=None, device='cpu'):
+def _(op: RandomAffine, n, h, w, generator=None, device='cpu'):
     most = op.degrees, op.translate[0]*w, op.translate[1]*h, *op.shear
     angle, dx, dy, sx, sy = (spread(n, m, generator, device) for m in most)
     scale = uniform(n, *op.scale, generator, device).to(dx.dtype)
@@ -131,26 +131,26 @@ def _(op: Affine, n, h, w, generator=None, device='cpu'):
 
 # %% ../nbs/02b_geometry.ipynb #8297ab89
 @matrix.register
-def _(op: Flip, n, h, w, generator=None, device='cpu'):
+def _(op: RandomHorizontalFlip, n, h, w, generator=None, device='cpu'):
     side = -1. + 2*(uniform(n, 0, 1, generator, device) >= op.p).to(fine(device))
-    one, zero, down = torch.ones_like(side), torch.zeros_like(side), isinstance(op, VFlip)
+    one, zero, down = torch.ones_like(side), torch.zeros_like(side), isinstance(op, RandomVerticalFlip)
     return about_centre(matrix3([(one if down else side, zero, zero), (zero, side if down else one, zero)]), h, w)
 
 @matrix.register
-def _(op: Crop, n, h, w, generator=None, device='cpu'):
+def _(op: RandomCrop, n, h, w, generator=None, device='cpu'):
     require(op.mode == 'zero', 'Warp', 'mode', op.mode, "'zero', since a matrix cannot mirror a border")
     dy, dx = whole((2, n), 0, 2*op.padding+1, generator, device).to(fine(device))
     return shift_matrix(op.padding-dx, op.padding-dy)
 
 @dataclass(frozen=True)
 class Warp(Geometric):
-    """A chain of `ops` that move pixels (rotations, affine maps, flips, crops), in their order, as one matrix and
+    """A chain of `transforms` that move pixels (rotations, affine maps, flips, crops), in their order, as one matrix and
     one resampling."""
-    ops: tuple = (Rotation(),)
+    transforms: tuple = (RandomRotation(),)
     interpolation: str = 'nearest'
     fill: float = 0.
-    def __post_init__(self): self.check(); require(len(self.ops) > 0, 'Warp', 'ops', self.ops, 'one operation or more')
+    def __post_init__(self): self.check(); require(len(self.transforms) > 0, 'Warp', 'transforms', self.transforms, 'one transform or more')
 
 @matrix.register
 def _(op: Warp, n, h, w, generator=None, device='cpu'):
-    return reduce(torch.matmul, [matrix(o, n, h, w, generator, device) for o in op.ops])
+    return reduce(torch.matmul, [matrix(o, n, h, w, generator, device) for o in op.transforms])

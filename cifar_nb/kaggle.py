@@ -26,7 +26,7 @@ from ._modidx import d as _index
 from .augment import CHAPTERS
 from .data import InputError
 from .recipes import HOMES, Recipe, list_recipes
-from .training import make_folder, write_atomic
+from .core.files import make_folder, write_atomic
 
 # %% ../nbs/40_kaggle.ipynb #a891b116
 PACKAGE = Path(cifar_nb.__file__).parent
@@ -219,7 +219,8 @@ from cifar_nb.preview import show_images
 from cifar_nb.session import find_competition, load_images
 
 images, file = load_images(DATA).first(IMAGES), find_competition()
-course = load_competition(file) if file else None  # read now: a damaged file should not wait for the end of the training
+course = load_competition(file) if file and images.name != 'toy' else None  # read now: a damaged file should not wait for the end
+if file and not course: print(f'{file} is left alone: a network that has seen drawn shapes only cannot answer for it')
 show_images(images.x[:16], [images.classes[k] for k in images.y[:16]])
 '''
 
@@ -259,12 +260,13 @@ TRAIN = '''
 Each member trains in a process of its own, or in one for each GPU. Press *stop* at any time: everything is saved, and the next run of this cell goes on. The same happens when the hours are over.
 
 %% code training
-from cifar_nb.session import Live, bring_back, train_members, unfinished
+from cifar_nb.session import Live, bring_back, identified, train_members, unfinished
 from cifar_nb.training import Run
 
-if RESUME: bring_back(members, len(images.x) - HOLDOUT)
-finished = train_members(members, devices, images.x, images.y, until=STARTED + 3600 * HOURS, show=Live(),
-                         parallel=PARALLEL, precision=PRECISION, holdout=HOLDOUT, info=dict(data=images.name))
+settings = dict(precision=PRECISION, holdout=HOLDOUT, info=dict(data=images.name))
+identified(members, images.x, images.y, devices, images.name, **settings)  # which run is which: recipe, images, hold-out, seed, precision
+if RESUME: bring_back(members)
+finished = train_members(members, devices, images.x, images.y, until=STARTED + 3600 * HOURS, show=Live(), parallel=PARALLEL, **settings)
 print(unfinished(members) or f'Finished: {", ".join(m.name for m in finished)}')
 runs = [Run(m.out) for m in finished]
 '''
@@ -290,7 +292,7 @@ from IPython.display import display
 from cifar_nb.evaluation import evaluate, show_confusion, show_curves, show_mistakes
 
 for run, logits in zip(runs, single):
-    result = evaluate(run, images.xt, images.yt, logits, classes=images.classes, name=images.test)
+    result = evaluate(run, images.xt, images.yt, logits, devices[0], classes=images.classes, name=images.test, data=images.name)
     display(show_curves(run.log, result), show_confusion(result['confusion'], images.classes, run.path.name))
 
 %% md mistakes-text

@@ -14,13 +14,13 @@ from functools import lru_cache
 
 import torch
 
-from .augment import (Crop, Cutout, Flip, Op, RandomErasing, VFlip, constant, count, fraction, number, one_of,
+from .augment import (RandomCrop, Cutout, RandomHorizontalFlip, Transform, RandomErasing, RandomVerticalFlip, constant, count, fraction, number, one_of,
                               require, uniform, whole)
 from .colour import (ColorJitter, PilBlur, autocontrast_table, brightness_table, contrast_table, equalize_table,
                              fine, fresh, invert_table, like, lookup, only, posterize_table, saturation, sharpness,
                              solarize_table, to_levels)
 from .data import InputError
-from .geometry import SAMPLERS, Affine, Rotation, affine_matrix
+from .geometry import SAMPLERS, RandomAffine, RandomRotation, affine_matrix
 
 # %% ../nbs/02c_policies.ipynb #3e76453b
 KINDS = ('Identity', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY', 'Rotate',
@@ -136,7 +136,7 @@ def signs(kind, generator=None):
     "+1 or -1 with equal chance where the kind has a sign, else +1."
     return torch.where(constant(SIGNED, kind.device)[kind], 1 - 2*whole(kind.shape, 0, 2, generator, kind.device), 1)
 
-class Policy(Op):
+class Policy(Transform):
     """An operation that draws kinds and signed magnitudes, `N x steps` (`draw(n, h, w, generator, device)`), and
     acts step by step."""
     def apply(self, xb, generator):
@@ -212,7 +212,7 @@ def dirichlet(n, k, alpha, generator=None, device='cpu'):
     return g/g.sum(1, keepdim=True).clamp(min=1e-30)
 
 @dataclass(frozen=True)
-class AugMix(Op):
+class AugMix(Transform):
     """The image mixed with `width` altered versions, each by `depth` steps (-1: one to three) up to `severity` of
     10; weights by `alpha`."""
     severity: int = 3
@@ -250,10 +250,10 @@ class AugMix(Op):
 
 # %% ../nbs/02c_policies.ipynb #0b532c20
 LISTS = {
-    '000': (Crop(), Flip(), Cutout(16)),
-    '001': (Crop(), Flip(), ColorJitter(.3, .3, .3, .1), Rotation(20), Affine(translate=(.1, .1))),
-    '002, first run': (Crop(), Flip()),
-    '002, second run': (Crop(), Flip(), PilBlur((.1, 1.5), .3), VFlip(.05), RandomErasing(.5, (.02, .2))),
-    '003': (Flip(), Crop(), ColorJitter(.2, .2, .2), AutoAugment(), Rotation(15)),
-    '004': (Rotation(15), Flip(), Crop(), ColorJitter(.2, .2, .2), AutoAugment(), RandomErasing(.2)),
+    '000': (RandomCrop(), RandomHorizontalFlip(), Cutout(16)),
+    '001': (RandomCrop(), RandomHorizontalFlip(), ColorJitter(.3, .3, .3, .1), RandomRotation(20), RandomAffine(translate=(.1, .1))),
+    '002, first run': (RandomCrop(), RandomHorizontalFlip()),
+    '002, second run': (RandomCrop(), RandomHorizontalFlip(), PilBlur((.1, 1.5), .3), RandomVerticalFlip(.05), RandomErasing(.5, (.02, .2))),
+    '003': (RandomHorizontalFlip(), RandomCrop(), ColorJitter(.2, .2, .2), AutoAugment(), RandomRotation(15)),
+    '004': (RandomRotation(15), RandomHorizontalFlip(), RandomCrop(), ColorJitter(.2, .2, .2), AutoAugment(), RandomErasing(.2)),
 }

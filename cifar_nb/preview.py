@@ -11,11 +11,11 @@ import math
 
 import torch
 
-from .augment import (Augment, Crop, CutMix, Cutout, Flip, MixUp, RandomErasing, check_images, fraction,
-                              op_from_dict)
-from .colour import ColorJitter, GaussianBlur, Grayscale, PilBlur
+from .augment import (Augment, RandomCrop, CutMix, Cutout, RandomHorizontalFlip, MixUp, RandomErasing, check_images, fraction,
+                              transform_from_dict)
+from .colour import ColorJitter, GaussianBlur, RandomGrayscale, PilBlur
 from .data import CLASSES, InputError, load_or_toy
-from .geometry import Affine, Rotation
+from .geometry import RandomAffine, RandomRotation
 from .policies import KINDS, LISTS, AugMix, AutoAugment, RandAugment, TrivialAugmentWide
 
 # %% ../nbs/03_preview.ipynb #105e95cc
@@ -86,13 +86,13 @@ def preview(images, augment, seed=0, n=16, ncols=8, suptitle=None):
 def step(name): return lambda s: AutoAugment((((name, 1., round(9*s)),),))
 
 STRENGTHS = {
-    'Crop': lambda s: Crop(round(12*s)), 'Flip': lambda s: Flip(s), 'Cutout': lambda s: Cutout(max(1, round(32*s))),
-    'RandomErasing': lambda s: RandomErasing(1., (0., .8*s)), 'Rotation': lambda s: Rotation(180*s),
-    'Shift': lambda s: Affine(translate=(s/2, s/2)), 'Scale': lambda s: Affine(scale=(1-.7*s, 1+s)),
-    'Shear': lambda s: Affine(shear=(45*s, 45*s)),
+    'RandomCrop': lambda s: RandomCrop(round(12*s)), 'RandomHorizontalFlip': lambda s: RandomHorizontalFlip(s), 'Cutout': lambda s: Cutout(max(1, round(32*s))),
+    'RandomErasing': lambda s: RandomErasing(1., (0., .8*s)), 'RandomRotation': lambda s: RandomRotation(180*s),
+    'Shift': lambda s: RandomAffine(translate=(s/2, s/2)), 'Scale': lambda s: RandomAffine(scale=(1-.7*s, 1+s)),
+    'Shear': lambda s: RandomAffine(shear=(45*s, 45*s)),
     'Brightness': lambda s: ColorJitter(brightness=s), 'Contrast': lambda s: ColorJitter(contrast=s),
     'Saturation': lambda s: ColorJitter(saturation=2*s), 'Hue': lambda s: ColorJitter(hue=s/2),
-    'Grayscale': lambda s: Grayscale(s),
+    'RandomGrayscale': lambda s: RandomGrayscale(s),
     'GaussianBlur': lambda s: GaussianBlur((.01, .01+1.99*s)), 'PilBlur': lambda s: PilBlur((0., 2.4*s), 1.),
     **{k: step(k) for k in ('Posterize', 'Solarize', 'AutoContrast', 'Equalize', 'Invert', 'Sharpness')},
     'RandAugment': lambda s: RandAugment(2, round(30*s)), 'AugMix': lambda s: AugMix(max(1, round(10*s))),
@@ -101,7 +101,7 @@ STRENGTHS = {
 
 def at_strength(name, strength=.5):
     "The operation or list called `name` (a key of STRENGTHS) at a `strength` from 0 to 1."
-    if name not in STRENGTHS: return op_from_dict({'op': name})
+    if name not in STRENGTHS: return transform_from_dict({'transform': name})
     fraction('at_strength', strength, 'strength')
     return STRENGTHS[name](strength)
 
@@ -136,10 +136,10 @@ def label(soft, least=.005):
     return '\n'.join(f'{CLASSES[i]} {100*s:.0f}%' for s, i in zip(share.tolist(), place.tolist()) if s > least)
 
 def show_mixing(images, labels, op=MixUp(), seed=0):
-    """A Figure of `images` after `op` mixed them (MixUp, CutMix or OneOf), each under its soft label; `labels`:
+    """A Figure of `images` after `op` mixed them (MixUp, CutMix or RandomChoice), each under its soft label; `labels`:
     int64 `N`."""
     if not op.mixes:
-        raise InputError(f'show_mixing: {type(op).__name__} does not mix; give MixUp(), CutMix() or OneOf()')
+        raise InputError(f'show_mixing: {type(op).__name__} does not mix; give MixUp(), CutMix() or RandomChoice()')
     mixed, soft = op(images, labels, torch.Generator(device=images.device).manual_seed(seed))
     return show_images(mixed, titles=[label(s) for s in soft])
 

@@ -11,7 +11,6 @@ __all__ = ['STAGES', 'GREY', 'ACCENT', 'LESS_IS_BETTER', 'words', 'brief', 'Tabl
 
 # %% ../nbs/09_reading.ipynb #c2530cc1
 import csv
-import json
 from dataclasses import fields, replace
 from decimal import Decimal
 from functools import lru_cache
@@ -23,26 +22,28 @@ import torch
 from torch import nn
 
 from . import policies
-from .augment import Op
+from .augment import Transform
 from .blocks import NetSpec, count_macs, count_parameters, memory
 from .data import InputError
 from .evaluation import standard_error
 from .preview import show_images
-from .recipes import Claim, Recipe, get_recipe
+from .core.manifest import UNKNOWN, comparable, experiment, fingerprint
+from .recipes import Claim, Recipe, get_recipe, trained
+from .records import counts_as_full, one_a_seed, study_records
 from .training import train
 
 # %% ../nbs/09_reading.ipynb #d03b967e
 def words(value) -> str:
-    "`value` as a reader wants it: 2,777,674, yes, 0.0005, Crop(4), and nothing for None."
+    "`value` as a reader wants it: 2,777,674, yes, 0.0005, RandomCrop(4), and nothing for None."
     if value is None: return ''
     if isinstance(value, bool): return 'yes' if value else 'no'
     if isinstance(value, int): return f'{value:,}'
     if isinstance(value, float): return f'{value:,.2f}' if abs(value) >= 1000 else f'{value:.6g}'
     if isinstance(value, (tuple, list)): return ', '.join(words(v) for v in value) or 'none'
-    return brief(value) if isinstance(value, Op) else str(value)
+    return brief(value) if isinstance(value, Transform) else str(value)
 
-def brief(op: Op) -> str:
-    "An operation with those of its arguments that are not the default: Cutout(), Crop(padding=2)."
+def brief(op: Transform) -> str:
+    "An operation with those of its arguments that are not the default: Cutout(), RandomCrop(padding=2)."
     own = [(f.name, getattr(op, f.name)) for f in fields(op) if getattr(op, f.name) != f.default]
     return f'{type(op).__name__}({", ".join(f"{k}={v}" for k, v in own)})'
 
@@ -62,7 +63,7 @@ def rows_of(recipe: Recipe) -> dict:
             value = getattr(phase, f.name)
             inside = {f', {f.name}: {g.name}': getattr(value, g.name) for g in fields(value)} if hasattr(value, '__dataclass_fields__') else {f': {f.name}': value}
             rows |= {f'phase {i}{k}': v for k, v in inside.items()}
-    return rows | {k: getattr(recipe, k) for k in ('ema', 'clip', 'views')}
+    return rows | {k: getattr(recipe, k) for k in ('ema', 'clip', 'tta_transforms')}
 
 def differences(a: Recipe, b: Recipe, names=None) -> Table:
     "The rows in which `a` and `b` differ, with `names` (default: their variants) as heads; a phase that one lacks is one row."
@@ -245,19 +246,22 @@ def yes(ok: bool, why: str) -> str:
 # %% ../nbs/09_reading.ipynb #b7ff9529
 def read_log(path) -> list:
     "The rows of a CSV file as dicts of floats; empty fields are left out."
-    with Path(path).open() as f: return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(f)]
+    with Path(path).open(encoding='utf-8') as f: return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(f)]
 
 def full_runs(recipe: Recipe, results=()) -> list:
-    "Those of the records `results` (of `load_results`) that trained this recipe and variant in full on real images, and were tested."
-    wanted = dict(recipe=recipe.name, variant=recipe.variant, epochs=recipe.epochs)
-    def full(r): return r.get('data') != 'toy' and r.get('train_images', 0) >= 45_000 and 'test' in r and all(r.get(k) == v for k, v in wanted.items())
-    return [r for r in results if full(r.get('result', {}))]
+    "Those of the records `results` (of `load_results`) that trained what `recipe` says, on all of CIFAR-10's training images, and were asked about the test set."
+    return [r for r in results if counts_as_full(r) and r['manifest']['recipe'] == trained(recipe)]
 
 def our_runs(recipe: Recipe, results=()) -> list:
-    "The full runs of `recipe`; where a code's recipe has none, those of its report, if that describes the same network."
-    if recipe.variant != 'code' or full_runs(recipe, results): return full_runs(recipe, results)
+    "The full runs of `recipe` that may be averaged, one a seed: of several kinds (other precision or kernels) the one with the most runs, the last such."
+    kinds = []
+    for r in full_runs(recipe, results):
+        home = next((k for k in kinds if comparable(k[0]['manifest'], r['manifest'])), None)
+        if home is None: kinds.append([r])
+        else: home.append(r)
+    if kinds or recipe.variant != 'code': return max(map(one_a_seed, reversed(kinds)), key=len, default=[])
     report = get_recipe(recipe.name)
-    return full_runs(report, results) if report.net == recipe.net else []
+    return our_runs(report, results) if report.net == recipe.net else []  # a code that ran the network of its report
 
 def accuracy(recipe: Recipe, results=()):
     "Mean test accuracy (%, single view) of `our_runs`, None without any."
@@ -354,7 +358,7 @@ def compare(these, others, lower: bool = False, alpha: float = .05) -> Compariso
     difference, error = m - k, (v + w) ** .5
     shares = [s / (v + w) for s in (v, w)] if error else [1, 0]  # the squares of the variances themselves may underflow
     freedom = 1 / (shares[0] ** 2 / (len(these) - 1) + shares[1] ** 2 / (len(others) - 1))
-    p = float(2 * t.sf(abs(difference) / error, freedom)) if error else float(difference == 0)
+    p = float(2 * t.sf(abs(difference) / error, freedom)) if error else 1.0  # equal runs are repeats of one: nothing is known of their spread
     return Comparison(m, stdev(these), difference, error, p, 'no difference seen' if p >= alpha else 'better' if (difference > 0) != lower else 'worse')
 
 # %% ../nbs/09_reading.ipynb #42f4ad20
@@ -363,22 +367,35 @@ LESS_IS_BETTER = ('falls', 'late fall', 'gap')  # among the measures of a run; o
 def trial_runs(results) -> list:
     "The single runs of chapter 21's studies in `ablations` beside the records `results` (of `load_results`); none without a folder."
     folder = getattr(results, 'folder', None)
-    try: return [json.loads(p.read_text()) for p in sorted(Path(folder, 'ablations').glob('*.json'))] if folder else []
-    except ValueError as e: raise InputError(f'A file in {Path(folder, "ablations")} is damaged ({e}): delete it and run the study again.') from None
+    return study_records(Path(folder, 'ablations')) if folder else []
+
+def _setting(r: dict) -> str:
+    "What trials must share to be compared: everything but the recipe and the seed."
+    return fingerprint({k: v for k, v in experiment(r['manifest']).items() if k not in ('recipe', 'seed')})
+
+def _began(r: dict) -> str: return r['manifest']['sittings'][0].get('began', '') if r['manifest']['sittings'][0].get('began') != UNKNOWN else ''
 
 def trials(runs, study: str, scale: str, measure: str = 'accuracy') -> dict:
-    "The figures of each variation of `study`, those of its base under 'base': name to list, one a seed."
-    ours = [r for r in runs if r['scale'] == scale]
-    own, out = [r for r in ours if r['study'] == study], {}
-    bases = {r['base'] for r in own}
-    for r in own + [r for r in ours if r['recipe'] in bases and r['study'] != study]:
-        out.setdefault('base' if r['recipe'] in bases else r['variation'], []).append(r['measures'][measure])
-    return out
+    """The figures of each variation of `study`, those of its base under 'base': name to list, one a seed.
+
+    Only trials of one data set, hold-out, precision and set of kernels, and beside the base that their records name; of several the newest."""
+    ours = [r for r in runs if r.get('scale') == scale]
+    own = [r for r in ours if r.get('study') == study]
+    if real := [r for r in own if r['manifest']['data'].get('name') != 'toy']: own = real
+    if not own: return {}
+    last = max(own, key=_began)
+    own = [r for r in own if (_setting(r), r['base']) == (_setting(last), last['base'])]
+    out = {'base': [r for r in ours if _setting(r) == _setting(last) and fingerprint(r['manifest']['recipe']) == last['base']]}
+    for name in dict.fromkeys(r['variation'] for r in own):
+        same = [r for r in own if r['variation'] == name]
+        newest = max(same, key=_began)['manifest']['recipe']
+        out[name] = [r for r in same if r['manifest']['recipe'] == newest]
+    return {name: [r['measures'][measure] for r in one_a_seed(rs)] for name, rs in out.items() if rs}
 
 # %% ../nbs/09_reading.ipynb #aed18b58
 def _at_best_scale(results, study, measure, wanted):
     "(words, figures of each variation) at the larger scale at which `wanted(figures)` holds, else None."
-    runs = [r for r in trial_runs(results) if r['data'] != 'toy']
+    runs = [r for r in trial_runs(results) if r['manifest']['data'].get('name') != 'toy']
     for scale, name in (('full', 'at full scale'), ('fast', 'at small scale')):
         found = {k: v for k, v in trials(runs, study, scale, measure).items() if len(v) > 1}
         if wanted(found): return name, found
@@ -398,7 +415,9 @@ def contest(study: str, better, than=('base',), measure: str = 'accuracy', late:
     def best(found, names): return (min if lower else max)((found[n] for n in names), key=mean)
     def find(results):
         there = _at_best_scale(results, study, measure, lambda found: {*better, *than} <= set(found))
-        return there and _told(there[0], compare(best(there[1], better), best(there[1], than) if than else [0., 0.], lower), measure, ('better',), late)
+        if not there: return None
+        a, b = best(there[1], better), best(there[1], than) if than else [0., 0.]
+        return _told(there[0], compare(a, b, lower, .05 / (len(better) * max(1, len(than)))), measure, ('better',), late)  # the best of several: so many tests
     return find
 
 def mattered(study: str, measure: str = 'accuracy') -> Callable:

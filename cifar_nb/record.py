@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .augment import AlternatingFlip, Crop, Cutout, Flip, RandomErasing, Resize
+from .augment import AlternatingFlip, RandomCrop, Cutout, RandomHorizontalFlip, RandomErasing, Resize
 from .blocks import NetSpec
 from .data import load
-from .evaluation import grouped, standard_error, viewed
+from .evaluation import standard_error, viewed
 from .fast_blocks import FastSpec
 from .laptop import LAPTOP, asides_table, change, price, run_ladder
 from .policies import TrivialAugmentWide
-from .reading import ACCENT, GREY, STAGES, Table
-from .recipes import Optimizer, Phase, Recipe, Schedule, register
+from .reading import ACCENT, GREY, STAGES, Table, our_runs
+from .recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, register
 from .scoreboard import training_cost
 from .tta import VIEW_SETS
 
@@ -63,8 +63,9 @@ def cost_on_line(line, error: float) -> float:
 def errors(results, names=('quick', 'laptop')) -> dict:
     "Recipe to (PFLOP, mean error in percent, recipe's own views) of its recorded runs in full length."
     out = {}
-    for rs in grouped(results):
-        if rs[0]['recipe'] in names and viewed(rs[0]): out[rs[0]['recipe']] = price(rs[0]), 100 - sum(map(viewed, rs)) / len(rs)
+    for name in names:
+        rs = [r['result'] for r in our_runs(get_recipe(name), results)]
+        if rs and all(map(viewed, rs)): out[name] = price(rs[0]), 100 - sum(map(viewed, rs)) / len(rs)
     return out
 
 # %% ../nbs/31_record.ipynb #e479eb13
@@ -72,10 +73,10 @@ HOUR = Recipe(
     name='hour', title='An hour on two cores',
     net=FastSpec(widths=(128, 256, 352), depth=3, activation='gelu', bn_momentum=0.1),
     phases=(Phase(epochs=70, batch_size=500, label_smoothing=0.2,
-                  augment=(AlternatingFlip(), Crop(4, 'reflect'), Cutout(12), Resize((24,) * 28 + (28,) * 21 + (32,) * 21)),
+                  augment=(AlternatingFlip(), RandomCrop(4, 'reflect'), Cutout(12), Resize((24,) * 28 + (28,) * 21 + (32,) * 21)),
                   optimizer=Optimizer('Muon', lr=0.06, momentum=0.8, nesterov=True, bias_lr=16.0, head_lr=276.0, weight_decay=6e-4),
                   schedule=Schedule('linear', t_max=70, unit='step')),),
-    views=VIEW_SETS['six'], source='this book; groups of three, cutout and shifts of four pixels after airbench96 (Jordan, 2024)')
+    tta_transforms=VIEW_SETS['six'], source='this book; groups of three, cutout and shifts of four pixels after airbench96 (Jordan, 2024)')
 register(HOUR)
 
 # %% ../nbs/31_record.ipynb #cc75fde4
@@ -95,7 +96,7 @@ def choices(epochs: int = 30) -> dict:
 def cmd(seeds: int = 1, results='results', data: str = None, device: str = None, say=print):
     "What `cifar_nb ladder hour` does: train the missing choices and print the table."
     x, y = load('train', data, say=say)
-    say(f'{asides_table(run_ladder(x, y, results, seeds, device=device, say=say, rungs=choices(), name="choices"), choices())}')
+    say(f'{asides_table(run_ladder(x, y, results, seeds, device=device, say=say, rungs=choices(), name="choices", kernels=None), choices())}')
 
 # %% ../nbs/31_record.ipynb #5cd7bac4
 def beats(results, accuracy: float, images: int = 10_000) -> tuple:
@@ -132,8 +133,8 @@ def show_prices(ours: dict, others=(), line=None):
 # %% ../nbs/31_record.ipynb #2f37b5a7
 RECORD = Recipe(
     name='record', title='The most that fits', net=PREACT,
-    phases=(Phase(epochs=200, batch_size=512, label_smoothing=0.1, augment=(Crop(4, 'reflect'), Flip(), TrivialAugmentWide(), RandomErasing()),
+    phases=(Phase(epochs=200, batch_size=512, label_smoothing=0.1, augment=(RandomCrop(4, 'reflect'), RandomHorizontalFlip(), TrivialAugmentWide(), RandomErasing()),
                   optimizer=Optimizer('SGD', lr=0.4, momentum=0.9, nesterov=True, weight_decay=5e-4),
-                  schedule=Schedule('cosine', warmup=5, start=0.05, t_max=195, unit='step')),),
-    ema=0.999, views=VIEW_SETS['six'], source='this book, after a public race of 300 s on an H20')
+                  schedule=Schedule('cosine', warmup_epochs=5, warmup_start_factor=0.05, t_max=195, unit='step')),),
+    ema=0.999, tta_transforms=VIEW_SETS['six'], source='this book, after a public race of 300 s on an H20')
 register(RECORD)

@@ -9,12 +9,15 @@ __all__ = ['everything', 'choose_recipes', 'recorded', 'missing', 'bill', 'repro
 import time
 
 from .data import InputError
-from .evaluation import grouped, load_results, record, spread
+from .core.files import LOCK, locked, make_folder
+from .core.manifest import same_experiment
+from .evaluation import spread
 from .reading import Table, full_runs, stated
 from .recipes import get_recipe, list_recipes
+from .records import grouped, load_results, record_run
 from .scoreboard import headline, teams, training_cost
-from .session import Images, Member, choose_devices, load_images, plan, status, train_members
-from .training import Interrupted, Run, choose_device, noting_signals
+from .session import Images, Member, choose_devices, identified, load_images, plan, status, train_members
+from .training import Interrupted, Run, noting_signals
 from .tta import examine
 
 # %% ../nbs/39a_reproduce.ipynb #35c247a6
@@ -31,16 +34,15 @@ def choose_recipes(names=()) -> list:
     return out or everything()
 
 # %% ../nbs/39a_reproduce.ipynb #afe209ee
-def recorded(m: Member, results: list, images: int, data: str, device: str) -> bool:
-    "Whether `results` have a record of the training `m` on `images` images of `data`, on a `device` of this kind ('cpu', 'cuda')."
-    wanted = dict(recipe=m.recipe.name, variant=m.recipe.variant, epochs=m.recipe.epochs, seed=m.seed, train_images=images, held_out=0, data=data, device=device)
-    return any(all(r['result'].get(k) == v for k, v in wanted.items()) for r in results)
+def recorded(m: Member, results: list) -> bool:
+    "Whether `results` have a record of the experiment that the manifest of `m` describes, asked about its test set."
+    return any(same_experiment(r['manifest'], m.manifest) and 'test' in r['result'] for r in results)
 
-def missing(recipes: list, seeds, results: list, runs='runs', images: int = 50_000, data: str = 'cifar10', device: str = 'cpu', first: int = None) -> list:
-    "A `Member` for each of `recipes` and `seeds` that `results` have no record of, in the order in which to train; `first` says that `images` are the first of more."
-    members = plan(recipes, seeds, out=runs, data=data, images=first)
-    members = [m for m in members if not recorded(m, results, images, data, device)]
-    return sorted(members, key=lambda m: (m.seed, -training_cost(m.recipe, images)))
+def missing(recipes: list, seeds, results: list, x, y, runs='runs', data: str = 'cifar10', devices=('cpu',), first: int = None, **settings) -> list:
+    "A `Member` for each of `recipes` and `seeds`, trained on `x`, `y`, that `results` have no record of, the cheapest first; `first` says that the images are the first of more."
+    members = identified(plan(recipes, seeds, out=runs, data=data, images=first), x, y, devices, data, **settings)
+    members = [m for m in members if not recorded(m, results)]
+    return sorted(members, key=lambda m: (m.seed, training_cost(m.recipe, len(y))))
 
 def bill(members: list, images: int = 50_000) -> Table:
     "A row a recipe: the trainings that are missing, and what they cost."
@@ -67,26 +69,27 @@ def reproduce(
     **settings,             # for `train`: precision, compile
 ) -> list:
     "Train, examine and record what `results` do not have of `recipes` and `seeds`; the members that are still missing come back."
-    kind = choose_device(devices[0]).type
-    members = missing(recipes, seeds, load_results(results), runs, len(images.x), images.name, kind, first)
+    members = missing(recipes, seeds, load_results(results), images.x, images.y, runs, images.name, devices, first, **settings)
     shared = max(map(list(devices).count, devices))
     info, done, told = dict(data=images.name) | (dict(together=shared) if shared > 1 else {}), [], [time.time()]
 
     def look(members):
         if caught: raise Interrupted(f'stopped; everything is saved in {runs}, and the same command goes on', caught[0])
         for m in [m for m in members if m.finished and m not in done]:
-            one, mean, _ = examine(m.out, images.xt, images.yt, devices[0], name=images.test, classes=images.classes)
-            path, r = record(m.out, results), Run(m.out).result
+            one, mean, _ = examine(m.out, images.xt, images.yt, devices[0], name=images.test, classes=images.classes, data=images.name)
+            path, r = record_run(Run(m.out), results), Run(m.out).result
             done.append(m)
-            several = f' ({mean["accuracy"]:.2f}% with {len(m.recipe.views)} views)' if len(m.recipe.views) > 1 else ''
+            several = f' ({mean["accuracy"]:.2f}% with {len(m.recipe.tta_transforms)} views)' if len(m.recipe.tta_transforms) > 1 else ''
             say(f'{m.name}: {one["accuracy"]:.2f}%{several} in {r["seconds"]:.0f} s, {r["images_per_second"]:.0f} images/s; {path}')
         if time.time() - told[0] > every:
             told[0] = time.time()
             say(status([m for m in members if m.process and not m.finished]))
 
-    with noting_signals() as caught:
-        look(members)  # some may have finished in an earlier call without having been asked
-        train_members(members, list(devices), images.x, images.y, until=until, show=look, poll=poll, info=info, **settings)
+    busy = f'another process reproduces in {runs}: wait until it ends, or choose another folder with --runs.'
+    with noting_signals() as caught, locked(make_folder(runs) / LOCK, busy):
+        look(members)  # some may have finished in an earlier call without having been asked; each is of the training that is asked for
+        refused = train_members(members, list(devices), images.x, images.y, until=until, show=look, poll=poll, info=info, patient=True, **settings)[1]
+    for m, why in refused: say(f'{m.name} was left out: {why}')
     return [m for m in members if m not in done]
 
 # %% ../nbs/39a_reproduce.ipynb #0586acb9
@@ -119,11 +122,12 @@ def cmd(names=(), seeds: int = 3, together: int = 1, minutes: float = None, resu
     pictures = load_images(data, say=say)
     if images is not None and not 1 <= images <= len(pictures.x): raise InputError(f'--images {images}: choose a number from 1 to {len(pictures.x)}.')
     pictures = pictures.first(images)
-    members = missing(recipes, range(seeds), load_results(results), runs, len(pictures.x), pictures.name, choose_device(devices[0]).type, images)
+    settings = dict(compile=True) if compile else {}
+    members = missing(recipes, range(seeds), load_results(results), pictures.x, pictures.y, runs, pictures.name, devices, images)
     say(f'{bill(members, len(pictures.x))}\n' if members else f'All {len(recipes) * seeds} trainings are recorded in {results}.')
     if listed: return members
     until = None if minutes is None else began + 60 * minutes
-    left = reproduce(recipes, pictures, results, runs, range(seeds), devices * together, until, images, say, **(dict(compile=True) if compile else {}))
+    left = reproduce(recipes, pictures, results, runs, range(seeds), devices * together, until, images, say, **settings)
     if pictures.name == 'cifar10' and images is None: say(f'\n{compared(recipes, load_results(results))}')  # it counts full runs only
     if left: say(f'{len(left)} of {len(members)} are not finished; everything is saved in {runs}, and the same command goes on.')
     return left

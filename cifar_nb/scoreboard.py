@@ -141,10 +141,10 @@ def show_all_curves(
 def ten_minutes(results) -> Table:
     "One row a short run on the CPU, the quickest learner first: what it had time for, and the accuracy on held-out images with its standard error."
     rows = []
-    for r in (r['result'] for r in sorted(results, key=lambda r: -r['result']['best_held_accuracy'])):
-        a = r['best_held_accuracy']
+    for r in (r['result'] for r in sorted(results, key=lambda r: -r['result']['best_val_accuracy'])):
+        a = r['best_val_accuracy']
         rows.append({'recipe': r['recipe'], 'MACs': f'{r["macs"] / 1e6:.0f}M', 'images seen': f'{r["epochs"] * r["train_images"]:,}', 'epochs': r['epochs'], 'minutes': f'{r["seconds"] / 60:.1f}',
-                     'images/s': f'{r["images_per_second"]:.0f}', 'held-out %': f'{a:.1f} ± {standard_error(a, r["held_out"]):.1f}'})
+                     'images/s': f'{r["images_per_second"]:.0f}', 'held-out %': f'{a:.1f} ± {standard_error(a, r["val_images"]):.1f}'})
     return Table(rows)
 
 # %% ../nbs/20_scoreboard.ipynb #46d0f441

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['input_folder', 'working_folder', 'folders', 'mounted', 'read_picture', 'read_pictures', 'find_pictures', 'classified',
            'tabled', 'Images', 'load_pictures', 'load_images', 'find_competition', 'too_old', 'choose_devices',
-           'surroundings', 'describe', 'Member', 'plan', 'work', 'serve', 'command_for', 'start', 'last_words',
-           'progress', 'check_runs', 'stop', 'outcome', 'threads_each', 'train_members', 'status', 'live_curves',
-           'Live', 'origin', 'copy_run', 'bring_back', 'unfinished', 'choose_views', 'answers', 'together', 'scores',
-           'which', 'submit', 'one_sentence']
+           'surroundings', 'describe', 'Member', 'plan', 'identified', 'is_run_of', 'work', 'serve', 'command_for',
+           'start', 'last_words', 'progress', 'check_runs', 'stop', 'outcome', 'threads_each', 'train_members',
+           'status', 'live_curves', 'Live', 'copy_run', 'bring_back', 'opened', 'unfinished', 'choose_views', 'answers',
+           'together', 'scores', 'which', 'submit', 'one_sentence']
 
 # %% ../nbs/39_session.ipynb #e9b2debb
 import csv
@@ -34,10 +34,14 @@ from .blocks import LIMIT, count_macs, count_parameters, summary
 from .data import CLASSES, SHAPES, InputError, find, holder, load, search, split, subfolders
 from .parallel import Lost, asked
 from .policies import Table
-from .recipes import check_choice, get_recipe, recipe_from_json
-from .training import (Interrupted, Run, choose_device, choose_precision, hardware, loss_and_accuracy,
-                               make_folder, train, write_atomic)
-from .tta import check_views, predict_views, write_submission
+from .core.errors import check_choice
+from .core.manifest import fingerprint, same_training
+from .recipes import get_recipe, recipe_from_json, trained
+from .runs import refuse_other
+from .core.files import make_folder, write_atomic
+from .training import (Interrupted, Run, choose_device, choose_precision, describe_images, hardware, loss_and_accuracy,
+                       planned, train)
+from .tta import check_views, mean_of_views, predict_views, write_submission
 
 # %% ../nbs/39_session.ipynb #e0c17aef
 def input_folder() -> Path:
@@ -207,6 +211,7 @@ class Member:
     seed: int
     out: Path
     device: str = ''
+    manifest: dict = None   # what its run is (of `planned`); `identified` fills it in
     process: object = None  # the process that trains it
     began: tuple = (0., 0.) # when that was (s), and how much was done by then
 
@@ -216,6 +221,8 @@ class Member:
     def notes(self) -> Path: return self.out.with_name(f'{self.name}.txt')  # what its process prints
     @property
     def finished(self) -> bool: return (self.out / 'result.json').exists()
+    @property
+    def begun(self) -> bool: return any((self.out / f).exists() for f in ('manifest.json', 'recipe.json'))
     @property
     def log(self) -> list: return Run(self.out).log if (self.out / 'recipe.json').exists() else []
 
@@ -236,16 +243,39 @@ def plan(
         raise InputError(f'SEEDS = {seeds!r} with {len(chosen)} recipe(s): give at least one of each, '
                          'and seeds that are whole numbers from 0 on.')
     end = '-toy' * (data == 'toy') + (f'-{images}images' if images else '')
-    stems = [(r, r.name + '-code' * (r.variant == 'code')) for r in chosen]
-    return [Member(r, s, Path(out) / f'{stem}-{r.epochs}epochs-seed{s}{end}')
-            for r, stem in stems for s in dict.fromkeys(seeds)]
+    members, taken = [], {}
+    for r in chosen:
+        for s in dict.fromkeys(seeds):
+            name, what = f'{r.name}{"-code" * (r.variant == "code")}-{r.epochs}epochs-seed{s}{end}', (trained(r), s)
+            if what in [w for w, _ in taken.values()]: continue  # the same recipe twice is one training
+            if name in {n for _, n in taken.values()}: name = f'{name}-{fingerprint(what[0])[:6]}'
+            taken[len(taken)] = what, name
+            members.append(Member(r, s, Path(out) / name))
+    return members
+
+def identified(members: list, x: torch.Tensor, y: torch.Tensor, devices=('cpu',), data: str = None, parallel: str = 'members', **settings) -> list:
+    """`members` with the manifest of each as it would be trained on `x`, `y` here. Where the folder of one holds another training (another hold-out,
+    precision, images, or an older recipe of that name), it gets a folder of its own beside it: that of its run if there is one, else the next free name."""
+    what, known = describe_images(x, y, data), ('holdout', 'precision', 'keep', 'kernels')
+    for m in members:
+        m.manifest = planned(m.recipe, x, y, seed=m.seed, device=devices[0], data=what, **{k: v for k, v in settings.items() if k in known})
+        home = m.out
+        for i in range(1, 1000):
+            m.out = home if i == 1 else home.with_name(f'{home.name}-{i}')
+            if not m.begun or is_run_of(m.out, m.manifest): break
+    return members
+
+def is_run_of(folder: Path, manifest: dict) -> bool:
+    "Whether the run in `folder` is of the training `manifest`: finished, of the same experiment as far as is known; unfinished, one that can go on."
+    try: run = Run(folder); refuse_other(run.manifest, manifest, folder); return not run.finished or same_training(run.manifest, manifest)
+    except InputError: return False
 
 # %% ../nbs/39_session.ipynb #ed01ce00
 def work(settings: dict) -> int:
     "Train the member that `settings` describe; the exit status: 0, 2 for a user's mistake, 143 when it was stopped."
     s, out, group = dict(settings), Path(settings['out']), asked()
     x, y = torch.load(s.pop('images'), weights_only=True)
-    recipe, s['out'], s['resume'] = recipe_from_json(s.pop('recipe')), out, (out / 'recipe.json').exists()
+    recipe, s['out'], s['resume'] = recipe_from_json(s.pop('recipe')), out, any((out / f).exists() for f in ('manifest.json', 'recipe.json'))
     s['device'] = s.pop('devices')[group.local]
     try: train(recipe, x, y, say=lambda line: print(line, flush=True), **s)
     except Lost as e: print(f'\n{e}', flush=True); return 3
@@ -302,15 +332,11 @@ def progress(m: Member) -> float:
     return 1. if m.finished else min(1., done / m.recipe.epochs)
 
 # %% ../nbs/39_session.ipynb #bc8341cd
-def check_runs(members: list, images: int):
-    "Raise `InputError` where the folder of one of `members` has a run of another recipe, or not of so many `images`."
+def check_runs(members: list):
+    "Raise `InputError` where the folder of one of `members` has a run of another training than its manifest says."
     for m in members:
-        if not (m.out / 'recipe.json').exists(): continue
-        done = Run(m.out).result if m.finished else dict(train_images=images, held_out=0)
-        same = (m.out / 'recipe.json').read_text() == m.recipe.to_json()
-        if same and done['train_images'] + done['held_out'] == images: continue
-        raise InputError(f'{m.out} holds a run of another recipe of this name, or with other images: '
-                         'give the recipe another name, or delete that folder.')
+        if m.begun and not is_run_of(m.out, m.manifest):
+            raise InputError(f'{m.out} holds another training: give the recipe another name, or delete that folder.')
 
 # %% ../nbs/39_session.ipynb #b80dce72
 def stop(members):
@@ -324,7 +350,7 @@ def stop(members):
 def outcome(m: Member):
     "Raise `InputError` with the last sentence of the process of `m` unless it finished or was told to stop."
     m.process.stdin.close()
-    if m.process.returncode in (0, 143, -15): return
+    if m.process.returncode in (0, 143, -15, 129, -1): return  # finished, or told to stop
     lines = [line for line in last_words(m, 20_000).splitlines() if re.search(r'\w', line)] or ['it printed nothing']
     if said := [line for line in lines if line.startswith(_SAYS)]: raise InputError(said[0].removeprefix(_SAYS))
     raise InputError(f'The training of {m.name} broke off with status {m.process.returncode} ({lines[-1].strip()}): see {m.notes}.')
@@ -343,11 +369,14 @@ def train_members(
     show=lambda members: None,  # called every `poll` seconds
     poll: float = 1.,
     parallel: str = 'members',  # or 'data': one member after the other, each on all devices
+    patient: bool = False,      # one that is refused does not stop the others; then (finished, [(member, why)]) comes back
     **settings,                 # for `train`: holdout, precision, info
 ) -> list:
     "Train what is not finished of `members`, each in processes of its own; the finished ones come back."
     check_choice('PARALLEL', parallel, ('members', 'data'))
-    check_runs(members, len(x))
+    if any(m.manifest is None for m in members): identified(members, x, y, devices, (settings.get('info') or {}).get('data'), **settings)
+    refused, members = _refused(members) if patient else ([], members)
+    check_runs(members)
     places = [list(devices)] if parallel == 'data' else [[d] for d in devices]
     waiting, running = [m for m in members if not m.finished], {}
     threads = threads_each(len(devices))
@@ -360,10 +389,24 @@ def train_members(
                     start(running[i], places[i], threads, tmp, images=str(Path(tmp, 'images.pt')), **settings)
                 time.sleep(poll)
                 show(members)
-                for i in [i for i, m in running.items() if m.process.poll() is not None]: outcome(running.pop(i))
+                for i in [i for i, m in running.items() if m.process.poll() is not None]:
+                    m = running.pop(i)
+                    try: outcome(m)
+                    except InputError as e:
+                        if not patient: raise
+                        refused.append((m, e))
         finally: stop(running.values())
     show(members)
-    return [m for m in members if m.finished]
+    finished = [m for m in members if m.finished]
+    return (finished, refused) if patient else finished
+
+def _refused(members) -> tuple:
+    "[(member, why)] of those whose folder holds another training, and the others."
+    out = []
+    for m in members:
+        try: check_runs([m])
+        except InputError as e: out.append((m, e))
+    return out, [m for m in members if m not in [r for r, _ in out]]
 
 # %% ../nbs/39_session.ipynb #9d4199b0
 def _clock(seconds: float) -> str: return f'{int(seconds // 3600)}:{int(seconds // 60) % 60:02}:{int(seconds) % 60:02}'
@@ -374,7 +417,7 @@ def status(members: list, now: float = None) -> str:
     for m in members:
         share, (began, before), last = progress(m), m.began, (m.log or [{}])[-1]
         shown = [f'epoch {int(share * m.recipe.epochs)} of {m.recipe.epochs}']
-        keys = ('train_loss', 'train_accuracy', 'held_accuracy')
+        keys = ('train_loss', 'train_accuracy', 'val_accuracy')
         shown += [f'{k.replace("_", " ")} {last[k]:.3g}' for k in keys if k in last]
         if before < share < 1:
             shown.append(_clock(((now or time.time()) - began) * (1 - share) / (share - before)) + ' left')
@@ -386,7 +429,7 @@ def live_curves(members: list):
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout='constrained')
     for i, m in enumerate(members):
-        for key, ax, style in (('train_loss', 0, '.-'), ('train_accuracy', 1, '.-'), ('held_accuracy', 1, '.--')):
+        for key, ax, style in (('train_loss', 0, '.-'), ('train_accuracy', 1, '.-'), ('val_accuracy', 1, '.--')):
             points = [(l['epoch'], l[key]) for l in m.log if key in l]
             label = None if ax else m.name
             if points: axes[ax].plot(*zip(*points), style, ms=3, lw=1, color=f'C{i}', label=label)
@@ -415,16 +458,6 @@ class Live:
         self.epochs = epochs
 
 # %% ../nbs/39_session.ipynb #8a667b82
-def origin(run: Path) -> tuple:
-    "(seed, training images) of the run in the folder `run`, from its result or its checkpoint; Nones without either."
-    if (run / 'result.json').exists(): return Run(run).result['seed'], Run(run).result['train_images']
-    if not (run / 'checkpoint.pt').exists(): return None, None
-    try: s = torch.load(run / 'checkpoint.pt', map_location='cpu', weights_only=True)
-    except Exception as e:
-        raise InputError(f'{run / "checkpoint.pt"} cannot be read ({type(e).__name__}), it may be cut off: '
-                         'remove that input, or set RESUME = False.') from None
-    return s['seed'], s['images']
-
 def copy_run(run: Path, out: Path):
     "Copy the files of the folder `run` to `out`, all or none."
     part = make_folder(out.with_name(f'.{out.name}.part'))
@@ -437,26 +470,32 @@ def copy_run(run: Path, out: Path):
     finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/39_session.ipynb #0554eb53
-def bring_back(members: list, images: int, root=None, say=print):
-    "Copy from the input what was done for `members` on `images` training images; only foreign runs are an `InputError`."
-    attached = [Run(f) for f in folders(root or input_folder())
-                if (f / 'recipe.json').is_file() and (f / 'log.jsonl').is_file()]
-    attached.sort(key=lambda run: ((run.path / 'result.json').exists(), len(run.log)))
+def bring_back(members: list, root=None, say=print):
+    "Copy from the input what was done for `members` (`identified`); if nothing there is theirs, an unfinished run is an `InputError`."
+    attached = [r for f in folders(root or input_folder()) if (f / 'recipe.json').is_file() and (f / 'log.jsonl').is_file() for r in opened(f, say)]
+    attached.sort(key=lambda run: (run.finished, len(run.log)))
     for m in members:
-        ours = [r for r in attached if (r.path / 'recipe.json').read_text() == m.recipe.to_json()]
-        same = [r for r in ours if origin(r.path) == (m.seed, images)]
-        if same and not (m.out / 'recipe.json').exists():
+        same = [r for r in attached if is_run_of(r.path, m.manifest)]
+        if same and not m.begun:
             copy_run(same[-1].path, m.out)
             say(f'{m.name}: {len(m.log)} of {m.recipe.epochs} epochs are done, from {same[-1].path}')
-    other = [run for run in attached if not (run.path / 'result.json').exists()]
-    if other and not any((m.out / 'recipe.json').exists() for m in members): _refuse(other[-1])
+    other = [run for run in attached if not run.finished]
+    if other and not any(m.begun for m in members): _refuse(other[-1])
+
+def opened(folder, say=print) -> list:
+    "The run in `folder` in a list; nothing, and `say` is told, where it is damaged."
+    try:
+        run = Run(folder)
+        run.log, run.manifest
+        return [run]
+    except InputError as e: say(f'passed over: {e}'); return []
 
 def _refuse(run: Run):
     "Say that `run` is not what the settings ask for."
-    r = run.recipe
-    raise InputError(f'{run.path} is an unfinished run of {r.name} ({r.epochs} epochs, seed {origin(run.path)[0]}), '
-                     'which the settings do not ask for: set RECIPES, EPOCHS and SEEDS as they were, '
-                     'or RESUME = False to begin anew.')
+    r, m = run.recipe, run.manifest
+    raise InputError(f'{run.path} is an unfinished run of {r.name} ({r.epochs} epochs, seed {m["seed"]}, {m["data"]["images"]} images, '
+                     f'{m["validation"]["images"]} of them held out, {m["precision"]}), which the settings do not ask for: '
+                     'set RECIPES, EPOCHS, SEEDS, HOLDOUT and PRECISION as they were, or RESUME = False to begin anew.')
 
 # %% ../nbs/39_session.ipynb #f28c28db
 def unfinished(members: list) -> str:
@@ -469,7 +508,7 @@ def unfinished(members: list) -> str:
 # %% ../nbs/39_session.ipynb #8de0ef4e
 def choose_views(recipe, views=None) -> tuple:
     "The views to average: `views`, or those of `recipe` if it has several, or the image and its mirror image."
-    return check_views(views or (recipe.views if len(recipe.views) > 1 else ('identity', 'flip')))
+    return check_views(views or (recipe.tta_transforms if len(recipe.tta_transforms) > 1 else ('identity', 'flip')))
 
 def answers(runs: list, x: torch.Tensor, views=('identity',), device: str = None) -> list:
     "For each of `runs` its logits for `x` (float32 `N,10`), averaged over `views`."
@@ -477,7 +516,7 @@ def answers(runs: list, x: torch.Tensor, views=('identity',), device: str = None
 
 def together(logits: list) -> torch.Tensor:
     "The logarithm of the mean of the members' probabilities, float32 `N,classes`."
-    return torch.stack([l.softmax(1) for l in logits]).mean(0).log()
+    return mean_of_views(torch.stack(logits), mean='probabilities')
 
 def scores(runs: list, y: torch.Tensor, **logits) -> Table:
     "A row for each run and one for their mean: parameters, and the accuracy of each list of logits, under its name."

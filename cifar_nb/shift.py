@@ -6,13 +6,13 @@
 __all__ = ['CORRUPTIONS', 'KINDS', 'TRAININGS', 'gaussian_noise', 'speckle_noise', 'shot_noise', 'impulse_noise', 'as_float',
            'as_bytes', 'smooth', 'gaussian_blur', 'defocus_blur', 'zoomed', 'zoom_blur', 'streak', 'motion_blur',
            'glass_blur', 'plasma', 'fog', 'snow', 'brightness', 'saturate', 'contrast', 'jpeg_compression', 'pixelate',
-           'elastic_transform', 'corrupt', 'survey', 'kept', 'show_survey', 'trained_with', 'mark_of',
-           'train_and_survey', 'run_trainings', 'trainings_table', 'show_trainings', 'relit', 'cmd']
+           'elastic_transform', 'corrupt', 'survey', 'kept', 'show_survey', 'trained_with', 'train_and_survey',
+           'what_of', 'run_trainings', 'trainings_table', 'show_trainings', 'relit', 'keep_survey', 'cmd']
 
 # %% ../nbs/33_shift.ipynb #bc5ecb0b
 import io
-import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +20,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .ablations import Scale, fingerprint
 from .augment import Cutout, RandomErasing, Resize, crop, uniform
 from .colour import ColorJitter, GaussianBlur
-from .data import InputError, load, mean_std, split
-from .laptop import change, kept_record
+from .data import CIFAR10, InputError, load, mean_std, split
+from .laptop import change
 from .policies import AugMix, AutoAugment, TrivialAugmentWide
 from .pretrained import open_network, registry
 from .reading import ACCENT, GREY, STAGES, Table
 from .recipes import Recipe, check_choice, get_recipe
-from .training import loss_and_accuracy, machine, make_folder, network, predict, train, write_atomic
+from .core.files import LOCK, locked, make_folder, read_json, to_json, write_atomic
+from .records import find_trial, keep_trial, study_records
+from .training import Interrupted, describe_images, loss_and_accuracy, machine, network, planned, predict, train
 
 # %% ../nbs/33_shift.ipynb #29287bbd
 def _randn(v, g): return torch.randn(v.shape, generator=g, device=v.device)
@@ -260,37 +261,43 @@ def trained_with(new, recipe: Recipe = None) -> Recipe:
         return replace(p, augment=(*(op for op in p.augment if op not in smaller), *new, *smaller))
     return replace(recipe, phases=tuple(map(phase, recipe.phases)))
 
-def mark_of(name: str, images: int, held: int, recipe: Recipe = None) -> str:
-    "The fingerprint of the training `name` of `TRAININGS` on `images` with `held` held out, as in chapter 21."
-    return fingerprint(trained_with(TRAININGS[name], recipe), Scale('shift', images, held))
-
 # %% ../nbs/33_shift.ipynb #dabdc19f
 def train_and_survey(name: str, x, y, seed: int = 0, held: int = 2000, recipe: Recipe = None, device: str = None, **what) -> dict:
     "Train with the change `TRAININGS[name]` on `x`, `y` less `held` images, and survey those; a record, ready for JSON. `what` goes to `survey`."
     check_choice('training', name, tuple(TRAININGS))
-    mark, recipe, (_, out) = mark_of(name, len(y), held, recipe), trained_with(TRAININGS[name], recipe), split(y, held)
-    t = train(recipe, x, y, seed=seed, holdout=held, device=device, progress=False, say=lambda s: None)
-    return dict(training=name, seed=seed, mark=mark, recipe=recipe.name, epochs=recipe.epochs, train_images=t.images, seconds=round(sum(line['seconds'] for line in t.timing), 1), **machine(t),
+    recipe, (_, out) = trained_with(TRAININGS[name], recipe), split(y, held)
+    t = train(recipe, x, y, seed=seed, holdout=held, keep='last', kernels=False, device=device, progress=False, say=lambda s: None)
+    return dict(manifest=t.manifest, variation=name, asked=what_of(what), seconds=round(sum(line['seconds'] for line in t.timing), 1), **machine(t),
                 survey=survey(network(t), x[out], y[out], t.phase, **what))
 
-def run_trainings(x, y, folder='results', seeds: int = 1, names=tuple(TRAININGS), held: int = 2000, recipe: Recipe = None, say=print, **kwargs) -> list:
-    "The records of all trainings; those that `folder`/shift holds are read, the others made and kept. `kwargs` go to `train_and_survey`."
+def what_of(what: dict) -> dict:
+    "The arguments `what` of `survey`, spelled out: which corruptions, severities and seed."
+    full = dict(names=tuple(CORRUPTIONS), severities=(1, 2, 3, 4, 5), seed=0) | what
+    return {k: list(v) if isinstance(v, (tuple, list)) else v for k, v in full.items()}
+
+def run_trainings(x, y, folder='results', seeds: int = 1, names=tuple(TRAININGS), held: int = 2000, recipe: Recipe = None, say=print, device: str = None, **what) -> list:
+    "The records of all trainings; those that `folder`/shift holds are read, the others made, with PyTorch's own layers, and kept. `what` goes to `survey`."
     if seeds < 1: raise InputError(f'--seeds {seeds}: give 1 or more.')
-    folder, out = make_folder(Path(folder) / 'shift'), []
-    for seed in range(seeds):
-        for name in names:
-            file = folder / f'training-{name.replace(" ", "_")}-seed{seed}.json'
-            r, new = kept_record(file, lambda: train_and_survey(name, x, y, seed, held, recipe, **kwargs), mark=mark_of(name, len(y), held, recipe))
-            if new:
-                say(f"{name}, seed {seed}: {r['survey']['clean']:.2f}% clean, {kept(r['survey'])['spoiled']:.2f}% spoiled, {r['seconds']:.0f} s of training")
-            out.append(r)
+    folder, out, data = make_folder(Path(folder) / 'shift'), [], describe_images(x, y)
+    known = [r for r in study_records(folder, say) if 'variation' in r]
+    with locked(folder / LOCK, f'another process trains for {folder}: wait until it ends, or choose another folder with --results.'):
+        for seed in range(seeds):
+            for name in names:
+                wanted = planned(trained_with(TRAININGS[name], recipe), x, y, seed=seed, device=device, holdout=held, keep='last', kernels=False, data=data)
+                r = find_trial(known, wanted, asked=what_of(what))
+                if r is None:
+                    try: r = train_and_survey(name, x, y, seed, held, recipe, device, **what)
+                    except Interrupted as e: raise Interrupted(f'stopped at {name!r}, seed {seed}; what is finished is kept, and the same command goes on', e.signum) from None
+                    r = keep_trial(folder, r, 'training', name, also=('asked',))
+                    say(f"{name}, seed {seed}: {r['survey']['clean']:.2f}% clean, {kept(r['survey'])['spoiled']:.2f}% spoiled, {r['seconds']:.0f} s of training")
+                out.append(r)
     return out
 
 def trainings_table(records) -> Table:
     "A row for each training: seeds, and the means of `kept` over them."
     rows = []
-    for name in [n for n in TRAININGS if any(r['training'] == n for r in records)]:
-        each = [kept(r['survey']) for r in records if r['training'] == name]
+    for name in [n for n in TRAININGS if any(r['variation'] == n for r in records)]:
+        each = [kept(r['survey']) for r in records if r['variation'] == name]
         rows.append({'quick with': name, 'runs': len(each), **{k: f'{sum(e[k] for e in each) / len(each):.1f}' for k in each[0] if each[0][k] is not None}})
     return Table(rows)
 
@@ -299,8 +306,8 @@ def show_trainings(records):
     "What each training keeps on spoiled images against its accuracy on clean ones, a point a seed and a line to their mean, as a Figure."
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6, 3.6), layout='constrained')
-    for name in [n for n in TRAININGS if any(r['training'] == n for r in records)]:
-        points = [(k['clean'], k['spoiled']) for k in (kept(r['survey']) for r in records if r['training'] == name)]
+    for name in [n for n in TRAININGS if any(r['variation'] == n for r in records)]:
+        points = [(k['clean'], k['spoiled']) for k in (kept(r['survey']) for r in records if r['variation'] == name)]
         middle = [sum(p) / len(p) for p in zip(*points)]
         color = GREY if name == 'as it is' else ACCENT if isinstance(TRAININGS[name], dict) else STAGES[2]
         for p in points: ax.plot(*zip(p, middle), '.-', color=color, lw=.8)
@@ -318,6 +325,17 @@ def relit(x: torch.Tensor, mean, std) -> torch.Tensor:
     return (mean + (v - now_mean) / now_std * std).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 # %% ../nbs/33_shift.ipynb #98ce9570
+def keep_survey(folder, name: str, run, x, y, s: dict) -> Path:
+    "Keep the survey `s` of the network of `run` on the images `x`, `y` in `folder`; it replaces one of the same weights and images only."
+    asked = dict(weights=run.weights, images=describe_images(x, y), corruptions=sorted(k for k in s if k not in ('images', 'clean')))
+    whole = asked['images']['fingerprint'] == CIFAR10['test']
+    stem = re.sub('[^0-9A-Za-z_-]+', '_', name) + ('' if whole else f'-{asked["images"]["images"]}images-{asked["images"]["fingerprint"][:6]}')
+    folder, i = make_folder(folder), 1
+    def free(path): return not path.exists() or read_json(path).get('asked', asked) == asked
+    while not free(path := folder / (f'{stem}.json' if i == 1 else f'{stem}-{i}.json')): i += 1
+    write_atomic(path, to_json(dict(schema=1, network=name, asked=asked, survey=s)))
+    return path
+
 def cmd(names=(), trainings: bool = False, seeds: int = 1, results=None, data: str = None, device: str = None, images: int = None, say=print):
     "What `cifar_nb shift` does: survey runs or published networks on spoiled test images, or with `trainings` train and survey those of `TRAININGS`; kept in `results`/shift if that is given."
     if trainings:
@@ -333,6 +351,5 @@ def cmd(names=(), trainings: bool = False, seeds: int = 1, results=None, data: s
     for name, run in zip(names, opened):
         s = survey(run.load_net(device), x[:images], y[:images], run.recipe.phases[-1])
         rows.append({'network': Path(name).name, **kept(s)})
-        part = f'-{s["images"]}images' * (s['images'] != 10_000)  # a try never replaces the figures of all images
-        if results: write_atomic(make_folder(Path(results) / 'shift') / f'{Path(name).name}{part}.json', json.dumps(dict(network=Path(name).name, weights=run.result.get('sha256'), survey=s), indent=1))
+        if results: keep_survey(Path(results) / 'shift', Path(name).name, run, x[:images], y[:images], s)
     say(f'{Table(rows)}\n{len(y[:images]):,} images, spoiled in {len(CORRUPTIONS)} ways and five severities')

@@ -14,11 +14,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
-from .augment import (Augment, Crop, Cutout, Flip, RandomErasing, VFlip, crop, flip, one_of, require,
+from .augment import (Augment, RandomCrop, Cutout, RandomHorizontalFlip, RandomErasing, RandomVerticalFlip, crop, flip, one_of, require,
                               uniform, whole)
-from .colour import ColorJitter, Grayscale, PilBlur, gaussian_blur, gray, hue, pil_blur
+from .colour import ColorJitter, RandomGrayscale, PilBlur, gaussian_blur, gray, hue, pil_blur
 from .data import MEAN, STD, load_or_toy
-from .geometry import Affine, Rotation
+from .geometry import RandomAffine, RandomRotation
 from .policies import (KIND, KINDS, LISTS, AutoAugment, RandAugment, Table, TrivialAugmentWide, act, magnitudes,
                                signs)
 
@@ -36,13 +36,13 @@ def tv():
 def both_ways(shear): return [sign*s for s in shear for sign in (-1, 1)]
 
 for kind, way, wants in (
-        (Crop, lambda o: tv().RandomCrop(32, o.padding, padding_mode='constant' if o.mode == 'zero' else o.mode), False),
-        (Flip, lambda o: tv().RandomHorizontalFlip(o.p), False),
-        (VFlip, lambda o: tv().RandomVerticalFlip(o.p), False),
+        (RandomCrop, lambda o: tv().RandomCrop(32, o.padding, padding_mode='constant' if o.mode == 'zero' else o.mode), False),
+        (RandomHorizontalFlip, lambda o: tv().RandomHorizontalFlip(o.p), False),
+        (RandomVerticalFlip, lambda o: tv().RandomVerticalFlip(o.p), False),
         (ColorJitter, lambda o: tv().ColorJitter(o.brightness, o.contrast, o.saturation, o.hue), False),
-        (Grayscale, lambda o: tv().RandomGrayscale(o.p), False),
-        (Rotation, lambda o: tv().RandomRotation(o.degrees), False),
-        (Affine, lambda o: tv().RandomAffine(o.degrees, o.translate, o.scale, both_ways(o.shear)), False),
+        (RandomGrayscale, lambda o: tv().RandomGrayscale(o.p), False),
+        (RandomRotation, lambda o: tv().RandomRotation(o.degrees), False),
+        (RandomAffine, lambda o: tv().RandomAffine(o.degrees, o.translate, o.scale, both_ways(o.shear)), False),
         (AutoAugment, lambda o: tv().AutoAugment(tv().AutoAugmentPolicy.CIFAR10), False),
         (RandAugment, lambda o: tv().RandAugment(o.num_ops, o.magnitude, o.bins), False),
         (TrivialAugmentWide, lambda o: tv().TrivialAugmentWide(o.bins), False),
@@ -105,15 +105,15 @@ def compare_operations(xb, seed=0):
     u = lambda low, high: uniform(n, low, high, g)
     near, row = tv().InterpolationMode.NEAREST, lambda *a: rows.append(compare(*a))
     rows, dy, dx, odd = [], whole(n, 0, 9, g), whole(n, 0, 9, g), whole(n, 0, 2, g)
-    row('Crop', crop, lambda im, i, j: F.crop(F.pad(im, 4), i, j, 32, 32), xb, dy, dx)
-    row('Flip', lambda v, o: flip(v, o == 1), lambda im, o: F.hflip(im) if o else im, xb, odd)
-    row('VFlip', lambda v, o: flip(v, o == 1, 2), lambda im, o: F.vflip(im) if o else im, xb, odd)
+    row('RandomCrop', crop, lambda im, i, j: F.crop(F.pad(im, 4), i, j, 32, 32), xb, dy, dx)
+    row('RandomHorizontalFlip', lambda v, o: flip(v, o == 1), lambda im, o: F.hflip(im) if o else im, xb, odd)
+    row('RandomVerticalFlip', lambda v, o: flip(v, o == 1, 2), lambda im, o: F.vflip(im) if o else im, xb, odd)
     for name in KINDS[1:]:
         kind = torch.full((n,), KIND[name])
         size = magnitudes(10, (14.5, 14.5))[KIND[name], whole(n, 0, 10, g)]*signs(kind, g)
         row(name, lambda v, m: act(v, kind, m), lambda im, m: _apply_op(im, name, m, near, None), xb, size)
     row('Hue', hue, F.adjust_hue, xb, u(-.5, .5))
-    row('Grayscale', lambda v, _: gray(v).expand_as(v), lambda im, _: F.to_grayscale(im, 3), xb, odd)
+    row('RandomGrayscale', lambda v, _: gray(v).expand_as(v), lambda im, _: F.to_grayscale(im, 3), xb, odd)
     row('PilBlur', pil_blur, lambda im, r: im.filter(ImageFilter.GaussianBlur(r)), xb, u(.1, 1.5))
     row('GaussianBlur', gaussian_blur, lambda im, s: F.gaussian_blur(im, [3, 3], [s, s]), xb, u(.1, 1.5))
     return Table(rows)
@@ -140,7 +140,7 @@ def sides(ops, xb, device='cpu', bs=500, workers=None):
     return {'ours': run, 'torchvision': load(loaders[0]), f'torchvision, {workers} workers': load(loaders[1])}
 
 # %% ../nbs/02d_speed.ipynb #cee07bba
-RACES = {**LISTS, 'AutoAugment, crop, flip, erasing': (AutoAugment(), Crop(), Flip(), RandomErasing(.25))}
+RACES = {**LISTS, 'AutoAugment, crop, flip, erasing': (AutoAugment(), RandomCrop(), RandomHorizontalFlip(), RandomErasing(.25))}
 
 def bench_augment(device='cpu', n=2000, repeats=5, lists=None, bs=500, workers=None, data=None):
     """Rows (dicts) of `images/s` and of ratios to the faster of torchvision's two ways, median and range of `repeats`

@@ -37,8 +37,9 @@ from .data import InputError, load_or_toy
 from .policies import Table
 from .recipes import Recipe, advance, build_scheduler, get_recipe, list_recipes
 from .speed import Pictures, once, pillow_list, pillow_way, synchronize, tv
-from .training import (Precision, Trainer, choose_device, choose_precision, end_epoch, hardware, predict,
-                               prepare, quicken, train_epoch, write_atomic)
+from .core.files import write_atomic
+from .training import (Precision, Trainer, choose_device, choose_precision, end_epoch, hardware,
+                           predict, prepare, quicken, train_epoch)
 
 # %% ../nbs/29_throughput.ipynb #5b6af24d
 def contender(name: str) -> Recipe:
@@ -137,7 +138,7 @@ class TheirWay:
 class OurWay:
     "Chapter 6's loop for the last phase of `recipe` on uint8 images `x` and labels `y`."
     def __init__(self, recipe: Recipe, x, y, device='cpu', precision: str = None, compile: bool = False):
-        endless = replace(recipe, phases=(replace(recipe.phases[-1], epochs=10_000, hardest=()),))
+        endless = replace(recipe, phases=(replace(recipe.phases[-1], epochs=10_000, keep_fraction=()),))
         self.trainer = Trainer(endless, len(x), 0, str(device), precision)
         quicken(self.trainer, lambda s: None)
         if compile: prepare(self.trainer, say=lambda s: None)
@@ -154,7 +155,7 @@ class OurWay:
         t = self.trainer
         augment, rng = t.phase.to_augment(), torch.Generator(t.device).manual_seed(0)
         for i in t.order.split(t.phase.batch_size):
-            augment(self.x[i], self.y[i], rng, t.precision.dtype, t.precision.memory_format, 0, i)
+            augment(self.x[i], self.y[i], rng, t.precision.dtype, t.precision.memory_format, index=i)
         synchronize(t.device)
 
     def close(self): pass

@@ -19,14 +19,15 @@ import torch.nn.functional as F
 from .data import InputError
 from .evaluation import evaluate, paired_gain
 from .recipes import check_choice
-from .training import Run, loss_and_accuracy, predict, write_atomic
+from .core.files import write_atomic
+from .training import Run, loss_and_accuracy, predict
 
 # %% ../nbs/08_tta.ipynb #1e7d04ba
 def shift(x: torch.Tensor, dx: int, dy: int) -> torch.Tensor:
     "uint8 images `N,3,H,W` moved right by `dx` and down by `dy` pixels, the border mirrored."
-    m = max(abs(dx), abs(dy))
+    m, (h, w) = max(abs(dx), abs(dy)), x.shape[-2:]
     if not m: return x
-    h, w = x.shape[-2:]
+    if m >= min(h, w): raise InputError(f'shift: {m} pixels of {min(h, w)} cannot be mirrored in: give less.')
     padded = F.pad(x.float(), (m, m, m, m), mode='reflect').to(x.dtype)
     return padded[..., m - dy:m - dy + h, m - dx:m - dx + w]
 
@@ -35,6 +36,7 @@ def zoom(x: torch.Tensor, size: int, top: int = None, left: int = None) -> torch
     h, w = x.shape[-2:]
     top, left = (h - size) // 2 if top is None else top, (w - size) // 2 if left is None else left
     m = max(0, -top, -left, top + size - h, left + size - w)
+    if m >= min(h, w): raise InputError(f'zoom: a square of {size} pixels at ({top}, {left}) reaches too far over an image of {h} x {w}.')
     square = F.pad(x.float(), (m, m, m, m), mode='reflect')[..., top + m:top + m + size, left + m:left + m + size]
     return F.interpolate(square, size=(h, w), mode='bilinear', antialias=True).round().clamp(0, 255).to(x.dtype)
 
@@ -116,8 +118,10 @@ def mean_of_views(
     check_choice('mean', mean, ('logits', 'probabilities'))
     w = torch.ones(len(answers)) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
     if w.shape != (len(answers),) or w.sum() <= 0: raise InputError(f'weights={weights!r}; give {len(answers)} numbers with a sum above 0, one a view.')
-    total = torch.einsum('v,vnc->nc', w / w.sum(), answers if mean == 'logits' else answers.softmax(-1))
-    return total if mean == 'logits' else total.log()
+    if mean == 'probabilities' and (w < 0).any(): raise InputError(f'weights={weights!r}: give none below 0 for a mean of probabilities.')
+    w = w / w.sum()
+    if mean == 'logits': return torch.einsum('v,vnc->nc', w, answers)
+    return (answers.log_softmax(-1) + w.log().view(-1, 1, 1)).logsumexp(0)
 
 def predict_views(
     net: torch.nn.Module,
@@ -165,11 +169,11 @@ def viewed_as(views) -> str:
 def examine(run, x: torch.Tensor, y: torch.Tensor, device: str = None, **names) -> tuple:
     "Judge the finished `run` on the uint8 test images `x` and labels `y`: metrics with one view, metrics with the mean of its recipe's views, and the logits of that mean. `names` (name, classes) are for `evaluate`."
     run = run if isinstance(run, Run) else Run(run)
-    views = run.recipe.views
+    views = run.recipe.tta_transforms
     one, logits = one_and_mean(run.load_net(device), x, run.recipe.phases[-1], views)
-    m = evaluate(run, x, y, one, **names)
+    m = evaluate(run, x, y, one, device, **names)
     if len(views) == 1: return m, m, logits
-    return m, evaluate(run, x, y, logits, views=viewed_as(views), pictured=False, **names), logits
+    return m, evaluate(run, x, y, logits, device, tta=views, pictured=False, **names), logits
 
 # %% ../nbs/08_tta.ipynb #8367d5c8
 def learn_weights(

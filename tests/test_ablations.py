@@ -11,12 +11,14 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from cifar_nb import ablations, scoreboard
-from cifar_nb.ablations import FAST, MEASURES, SCALES, STUDIES, Scale, Study, cmd, deeper, fingerprint, plan, progress, record_of, run_study, scaled, size, table, vary
+from cifar_nb.ablations import FAST, MEASURES, SCALES, STUDIES, Scale, Study, cmd, deeper, fingerprint, plan, progress, run_study, scaled, size, table, vary, wanted
 from cifar_nb.blocks import LIMIT, NetSpec, count_parameters
 from cifar_nb.data import InputError, toy
 from cifar_nb.evaluation import Results, load_results, summarize
 from cifar_nb.reading import compare, contest, differences, mattered, trial_runs, words
-from cifar_nb.recipes import Optimizer, get_recipe, recipe_from_json
+from cifar_nb.core.manifest import fingerprint as mark
+from cifar_nb.recipes import Optimizer, get_recipe, recipe_from_json, trained
+from cifar_nb.records import find_trial, study_records
 
 TINY = replace(vary(FAST, times=.25), name='tiny').with_epochs(1)
 DEMO = Scale('demo', 300, 100, 'toy')
@@ -59,7 +61,7 @@ def test_networks_are_legal_and_recipes_survive_json(name, scale):
 
 
 def test_small_variations_all_differ():
-    prints = [fingerprint(t.recipe, SCALES['fast']) for t in plan(STUDIES, seeds=1)]
+    prints = [fingerprint(t.recipe) for t in plan(STUDIES, seeds=1)]
     assert len(set(prints)) == len(prints)
 
 
@@ -87,21 +89,27 @@ def test_max_pool_changes_no_count_and_old_files_are_read():
 def test_a_study_is_run_once_and_read_back(images, tmp_path):
     said = []
     records = run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append)
-    assert len(said) == 4 and trial_runs(Results([], tmp_path)) == sorted(records, key=lambda r: (r['study'] or 'base', r['seed']))
+    assert len(said) == 4 and trial_runs(Results([], tmp_path)) == sorted(records, key=lambda r: (r['study'] or 'base', r['manifest']['seed']))
     assert run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append) == records and len(said) == 4
     assert progress(tmp_path, [a_study()], DEMO, 2)[0]['done'] == '4 of 4'
     assert [row['runs'] for row in table(a_study(), records, 'demo')] == ['2', '2']
-    assert all(len(p.read_text()) < 3000 for p in (tmp_path / 'ablations').iterdir())
+    assert all(len(p.read_text()) < 6000 for p in (tmp_path / 'ablations').glob('*.json'))
 
     # a base is shared, another recipe's run is not taken for ours, a damaged file is made anew
     other = Study('another', '?', {'max': dict(pool='max')}, small=TINY)
     run_study(other, *images, tmp_path, DEMO, 2, say=said.append)
     assert len(said) == 6
     changed = a_study(small=replace(TINY, phases=(replace(TINY.phases[0], label_smoothing=.1),)))
-    assert not any(record_of(t, DEMO, tmp_path / 'ablations') for t in plan([changed], DEMO, 2))
-    next((tmp_path / 'ablations').glob('demo-toy-base*')).write_text('{"half')
-    with pytest.raises(InputError, match='damaged'): trial_runs(Results([], tmp_path))
-    assert len(run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append)) == 4 and len(said) == 7
+    known = study_records(tmp_path / 'ablations')
+    assert all(find_trial(known, wanted(t, DEMO, *images)) for t in plan([a_study()], DEMO, 2))
+    assert not any(find_trial(known, wanted(t, DEMO, *images)) for t in plan([changed], DEMO, 2))
+    assert not any(find_trial(known, wanted(t, DEMO, 255 - images[0], images[1])) for t in plan([a_study()], DEMO, 2))  # other images of that number
+    bad = next((tmp_path / 'ablations').glob('demo-toy-base*'))
+    bad.write_text('{"half')
+    passed = []
+    assert len(study_records(tmp_path / 'ablations', passed.append)) == 5 and bad.name in passed[0]
+    assert len(run_study(a_study(), *images, tmp_path, DEMO, 2, say=lambda s: None)) == 4 and bad.read_text() == '{"half'  # made anew beside it
+    assert len(study_records(tmp_path / 'ablations', passed.append)) == 6
 
 
 def test_runs_of_studies_do_not_disturb_the_results(images, tmp_path):
@@ -139,8 +147,9 @@ def test_killed_half_way_leaves_whole_files_only(tmp_path):
 
 
 def records(better, worse, study='s', scale='fast', data='cifar10'):
-    def r(name, v, seed): return dict(scale=scale, data=data, study='' if name == 'base' else study, variation=name, recipe='b' if name == 'base' else name, base='b', seed=seed,
-                                      measures=dict(accuracy=v, gap=v))
+    def r(name, v, seed):
+        m = dict(recipe='b' if name == 'base' else name, data=dict(name=data, fingerprint=data), seed=seed, sittings=[dict(kernels=[])])
+        return dict(manifest=m, scale=scale, study='' if name == 'base' else study, variation=name, base=mark('b'), measures=dict(accuracy=v, gap=v))
     return [r(name, v, i) for name, values in (('base', better), ('x', worse)) for i, v in enumerate(values)]
 
 
@@ -167,8 +176,9 @@ def test_findings_are_honest(tmp_path):
 
 def test_every_claim_of_a_study_is_judged_by_it(tmp_path):
     scale, number = SCALES['fast'], {m.report.title: m.report.source[7:10] for m in scoreboard.teams()}
-    results = keep(tmp_path, [dict(scale='fast', data='cifar10', study=t.study, variation=t.variation, recipe=fingerprint(t.recipe, scale), base=fingerprint(t.base, scale),
-                                   seed=t.seed, measures=dict.fromkeys(MEASURES, 50. + t.seed)) for t in plan(STUDIES)])
+    def m(t): return dict(recipe=trained(t.recipe), data=dict(name='cifar10', fingerprint='x'), seed=t.seed, sittings=[dict(kernels=[])])
+    results = keep(tmp_path, [dict(manifest=m(t), scale='fast', study=t.study, variation=t.variation, base=fingerprint(t.base),
+                                   measures=dict.fromkeys(MEASURES, 50. + t.seed)) for t in plan(STUDIES)])
     judged = {f'{number[title]}: {c.what}' for title, c in scoreboard.all_claims(results) if 'at small scale' in words(c.found)}
     assert judged == {c for s in STUDIES for c in s.claims}
 
@@ -176,10 +186,38 @@ def test_every_claim_of_a_study_is_judged_by_it(tmp_path):
 @settings(max_examples=40, deadline=None)
 @given(a=st.lists(st.floats(0, 100), min_size=2, max_size=6), b=st.lists(st.floats(0, 100), min_size=2, max_size=6))
 @example(a=[0., 0.], b=[0., 1e-132])  # whose variance has no square
+@example(a=[90., 90.], b=[89.99, 89.99])
 def test_compare_is_antisymmetric(a, b):
     x, y = compare(a, b), compare(b, a)
     assert x.difference == -y.difference and x.p == y.p
     assert {x.finding, y.finding} in ({'better', 'worse'}, {'no difference seen'})
+
+
+def test_equal_runs_say_nothing_of_a_spread():
+    "Two repeats of one run beside two of another: no test can tell a difference without knowing how much seeds differ."
+    c = compare([90., 90.], [89.99, 89.99])
+    assert (c.p, c.finding) == (1., 'no difference seen')
+
+
+def test_the_best_of_several_needs_a_surer_difference(tmp_path):
+    "Welch's p of x over the base is .0229 (scipy): enough for one question, not for the best of three."
+    from scipy.stats import ttest_ind
+    base, x = [70., 70.4, 70.8], [71.2, 71.7, 72.1]
+    p = ttest_ind(x, base, equal_var=False).pvalue
+    assert .05 / 3 < p < .05
+    low = [60., 60.5, 61.]
+    results = keep(tmp_path, records(base, x) + [r | dict(variation=n, manifest=r['manifest'] | dict(recipe=n)) for n in 'yz' for r in records(base, low)[3:]])
+    assert contest('s', ['x'])(results).startswith('yes') and contest('s', ['x', 'y', 'z'])(results).startswith('open')
+
+
+def test_trials_of_other_recipes_data_and_kernels_are_not_mixed(tmp_path):
+    good, near, far = [70., 70.5, 71.], [70.2, 70.6, 71.1], [10., 10.5, 11.]
+    other = [r | dict(base=mark('old'), manifest=r['manifest'] | dict(recipe=r['manifest']['recipe'] + ' of an older plan')) for r in records(far, good)]
+    toy = records(far, far, data='toy')
+    kernels = [r | dict(manifest=r['manifest'] | dict(sittings=[dict(kernels=['winograd'])])) for r in records(far, far)]
+    new = [r | dict(manifest=r['manifest'] | dict(sittings=[dict(kernels=[], began='2026-12-01T00:00:00Z')])) for r in records(good, near)]
+    from cifar_nb.reading import trials
+    assert trials(other + toy + kernels + new, 's', 'fast') == dict(base=good, x=near)
 
 
 def test_mistakes_are_sentences(images, tmp_path):

@@ -10,17 +10,17 @@ from torchvision.transforms import functional as TF
 
 import cifar_nb.colour
 import cifar_nb.policies
-from cifar_nb.augment import (OPS, AlternatingFlip, Augment, Crop, CutMix, Cutout, Flip, Mixing, MixUp, OneOf, Op, RandomErasing, Resize,
-                              VFlip, choose, cutmix, op_from_dict, soft, within)
-from cifar_nb.colour import ColorJitter, GaussianBlur, Grayscale, PilBlur
+from cifar_nb.augment import (TRANSFORMS, AlternatingFlip, Augment, RandomCrop, CutMix, Cutout, RandomHorizontalFlip, Mixing, MixUp, RandomChoice, Transform, RandomErasing, Resize,
+                              RandomVerticalFlip, choose, cutmix, transform_from_dict, soft, within)
+from cifar_nb.colour import ColorJitter, GaussianBlur, RandomGrayscale, PilBlur
 from cifar_nb.data import InputError
-from cifar_nb.geometry import Affine, Rotation, Warp
+from cifar_nb.geometry import RandomAffine, RandomRotation, Warp
 from cifar_nb.policies import CIFAR10, KIND, LISTS, AugMix, AutoAugment, RandAugment, TrivialAugmentWide
 
-PLAIN = [Crop(), Crop(2, 'reflect'), Crop(3, 'edge'), Flip(), VFlip(.5), Cutout(8, 2), RandomErasing(.5), ColorJitter(.3, .3, .3, .1),
-         Grayscale(.5), GaussianBlur(p=.5), PilBlur(), Rotation(20), Rotation(20, 'bilinear', .5), Affine(20, (.1, .1), (.8, 1.2), (5., 5.)),
-         Warp((Rotation(20), Flip(), Crop())), AutoAugment(), RandAugment(), TrivialAugmentWide(), AugMix()]
-MIXES = [MixUp(.2), MixUp(per='batch'), CutMix(), CutMix(per='batch'), OneOf(), OneOf(p=.5)]
+PLAIN = [RandomCrop(), RandomCrop(2, 'reflect'), RandomCrop(3, 'edge'), RandomHorizontalFlip(), RandomVerticalFlip(.5), Cutout(8, 2), RandomErasing(.5), ColorJitter(.3, .3, .3, .1),
+         RandomGrayscale(.5), GaussianBlur(p=.5), PilBlur(), RandomRotation(20), RandomRotation(20, 'bilinear', .5), RandomAffine(20, (.1, .1), (.8, 1.2), (5., 5.)),
+         Warp((RandomRotation(20), RandomHorizontalFlip(), RandomCrop())), AutoAugment(), RandAugment(), TrivialAugmentWide(), AugMix()]
+MIXES = [MixUp(.2), MixUp(per='batch'), CutMix(), CutMix(per='batch'), RandomChoice(), RandomChoice(p=.5)]
 quick = settings(max_examples=25, deadline=None)
 named = dict(ids=lambda op: f'{type(op).__name__}{list(dataclasses.astuple(op)) if op in PLAIN[:3] else ""}')
 
@@ -67,16 +67,16 @@ def test_memory_layout_does_not_matter(op):
     assert torch.equal(run(op, pictures(40)[::2])[0], run(op, pictures(40)[::2].contiguous())[0])
 
 
-@pytest.mark.parametrize('op', [o for o in PLAIN if o != Flip()], **named)
+@pytest.mark.parametrize('op', [o for o in PLAIN if o != RandomHorizontalFlip()], **named)
 def test_each_image_has_its_own_draw(op):
     same = pictures(1).expand(300, -1, -1, -1)
-    assert len(run(op, same)[0].flatten(1).unique(dim=0)) >= (2 if isinstance(op, (VFlip, Grayscale)) else 25)
+    assert len(run(op, same)[0].flatten(1).unique(dim=0)) >= (2 if isinstance(op, (RandomVerticalFlip, RandomGrayscale)) else 25)
 
 
 def test_as_many_different_pictures_as_chance_allows():
     "300 draws from 81 crops, times 2 flips, meet 81(1-(80/81)^300) and 162(1-(161/162)^300) of them, give or take."
     same = pictures(1).expand(300, -1, -1, -1)
-    for ops, cells in ((Crop(),), 81), ((Crop(), Flip()), 162):
+    for ops, cells in ((RandomCrop(),), 81), ((RandomCrop(), RandomHorizontalFlip()), 162):
         met = [len(Augment(ops).apply(same, generator=gen(s))[0].flatten(1).unique(dim=0)) for s in range(10)]
         expected = cells*(1-(1-1/cells)**300)
         assert abs(sum(met)/10 - expected) < 5*(cells*.25/10)**.5
@@ -129,8 +129,8 @@ def test_cutmix_labels_count_pixels(lam, row, col):
 
 @pytest.mark.parametrize('op', PLAIN + MIXES + [AlternatingFlip(3)], **named)
 def test_json_and_back(op):
-    assert op_from_dict(json.loads(json.dumps(op.to_dict()))) == op
-    assert hash(op) == hash(op_from_dict(op.to_dict()))
+    assert transform_from_dict(json.loads(json.dumps(op.to_dict()))) == op
+    assert hash(op) == hash(transform_from_dict(op.to_dict()))
 
 
 @pytest.mark.parametrize('kind', [torch.uint8, torch.float32])
@@ -143,7 +143,7 @@ def test_resize_follows_the_epochs(n, kind):
         out = op(xb, epoch=epoch)
         assert out.shape == (n, 3, side, side) and out.dtype == kind
         if n and side != 32: assert (out.float() - TF.resize(xb, [side, side], antialias=True).float()).abs().max() <= (1 if kind == torch.uint8 else 1e-6)
-    assert torch.equal(op(xb, epoch=9), xb) and op_from_dict(json.loads(json.dumps(op.to_dict()))) == op
+    assert torch.equal(op(xb, epoch=9), xb) and transform_from_dict(json.loads(json.dumps(op.to_dict()))) == op
 
 
 @pytest.mark.parametrize('op', [AugMix(), RandAugment(), AutoAugment(), TrivialAugmentWide()], ids=lambda o: type(o).__name__)
@@ -153,20 +153,20 @@ def test_an_empty_batch_of_a_policy_stays_empty(op):
 
 def test_every_operation_is_covered():
     tested = {type(o).__name__ for o in PLAIN + MIXES + [AlternatingFlip(), Resize()]}
-    abstract = {'Op', 'Mixing', 'Geometric', 'Policy'}
-    assert {n for n, c in OPS.items() if c.__module__.startswith('cifar_nb.')} - abstract == tested
+    abstract = {'Transform', 'Mixing', 'Geometric', 'Policy'}
+    assert {n for n, c in TRANSFORMS.items() if c.__module__.startswith('cifar_nb.')} - abstract == tested
 
 
 @pytest.mark.parametrize('make, says', [
-    (lambda: Crop(-1), 'Crop: padding=-1'), (lambda: Augment(['Flip']), "'Flip' does not describe an operation"), (lambda: ColorJitter('strong'), "brightness='strong'"),
-    (lambda: RandomErasing(area=.5), 'area=0.5'), (lambda: Affine(translate=.1), 'a pair (x, y)'), (lambda: Affine(shear=(95, 0)), 'shear=95'), (lambda: Crop(mode='mirror'), "mode='mirror'"), (lambda: Flip(2), 'p=2'), (lambda: Flip('x'), "p='x'"),
-    (lambda: Cutout(0), 'size=0'), (lambda: RandomErasing(area=(.5, 2)), 'area'), (lambda: ColorJitter(hue=1), 'hue=1'), (lambda: Rotation(-1), 'degrees=-1'),
+    (lambda: RandomCrop(-1), 'RandomCrop: padding=-1'), (lambda: Augment(['RandomHorizontalFlip']), "'RandomHorizontalFlip' does not describe an operation"), (lambda: ColorJitter('strong'), "brightness='strong'"),
+    (lambda: RandomErasing(area=.5), 'area=0.5'), (lambda: RandomAffine(translate=.1), 'a pair (x, y)'), (lambda: RandomAffine(shear=(95, 0)), 'shear=95'), (lambda: RandomCrop(mode='mirror'), "mode='mirror'"), (lambda: RandomHorizontalFlip(2), 'p=2'), (lambda: RandomHorizontalFlip('x'), "p='x'"),
+    (lambda: Cutout(0), 'size=0'), (lambda: RandomErasing(area=(.5, 2)), 'area'), (lambda: ColorJitter(hue=1), 'hue=1'), (lambda: RandomRotation(-1), 'degrees=-1'),
     (lambda: MixUp(0), 'alpha=0'), (lambda: CutMix(per='epoch'), "per='epoch'"), (lambda: AutoAugment('cifar100'), "policy='cifar100'"),
     (lambda: AutoAugment(((('Rotat', .5, 1),),)), "did you mean 'Rotate'"), (lambda: AutoAugment(((('Rotate', 5, 1),),)), 'probability=5'),
     (lambda: AutoAugment(((('Rotate', .5),),)), 'must be (kind, probability, magnitude)'), (lambda: RandAugment(magnitude=31), 'magnitude=31'),
-    (lambda: AugMix(severity=11), 'severity=11'), (lambda: op_from_dict({'op': 'Flipp'}), "did you mean 'Flip'"),
-    (lambda: op_from_dict({'op': 'Flip', 'q': 1}), 'must be one of p'), (lambda: Crop()(pictures(2).float()), 'must stay in 0 to 1'),
-    (lambda: Crop()(pictures(2)[:, :1]), 'N x 3 x H x W'), (lambda: Crop()(pictures(2).long()), 'int64'), (lambda: CutMix()(pictures(2), torch.zeros(3).long()), '3 labels'),
+    (lambda: AugMix(severity=11), 'severity=11'), (lambda: transform_from_dict({'transform': 'Flipp'}), "did you mean 'RandomHorizontalFlip'"),
+    (lambda: transform_from_dict({'transform': 'RandomHorizontalFlip', 'q': 1}), 'must be one of p'), (lambda: RandomCrop()(pictures(2).float()), 'must stay in 0 to 1'),
+    (lambda: RandomCrop()(pictures(2)[:, :1]), 'N x 3 x H x W'), (lambda: RandomCrop()(pictures(2).long()), 'int64'), (lambda: CutMix()(pictures(2), torch.zeros(3).long()), '3 labels'),
     (lambda: Augment([MixUp()])(pictures(2)), 'no labels'), (lambda: AlternatingFlip()(pictures(2)), 'index=None')])
 def test_mistakes_are_told_in_one_sentence(make, says):
     with pytest.raises(InputError) as e: make()
@@ -177,8 +177,8 @@ def test_frequencies():
     n = 100_000
     dot = torch.zeros(1, 3, 2, 2, dtype=torch.uint8); dot[..., 0] = 1
     many = dot.expand(n, -1, -1, -1)
-    assert within(Flip(.3)(many, gen())[:, 0, 0, 1].sum(), n, .3)
-    assert within(VFlip(.05)(many.transpose(2, 3), gen())[:, 0, 1, 0].sum(), n, .05)
+    assert within(RandomHorizontalFlip(.3)(many, gen())[:, 0, 0, 1].sum(), n, .3)
+    assert within(RandomVerticalFlip(.05)(many.transpose(2, 3), gen())[:, 0, 1, 0].sum(), n, .05)
     kinds, sizes = AutoAugment().draw(n, 32, 32, gen())
     assert within(((kinds[:, 0] == KIND['Posterize']) | (kinds[:, 1] == KIND['Posterize'])).sum(), n, .3/25)
     shear = sizes[:, 0][kinds[:, 0] == KIND['ShearY']]

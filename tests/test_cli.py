@@ -93,12 +93,12 @@ def mistake(status, err):
 
 
 def test_a_finished_run_is_not_trained_again(alone):
-    before = {p: p.read_bytes() for p in alone.iterdir()}
+    before = {p: p.read_bytes() for p in alone.rglob("*") if p.is_file()}
     status, out, err = call(*TRAIN, "--out", "run", "--resume", cwd=alone.parent)
     assert "already finished" in mistake(status, err)
     status, out, err = call(*TRAIN, "--out", "run", cwd=alone.parent)
     assert "--resume" in mistake(status, err)
-    assert {p: p.read_bytes() for p in alone.iterdir()} == before
+    assert {p: p.read_bytes() for p in alone.rglob("*") if p.is_file()} == before
 
 
 def test_a_checkpoint_that_is_cut_off_or_of_another_training(tmp_path):
@@ -107,9 +107,9 @@ def test_a_checkpoint_that_is_cut_off_or_of_another_training(tmp_path):
     p.send_signal(signal.SIGINT)
     p.communicate(timeout=60)
     status, out, err = call(*[a if a != "3" else "4" for a in TRAIN], "--out", "run", "--resume", cwd=tmp_path)
-    assert "seed differs" in mistake(status, err)
+    assert "the seed differs" in mistake(status, err)
     status, out, err = call(*TRAIN, "--epochs", "5", "--out", "run", "--resume", cwd=tmp_path)
-    assert "another recipe or number of epochs" in mistake(status, err)
+    assert "the recipe differs" in mistake(status, err)
     checkpoint = tmp_path / "run" / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:20_000])
     status, out, err = call(*TRAIN, "--out", "run", "--resume", cwd=tmp_path)
@@ -137,7 +137,7 @@ def test_a_disk_that_is_full(tmp_path):
     status, out, err = call(*TRAIN, "--out", "run", cwd=tmp_path, preexec_fn=limit)
     assert "cannot be written" in mistake(status, err)
     left = {p.name for p in (tmp_path / "run").iterdir()}
-    assert left <= {"recipe.json", "log.jsonl", "timing.jsonl"}, "a half-written file is left"
+    assert left <= {".lock", "manifest.json", "recipe.json", "log.jsonl", "timing.jsonl"}, "a half-written file is left"
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
@@ -170,6 +170,8 @@ def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
     images = np.random.default_rng(1).integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8)
     (tmp_path / "cifar_test_nolabel.pkl").write_bytes(pickle.dumps({b"data": images, b"ids": ids}))
     status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv", cwd=tmp_path)
+    assert "toy set" in mistake(status, err) and not (tmp_path / "submission.csv").exists()  # it knows drawn shapes only
+    status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv", "--anyway", cwd=tmp_path)
     assert status == 0, err
     rows = (tmp_path / "submission.csv").read_text().splitlines()
     assert rows[0] == "ID,Labels" and len(rows) == 10_001

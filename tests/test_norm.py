@@ -13,8 +13,8 @@ from cifar_nb.recipes import get_recipe
 from cifar_nb.throughput import fold_batch_norm, usual_norms
 from cifar_nb.training import Trainer, quicken
 
-OPS, WHY = norm_kernel()
-here = pytest.mark.skipif(not OPS, reason=f"no kernel: {WHY}")
+TRANSFORMS, WHY = norm_kernel()
+here = pytest.mark.skipif(not TRANSFORMS, reason=f"no kernel: {WHY}")
 CASES = [(d, *c) for d in FAR for c in cases(d)]
 
 
@@ -22,14 +22,14 @@ CASES = [(d, *c) for d in FAR for c in cases(d)]
 @pytest.mark.parametrize("dtype, activation, adds", CASES, ids=str)
 @pytest.mark.parametrize("shape", [(9, 8, 1, 1), (3, 16, 5, 5), (40, 24, 3, 2), (2, 32, 32, 32), (7, 64, 15, 15), (6, 232, 4, 4), (5, 256, 7, 7), (70, 512, 2, 2), (4, 40, 31, 1)], ids=str)
 def test_as_close_as_rounding_lets_it_be(dtype, activation, adds, shape):
-    assert max(distances(OPS, dtype, activation, adds, shape, mean=1.)) < FAR[dtype]
+    assert max(distances(TRANSFORMS, dtype, activation, adds, shape, mean=1.)) < FAR[dtype]
 
 
 @here
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_any_number_of_threads(count, threads):
     threads(count)
-    for dtype, activation, adds in CASES: assert max(distances(OPS, dtype, activation, adds, (5, 48, 3, 3))) < FAR[dtype]
+    for dtype, activation, adds in CASES: assert max(distances(TRANSFORMS, dtype, activation, adds, (5, 48, 3, 3))) < FAR[dtype]
 
 
 @here
@@ -117,12 +117,12 @@ def test_without_a_compiler_there_is_a_reason(monkeypatch, tmp_path):
 @here
 def test_a_wrong_kernel_is_found_out(monkeypatch):
     class Wrong:
-        norm = OPS.norm
+        norm = TRANSFORMS.norm
         @staticmethod
         def norm_backward(*args):
-            dx, *rest = OPS.norm_backward(*args)
+            dx, *rest = TRANSFORMS.norm_backward(*args)
             return dx * 1.02, *rest
-    assert max(distances(OPS, torch.float32)) < FAR[torch.float32] < max(distances(Wrong, torch.float32))
+    assert max(distances(TRANSFORMS, torch.float32)) < FAR[torch.float32] < max(distances(Wrong, torch.float32))
     monkeypatch.setattr(norm, "distances", lambda ops, *a: distances(Wrong, *a))
     assert norm_kernel.__wrapped__() == (None, "the compiled kernel does not compute what it should")
 

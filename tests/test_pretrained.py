@@ -44,7 +44,7 @@ def test_something_is_published_and_it_is_small():
 def test_a_network_is_as_good_as_its_card_says(name, images):
     (x, y), entry = images, ENTRIES[name]
     net, recipe = load_pretrained(name, "cpu")
-    wanted = {"accuracy": ("identity",)} | ({"accuracy_views": recipe.views} if len(recipe.views) > 1 else {})
+    wanted = {"accuracy": ("identity",)} | ({"tta_accuracy": recipe.tta_transforms} if len(recipe.tta_transforms) > 1 else {})
     for key, views in wanted.items():
         accuracy = loss_and_accuracy(predict_views(net, x, recipe.phases[-1], views), y)[1]
         assert abs(accuracy - entry[key]) < 3 * standard_error(entry[key], len(y)), (key, accuracy, entry[key])
@@ -67,7 +67,7 @@ def test_a_network_comes_from_a_recorded_run(name):
     found = [r["result"] for r in load_results(ROOT / "results") if all(r.get("result", {}).get(k) == run[k] for k in same)]
     assert [r["test"]["accuracy"] for r in found] == [run["accuracy"]]
     assert run["seed"] == 0, "not the best of several seeds, which the test images would have chosen"
-    if "accuracy_views" in ENTRIES[name]: assert abs(viewed(found[0]) - ENTRIES[name]["accuracy_views"]) < .3
+    if "tta_accuracy" in ENTRIES[name]: assert abs(viewed(found[0]) - ENTRIES[name]["tta_accuracy"]) < .3
 
 
 @each
@@ -121,5 +121,10 @@ def test_a_network_is_not_judged_on_other_images_than_its_own(tmp_path, capsys):
     (run / "result.json").write_text(json.dumps(result | {"data": "cifar10"}))
     capsys.readouterr()
     assert main(["publish", str(run), "--data", "toy", "--folder", str(tmp_path / "shelf")]) == 2
-    assert "was trained on cifar10, and these test images are toy" in capsys.readouterr().err
+    assert "is not the result of the run that" in capsys.readouterr().err  # the manifest says what it was trained on
+    (run / "result.json").write_text(json.dumps(result))
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"data": manifest["data"] | {"name": "unknown"}}))
+    assert main(["publish", str(run), "--data", "toy", "--folder", str(tmp_path / "shelf")]) == 2
+    assert "was trained on unknown, and these test images are toy" in capsys.readouterr().err
     assert not (tmp_path / "shelf").exists()

@@ -95,14 +95,16 @@ def test_the_records_are_whole():
         assert set(CORRUPTIONS) <= set(s) and all(len(s[n]) == 5 for n in CORRUPTIONS), name
         assert all(0 < a <= s["clean"] + 1.5 for n in CORRUPTIONS for a in s[n]), name
         assert sum(map(len, KINDS.values())) == len(CORRUPTIONS)
-    trained = {r["training"] for r in RECORDS.values() if "training" in r}
-    assert trained == set(TRAININGS)
+    assert {r["variation"] for r in RECORDS.values() if "variation" in r} == set(TRAININGS)
 
 
 def test_a_try_never_replaces_the_figures_of_all_images(tmp_path):
     from cifar_nb.shift import cmd
     (tmp_path / "shift").mkdir()
-    (tmp_path / "shift/quick.json").write_text("the figures of all images")
-    cmd(["quick"], results=tmp_path, data="toy", device="cpu", images=10, say=str)
-    assert (tmp_path / "shift/quick.json").read_text() == "the figures of all images"
-    assert json.loads((tmp_path / "shift/quick-10images.json").read_text())["survey"]["images"] == 10
+    (tmp_path / "shift/quick.json").write_text('{"asked": "the figures of all images"}')
+    for _ in range(2): cmd(["quick"], results=tmp_path, data="toy", device="cpu", images=10, say=str)
+    assert (tmp_path / "shift/quick.json").read_text() == '{"asked": "the figures of all images"}'
+    tries = list((tmp_path / "shift").glob("quick-10images-*.json"))
+    assert len(tries) == 1 and json.loads(tries[0].read_text())["survey"]["images"] == 10
+    cmd(["quick"], results=tmp_path, data="toy", device="cpu", images=12, say=str)
+    assert len(list((tmp_path / "shift").glob("quick-*.json"))) == 2

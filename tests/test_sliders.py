@@ -23,8 +23,8 @@ sync = pytest.importorskip('playwright.sync_api', reason='playwright is not inst
 pytest.importorskip('jupyterlab', reason='JupyterLab is not installed')
 if not CHROMIUM: pytest.skip('there is no Chromium on this machine', allow_module_level=True)
 
-IGNORES = "from cifar_nb.preview import *\nfrom cifar_nb.augment import Crop\nfrom cifar_nb.data import toy\nx, y = toy(50)\n" \
-          "page = sliders(lambda strength, seed: preview(x[:1], Crop(), 0), **controls(strength=.5, seed=99))"
+IGNORES = "from cifar_nb.preview import *\nfrom cifar_nb.augment import RandomCrop\nfrom cifar_nb.data import toy\nx, y = toy(50)\n" \
+          "page = sliders(lambda strength, seed: preview(x[:1], RandomCrop(), 0), **controls(strength=.5, seed=99))"
 
 
 def until(f, seconds, what):

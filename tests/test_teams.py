@@ -12,6 +12,7 @@ from cifar_nb.data import toy
 from cifar_nb.policies import LISTS
 from cifar_nb.reading import Check, accuracy, differences, full_runs, judge, parts, sketch, spec_facts, verdict
 from cifar_nb.recipes import Claim, get_recipe, list_recipes, recipe_from_json
+from cifar_nb.records import full_record
 from cifar_nb.scoreboard import VERDICTS, all_claims, headline, networks, scoreboard, short_form, standings, tally, teams
 
 NAMES = ("narrow_resnet", "modified_resnet", "learning_too_deep", "dreamfire", "neural_nomads")
@@ -109,7 +110,7 @@ FOUND = {  # figures worked out apart from the package: by hand, or printed by t
     ("modified_resnet", "forward and backward pass"): (10.50, "agrees"),
     ("modified_resnet", "parameters in memory"): (10.60, "agrees"),
     ("modified_resnet", "estimated total size"): (21.11, "agrees"),
-    ("modified_resnet", "augmentation"): ("Crop, Flip, ColorJitter, Rotation, Affine", "differs"),
+    ("modified_resnet", "augmentation"): ("RandomCrop, RandomHorizontalFlip, ColorJitter, RandomRotation, RandomAffine", "differs"),
     ("modified_resnet", "test accuracy, in the log of the team"): (92.67, "differs"),
     ("learning_too_deep", "parameters, in the table"): (4_754_218, "agrees"),
     ("learning_too_deep", "parameters, in the text"): (4.754218, "differs"),
@@ -166,13 +167,12 @@ def test_what_can_be_computed_is_decided_and_what_needs_trainings_is_open():
 
 
 def run(recipe, accuracy, seed=0, **changes):
-    "A record as `cifar_nb.evaluation.record` writes it."
+    "A record as `load_results` gives it."
     log = [dict(epoch=e, train_loss=1., train_accuracy=95. * e / 70 if e < 70 else 95.) for e in range(1, recipe.epochs + 1)]
     confusion = [[0] * 10 for _ in range(10)]
     confusion[3][5] = confusion[4][7] = 50  # cats called dogs, deer called horses
-    result = dict(recipe=recipe.name, variant=recipe.variant, epochs=recipe.epochs, train_images=50_000, data="cifar10", seed=seed, hardware="one",
-                  images_per_second=1000., test=dict(accuracy=accuracy, confusion=confusion))
-    return dict(result=result | changes, log=log)
+    result = dict(hardware="one", images_per_second=1000., test=dict(accuracy=accuracy, confusion=confusion))
+    return full_record(recipe, result, log, seed, **changes)
 
 
 def test_recorded_runs_close_what_is_open():
@@ -203,8 +203,15 @@ def test_without_runs_of_the_code_those_of_the_report_count():
 def test_runs_that_do_not_count():
     r = get_recipe("dreamfire", "code")
     good = run(r, 93.)
-    bad = [run(r, 10., data="toy"), run(r, 10., train_images=1280), run(r, 10., epochs=3), run(r, 10., variant="report"), {}, {"result": {}}]
+    untested = run(r, 10.); del untested["result"]["test"]
+    held, other = run(r, 10.), run(r, 10.)
+    held["manifest"]["validation"] = dict(images=5000, indices="x")
+    other["manifest"]["data"] = dict(name="cifar10", images=50_000, fingerprint="another set of that size")
+    lr = replace(r, phases=tuple(replace(p, optimizer=replace(p.optimizer, lr=1e-5)) for p in r.phases))  # of the same name and length
+    bad = [run(r, 10., images=1280), run(r.with_epochs(3), 10.), run(lr, 10.), untested, held, other]
     assert full_runs(r, bad + [good]) == [good]
+    twin = replace(r, name="renamed", title="?", notes=("mended",), tta_transforms=("flip",))
+    assert full_runs(twin, bad + [good]) == [good]  # names, notes and TTA change nothing
 
 
 # ---- the scoreboard

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_nb.augment import Crop, CutMix, Cutout, Flip
+from cifar_nb.augment import RandomCrop, CutMix, Cutout, RandomHorizontalFlip
 from cifar_nb.blocks import NetSpec
 from cifar_nb.colour import GaussianBlur
 from cifar_nb.data import InputError, toy
@@ -24,7 +24,7 @@ NET = NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2))
 OPTIMIZERS = {"SGD": Optimizer("SGD", lr=.05, momentum=.9, nesterov=True, weight_decay=5e-4), "AdamW": Optimizer("AdamW", lr=2e-3, weight_decay=1e-2)}
 
 
-def small(optimizer="SGD", smoothing=0., ops=(Crop(), Flip(), Cutout(8))):
+def small(optimizer="SGD", smoothing=0., ops=(RandomCrop(), RandomHorizontalFlip(), Cutout(8))):
     cosine = Schedule("cosine", t_max=5, unit="step")
     return Recipe("small", net=NET, phases=(Phase(5, OPTIMIZERS[optimizer], cosine, ops, batch_size=BATCH, label_smoothing=smoothing),))
 

@@ -59,7 +59,8 @@ def remove_leftovers(folder):
 
 def is_empty(folder) -> bool:
     "Whether the folder holds nothing but what systems, locks and killed writers leave: as good as new."
-    return all(_is_leftover(p) or p.name in (*CLUTTER, LOCK) or p.name.startswith('._') for p in Path(folder).iterdir())
+    def counts_not(p): return _is_leftover(p) or p.name in CLUTTER or p.name.startswith('._') or (p.name.startswith('.') and p.name.endswith(LOCK))
+    return all(map(counts_not, Path(folder).iterdir()))
 
 
 def free_name(path) -> Path:

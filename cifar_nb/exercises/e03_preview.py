@@ -8,7 +8,7 @@ __all__ = ['NAMES', 'mystery']
 # %% ../../nbs/solutions/03_preview.ipynb #ab59447b
 import torch
 
-from ..augment import OPS, crop, normalize, op_from_dict
+from ..augment import TRANSFORMS, crop, normalize, transform_from_dict
 from ..colour import hue, lookup, pil_blur, posterize_table, solarize_table
 from ..data import SHAPES, toy
 from ..geometry import affine_matrix, nearest
@@ -16,7 +16,7 @@ from ..preview import show_images
 from ..workbook import Wrong, exercise, same
 
 # %% ../../nbs/solutions/03_preview.ipynb #56cea2bf
-NAMES = 'Crop Cutout Flip Grayscale Hue Invert PilBlur Posterize Rotation Shear Solarize'.split()
+NAMES = 'RandomCrop Cutout RandomHorizontalFlip RandomGrayscale Hue Invert PilBlur Posterize RandomRotation Shear Solarize'.split()
 
 def mystery():
     "A Figure: a toy picture and what six operations made of it."
@@ -37,7 +37,7 @@ def _(answer):
     if not isinstance(answer, (tuple, list)) or len(answer) != 6: raise Wrong('Give six names.')
     unknown = [a for a in answer if a not in NAMES]
     if unknown: raise Wrong(f'{unknown[0]!r} is not among the names.')
-    right = sum(a == b for a, b in zip(answer, ('Posterize', 'Shear', 'Hue', 'PilBlur', 'Solarize', 'Crop')))
+    right = sum(a == b for a, b in zip(answer, ('Posterize', 'Shear', 'Hue', 'PilBlur', 'Solarize', 'RandomCrop')))
     if right < 6: raise Wrong(f'{right} of the six are right.')
 
 # %% ../../nbs/solutions/03_preview.ipynb #0644c295
@@ -71,17 +71,17 @@ def _(answer):
 # %% ../../nbs/solutions/03_preview.ipynb #a615dd80
 @exercise('03.4', 'A knob of your own',
           'A chain that costs one resampling has an operation of its own in the chapter on geometry.',
-          '`Affine(translate=(.1, .1))` shifts by up to a tenth of each side, and a rotation by up to d degrees is `Rotation(d)`.')
+          '`RandomAffine(translate=(.1, .1))` shifts by up to a tenth of each side, and a rotation by up to d degrees is `RandomRotation(d)`.')
 def _(answer):
     x = toy(1, seed=5)[0].expand(6, -1, -1, -1)
     for s in (0., .3, 1.):
         op = answer(s)
         if isinstance(op, (tuple, list)): raise Wrong('A list of operations resamples once for each of them; one operation is asked for.')
-        if type(op).__name__ not in OPS: raise Wrong(f'{type(op).__name__} is not an operation of this book.')
-        steps = [{'op': 'Rotation', 'degrees': 180*s}, {'op': 'Affine', 'translate': (s/2, s/2)}]
-        ways = {'Warp': {'op': 'Warp', 'ops': steps}, 'Affine': {**steps[1], **steps[0], 'op': 'Affine'}}
+        if type(op).__name__ not in TRANSFORMS: raise Wrong(f'{type(op).__name__} is not an operation of this book.')
+        steps = [{'transform': 'RandomRotation', 'degrees': 180*s}, {'transform': 'RandomAffine', 'translate': (s/2, s/2)}]
+        ways = {'Warp': {'transform': 'Warp', 'transforms': steps}, 'RandomAffine': {**steps[1], **steps[0], 'transform': 'RandomAffine'}}
         if type(op).__name__ not in ways: raise Wrong(f'{type(op).__name__} alone cannot both rotate and shift.')
-        want = op_from_dict(ways[type(op).__name__])(x, torch.Generator().manual_seed(1))
+        want = transform_from_dict(ways[type(op).__name__])(x, torch.Generator().manual_seed(1))
         same(op(x, torch.Generator().manual_seed(1)), want, f'the picture at strength {s:g}')
 
 # %% ../../nbs/solutions/03_preview.ipynb #c8b0db37

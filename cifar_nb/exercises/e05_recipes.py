@@ -10,7 +10,7 @@ import json
 
 import torch
 
-from ..augment import Crop, Cutout, Flip
+from ..augment import RandomCrop, Cutout, RandomHorizontalFlip
 from ..blocks import NetSpec
 from ..recipes import SMALL, Optimizer, Phase, Recipe, Schedule, advance, build_scheduler, recipe_from_json
 from ..workbook import Wrong, exercise, same
@@ -23,7 +23,7 @@ from ..workbook import Wrong, exercise, same
 def _(answer):
     for steps, warmup, peak in ((20, 5, .1), (12, 1, .5), (9, 0, .01), (40, 30, 2.)):
         opt = Optimizer(lr=peak).build([torch.nn.Parameter(torch.zeros(1))])
-        scheduler = build_scheduler(Schedule('cosine', warmup=warmup, start=1 / max(warmup, 1), t_max=steps - warmup), opt)
+        scheduler = build_scheduler(Schedule('cosine', warmup_epochs=warmup, warmup_start_factor=1 / max(warmup, 1), t_max=steps - warmup), opt)
         for step in range(steps):
             same(answer(step, steps, warmup, peak), opt.param_groups[0]['lr'], f'the rate of step {step} of {steps}, {warmup} of them warm-up,', atol=peak * 1e-6)
             advance(scheduler)
@@ -34,9 +34,9 @@ def _(answer):
           'Some recipes have two phases, and the second has an optimizer of its own.',
           'What of the old optimizer would stay if you used `replace` on it, too?')
 def _(answer):
-    two = Recipe('two', NetSpec(widths=(8,), depths=(1,), strides=(1,)), ema=.9, views=('identity', 'flip'), phases=(
-        Phase(3, Optimizer('RMSprop', lr=.02, momentum=.8), Schedule('multistep', milestones=(2,)), (Crop(4), Cutout(8)), batch_size=32),
-        Phase(2, Optimizer('Adam', betas=(.8, .9)), Schedule('cosine', t_max=2), (Flip(),), label_smoothing=.1)))
+    two = Recipe('two', NetSpec(widths=(8,), depths=(1,), strides=(1,)), ema=.9, tta_transforms=('identity', 'flip'), phases=(
+        Phase(3, Optimizer('RMSprop', lr=.02, momentum=.8), Schedule('multistep', milestones=(2,)), (RandomCrop(4), Cutout(8)), batch_size=32),
+        Phase(2, Optimizer('Adam', betas=(.8, .9)), Schedule('cosine', t_max=2), (RandomHorizontalFlip(),), label_smoothing=.1)))
     for recipe, lr, decay in ((SMALL, 1e-3, .05), (two, 2e-4, 0.)):
         plain, got = recipe.to_dict(), answer(recipe, lr, decay)
         plain['name'] += '-adamw'

@@ -11,9 +11,9 @@ import warnings
 
 import torch
 
-from ..augment import Crop
+from ..augment import RandomCrop
 from ..blocks import NetSpec
-from ..geometry import Affine, Rotation
+from ..geometry import RandomAffine, RandomRotation
 from ..reading import spec_facts
 from ..workbook import Wrong, exercise, same
 
@@ -48,8 +48,8 @@ def _rates_of_torch(losses, lr, factor, patience):
           'The operations are called one after the other, `op(xb)`, as `Augment` does; the shares of the single operations do not simply add up.',
           'A pixel is black if its value is 0. A share of pixels: an image has 32 * 32 of them, whatever the number of its channels.')
 def _(answer):
-    for names, ops in (('the rotation', (Rotation(20),)), ('the crop', (Crop(4),)), ('all three', (Crop(4), Rotation(20), Affine(translate=(.1, .1))))):
-        same(answer(ops), _black(*(any(isinstance(op, kind) for op in ops) for kind in (Crop, Rotation, Affine))), f'the share for {names}', atol=.004)
+    for names, ops in (('the rotation', (RandomRotation(20),)), ('the crop', (RandomCrop(4),)), ('all three', (RandomCrop(4), RandomRotation(20), RandomAffine(translate=(.1, .1))))):
+        same(answer(ops), _black(*(any(isinstance(op, kind) for op in ops) for kind in (RandomCrop, RandomRotation, RandomAffine))), f'the share for {names}', atol=.004)
 
 def _black(crop, turn, move, n=2000):
     "The mean share of pixels that lie outside a picture somewhere on their way back through shift, rotation and crop."

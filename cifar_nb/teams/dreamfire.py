@@ -8,11 +8,11 @@ __all__ = ['net', 'report', 'code', 'as_run', 'checks', 'size', 'time_saved']
 # %% ../../nbs/13_dreamfire.ipynb #c1895f70
 from dataclasses import replace
 
-from ..augment import Crop, Flip
+from ..augment import RandomCrop, RandomHorizontalFlip
 from ..blocks import LIMIT, NetSpec
 from ..colour import ColorJitter
 from ..data import MEAN, STD
-from ..geometry import Rotation
+from ..geometry import RandomRotation
 from ..policies import AutoAugment
 from ..reading import (accuracy, computed, contest, full_runs, measured, not_checkable, operations, parts, spec_facts, yes)
 from ..recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, register
@@ -28,7 +28,7 @@ def size(a: int, b: int, c: int) -> int:
 # %% ../../nbs/13_dreamfire.ipynb #39002e27
 _phase = Phase(
     epochs=50, batch_size=128, std=(0.2471, 0.2435, 0.2616), optimizer=Optimizer('AdamW', lr=0.01, weight_decay=0.001),
-    augment=(Flip(), Crop(4), ColorJitter(0.2, 0.2, 0.2), Rotation(15)), schedule=Schedule('cosine', warmup=5, start=0.2, t_max=45, eta_min=1e-5))
+    augment=(RandomHorizontalFlip(), RandomCrop(4), ColorJitter(0.2, 0.2, 0.2), RandomRotation(15)), schedule=Schedule('cosine', warmup_epochs=5, warmup_start_factor=0.2, t_max=45, eta_min=1e-5))
 report = Recipe(
     name='dreamfire', title='Dreamfire', net=net, phases=(_phase,), source='report 003, Liu, Min and Jia, 2025',
     notes=('warm-up of 5 epochs, smallest rate and constants of normalization are taken from the code',
@@ -36,11 +36,11 @@ report = Recipe(
 code = replace(
     report, variant='code', notes=('the weights with the best test accuracy were kept; here the last epoch counts',),
     phases=(replace(_phase, augment=(*_phase.augment[:3], AutoAugment(), _phase.augment[3]),
-                    schedule=Schedule('cosine', warmup=4, start=0.4, t_max=50, eta_min=1e-5)),))
+                    schedule=Schedule('cosine', warmup_epochs=4, warmup_start_factor=0.4, t_max=50, eta_min=1e-5)),))
 
 # %% ../../nbs/13_dreamfire.ipynb #9dbfdf26
 as_run = dict(best=93.93, last=93.93, seconds=1484.8, hardware='A100',  # of the 50 epochs that the notebook printed
-              seeds=0, held_out=0, figure_sgd=94.3, figure_adamw=93.3)  # the last two are read off the report's figures 1 and 2
+              seeds=0, val_images=0, figure_sgd=94.3, figure_adamw=93.3)  # the last two are read off the report's figures 1 and 2
 
 def time_saved(results):
     "Percent of ResNet-18's time an epoch that this network saves in full runs on the same hardware; None unless there are both."
@@ -64,7 +64,7 @@ checks = (
     computed('initial rate', 0.01, '', 'model description', lambda: _p.optimizer.lr),
     computed('weight decay', 0.001, '', 'model description', lambda: _p.optimizer.weight_decay),
     computed('a linear warm-up, then a cosine', 'yes', '', 'learning rate scheduling',
-             lambda: yes(_p.schedule.shape == 'cosine' and _p.schedule.warmup > 0, f'ends at {code.learning_rates()[-1]:.3g}')),
+             lambda: yes(_p.schedule.shape == 'cosine' and _p.schedule.warmup_epochs > 0, f'ends at {code.learning_rates()[-1]:.3g}')),
     computed('first rate by the formula, with 5 epochs of warm-up', 0.002, '', 'learning rate scheduling', lambda: code.learning_rates()[0]),
     computed('rate decay every 3 epochs', 'yes', '', 'model description',
              lambda: yes(_p.schedule.shape == 'multistep', 'the cosine alone moves the rate')),
@@ -76,13 +76,13 @@ checks = (
 checks += (
     computed('momentum 0.9 with dampening 0.1', 'yes', '', 'model description',
              lambda: yes(_p.optimizer.name == 'SGD', f'{_p.optimizer.name} takes neither')),
-    computed('validation share', 0.1, '', 'model description', lambda: as_run['held_out'] / 50_000),
+    computed('validation share', 0.1, '', 'model description', lambda: as_run['val_images'] / 50_000),
     computed('probability of a flip', 0.5, '', 'data augmentation', lambda: _p.augment[0].p),
     computed('padding of the crop', 4, 'pixels', 'data augmentation', lambda: _p.augment[1].padding),
     computed('jitter of brightness, contrast, saturation', (0.2, 0.2, 0.2), '', 'data augmentation',
              lambda: (_p.augment[2].brightness, _p.augment[2].contrast, _p.augment[2].saturation)),
     computed('rotation', 15, 'degrees', 'data augmentation', lambda: _p.augment[4].degrees),
-    computed('augmentation', 'Flip, Crop, ColorJitter, Rotation', '', 'data augmentation', lambda: operations(code)),
+    computed('augmentation', 'RandomHorizontalFlip, RandomCrop, ColorJitter, RandomRotation', '', 'data augmentation', lambda: operations(code)),
     computed('normalization to zero mean and unit variance', 'yes', '', 'data augmentation',
              lambda: yes(max(abs(a - b) for a, b in zip(_p.mean + _p.std, MEAN + STD)) < 2e-4, 'constants of the training images')),
     computed('several random seeds', 'yes', '', 'hyperparameters', lambda: yes(as_run['seeds'] > 1, 'the code sets none')),

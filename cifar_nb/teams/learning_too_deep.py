@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from ..augment import Crop, CutMix, Flip, RandomErasing, VFlip
+from ..augment import RandomCrop, CutMix, RandomHorizontalFlip, RandomErasing, RandomVerticalFlip
 from ..blocks import LIMIT, NetSpec
 from ..colour import GaussianBlur, PilBlur
 from ..evaluation import confused_pairs
@@ -25,16 +25,16 @@ net = NetSpec(widths=(32, 64, 128, 256), depths=(4, 4, 4, 3), strides=(1, 2, 2, 
 _sgd = Optimizer('SGD', lr=0.1, momentum=0.9, weight_decay=5e-4)
 _views = ('identity', 'flip', 'vflip', 'centre crop', 'blur')
 report = Recipe(
-    name='learning_too_deep', title='LearningtooDeep', net=net, views=_views, source='report 002, Shaik, Reddy and Dasari, 2025',
+    name='learning_too_deep', title='LearningtooDeep', net=net, tta_transforms=_views, source='report 002, Shaik, Reddy and Dasari, 2025',
     phases=(Phase(epochs=100, batch_size=128, optimizer=_sgd, schedule=Schedule('cosine', t_max=100),
-                  augment=(Crop(2), Flip(0.5), VFlip(0.05), GaussianBlur((0.1, 1.5), 0.3), CutMix(1.0))),),
+                  augment=(RandomCrop(2), RandomHorizontalFlip(0.5), RandomVerticalFlip(0.05), GaussianBlur((0.1, 1.5), 0.3), CutMix(1.0))),),
     notes=('batch size and the order of the operations are taken from the code', 'a crop from 36 x 36 is a padding of 2'))
 code = replace(
-    report, variant='code', views=(*_views[:4], 'colour blur'),
+    report, variant='code', tta_transforms=(*_views[:4], 'colour blur'),
     phases=(Phase(epochs=100, batch_size=128, optimizer=_sgd, schedule=Schedule('multistep', milestones=(50, 75), gamma=0.1),
-                  augment=(Crop(4), Flip()), std=(0.2023, 0.1994, 0.2010)),
+                  augment=(RandomCrop(4), RandomHorizontalFlip()), std=(0.2023, 0.1994, 0.2010)),
             Phase(epochs=100, batch_size=128, optimizer=replace(_sgd, lr=0.01), schedule=Schedule('cosine', t_max=100),
-                  augment=(Crop(4), Flip(), PilBlur((0.1, 1.5), 0.3), VFlip(0.05), RandomErasing(0.5, (0.02, 0.2))))),
+                  augment=(RandomCrop(4), RandomHorizontalFlip(), PilBlur((0.1, 1.5), 0.3), RandomVerticalFlip(0.05), RandomErasing(0.5, (0.02, 0.2))))),
     notes=('the second phase was tested with the std of the first; here each phase has one std',
            'the blurred view of the competition images was blurred across the colours, too'))
 
@@ -49,7 +49,7 @@ def formula() -> int:
 def distinct_views() -> int:
     "How many of the report's five views of a random image are different from one another."
     x = torch.randint(0, 256, (1, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    return len({view(x, name).numpy().tobytes() for name in report.views})
+    return len({view(x, name).numpy().tobytes() for name in report.tta_transforms})
 
 # %% ../../nbs/12_learning_too_deep.ipynb #ba80e789
 _facts, _reference, _p = lambda: spec_facts(net), lambda: spec_facts(NetSpec()), code.phases[1]
@@ -83,7 +83,7 @@ checks += (
     computed('probability of a horizontal flip', 0.5, '', 'data augmentation', lambda: _p.augment[1].p),
     computed('probability of a vertical flip', 0.05, '', 'data augmentation', lambda: _p.augment[3].p),
     computed('probability of a blur', 0.3, '', 'data augmentation', lambda: _p.augment[2].p),
-    computed('augmentation', 'Crop, Flip, VFlip, GaussianBlur, CutMix', '', 'data augmentation', lambda: operations(code)),
+    computed('augmentation', 'RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, GaussianBlur, CutMix', '', 'data augmentation', lambda: operations(code)),
     computed('CutMix in training', 'yes', '', 'abstract', lambda: yes(_mixes(), f'defined, not called; the loss ends at {as_run["last_train_loss"]}')),
     computed('built on AutoAugment and Mixup', 'yes', '', 'introduction',
              lambda: yes(any(n in operations(code, i) for n in ('AutoAugment', 'MixUp') for i in (0, 1)), 'neither is in the code')),

@@ -8,7 +8,7 @@ __all__ = ['net', 'report', 'code', 'baseline', 'as_run', 'checks']
 # %% ../../nbs/10_narrow_resnet.ipynb #e2690dc2
 from dataclasses import replace
 
-from ..augment import Crop, Cutout, Flip
+from ..augment import RandomCrop, Cutout, RandomHorizontalFlip
 from ..blocks import LIMIT, NetSpec
 from ..reading import accuracy, computed, contest, mattered, measured, not_checkable, operations, spec_facts, yes
 from ..recipes import Optimizer, Phase, Recipe, Schedule, register
@@ -17,9 +17,9 @@ from ..recipes import Optimizer, Phase, Recipe, Schedule, register
 net = NetSpec(widths=(32, 64, 128, 256), depths=(2, 2, 2, 2), strides=(1, 2, 2, 2), dropout=0.5, bn_momentum=0.9, init='kaiming')
 
 # %% ../../nbs/10_narrow_resnet.ipynb #a4cf96b2
-_phase = Phase(epochs=250, batch_size=64, label_smoothing=0.05, augment=(Crop(4), Flip(0.5), Cutout(16)),
+_phase = Phase(epochs=250, batch_size=64, label_smoothing=0.05, augment=(RandomCrop(4), RandomHorizontalFlip(0.5), Cutout(16)),
                optimizer=Optimizer('SGD', lr=0.1, momentum=0.9, weight_decay=5e-4),
-               schedule=Schedule('cosine', warmup=25, start=0.136, t_max=225))
+               schedule=Schedule('cosine', warmup_epochs=25, warmup_start_factor=0.136, t_max=225))
 report = Recipe(
     name='narrow_resnet', title='Narrow ResNet-18', net=net, phases=(_phase,), source='report 000, Durga, Pawar and Ojha, 2025',
     notes=('peak rate, batch size, hole size, batch norm momentum and init are taken from the code',
@@ -59,7 +59,7 @@ checks = (
 
 # %% ../../nbs/10_narrow_resnet.ipynb #078cd58c
 checks += (
-    computed('augmentation of the methodology', 'Crop, Flip, Cutout', '', 'methodology', lambda: operations(code)),
+    computed('augmentation of the methodology', 'RandomCrop, RandomHorizontalFlip, Cutout', '', 'methodology', lambda: operations(code)),
     computed('colour adjustments in the augmentation', 'yes', '', 'overview',
              lambda: yes(any(n in operations(code) for n in ('Color', 'Augment', 'Gray')), 'none in the code')),
     computed('the same normalization in training and inference', 'yes', '', 'overview',

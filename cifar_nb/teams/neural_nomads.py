@@ -8,10 +8,10 @@ __all__ = ['net', 'implied', 'report', 'code', 'plain', 'told', 'checks', 'at_ep
 # %% ../../nbs/14_neural_nomads.ipynb #a2e03914
 from dataclasses import replace
 
-from ..augment import Crop, Flip, RandomErasing
+from ..augment import RandomCrop, RandomHorizontalFlip, RandomErasing
 from ..blocks import LIMIT, NetSpec
 from ..colour import ColorJitter
-from ..geometry import Rotation
+from ..geometry import RandomRotation
 from ..policies import AutoAugment
 from ..reading import accuracy, better, computed, contest, full_runs, measured, not_checkable, parts, spec_facts, yes
 from ..recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, register
@@ -26,7 +26,7 @@ implied = NetSpec(widths=(64, 128, 256), depths=(4, 5, 3), strides=(1, 2, 2))
 # %% ../../nbs/14_neural_nomads.ipynb #f32fbbc5
 _phase = Phase(
     epochs=100, batch_size=128, label_smoothing=0.1, optimizer=Optimizer('AdamW', lr=1e-4, weight_decay=1e-2), schedule=Schedule('cosine', t_max=100),
-    augment=(Rotation(15), Flip(), Crop(4), ColorJitter(0.2, 0.2, 0.2), AutoAugment(), RandomErasing(0.2)))
+    augment=(RandomRotation(15), RandomHorizontalFlip(), RandomCrop(4), ColorJitter(0.2, 0.2, 0.2), AutoAugment(), RandomErasing(0.2)))
 report = Recipe(
     name='neural_nomads', title='Neural Nomads', net=net, phases=(_phase,), source='report 004, Hedvikar, Harish and Deole, 2025',
     notes=('of the two optimizers in the report, the one in the list of the final configuration',

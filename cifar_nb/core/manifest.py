@@ -1,0 +1,140 @@
+"""Plain module: what a run is, and the three questions that one asks about two of them.
+
+A manifest is a plain dictionary, `manifest.json` in the folder of a run and `manifest` in a record. It holds
+
+    schema              1
+    run                 a name of its own for each run that was begun, random
+    name, variant       of the recipe, for people; nobody compares them
+    recipe              what is trained, every default spelled out, without title, notes, source, claims and TTA
+    data                name, number and fingerprint of the images and labels given to the training
+    validation          number of images held out for validation, fingerprint of their indices
+    seed
+    weights             which are kept: 'last', or 'best on validation'
+    precision, memory_format
+    sittings            one entry for each sitting in which the machine changed: began (UTC), epoch (those done before), device,
+                        processor, processes, threads, kernels (names of compiled kernels), compile, versions
+
+What is not known is `UNKNOWN`, and that equals only itself. Comparisons see recipes as `recipes.trained` spells them out today, so a field that
+was added since then has its default. Tests: tests/test_manifest.py.
+"""
+import hashlib
+import json
+import time
+import uuid
+from pathlib import Path
+
+from .errors import InputError
+from .files import read_json
+
+__all__ = ['SCHEMA', 'UNKNOWN', 'fingerprint', 'tensors_fingerprint', 'new_manifest', 'kernels_of', 'experiment', 'experiment_id',
+           'differing', 'same_training', 'same_experiment', 'comparable', 'machines', 'with_sitting', 'read_manifest', 'is_known']
+
+SCHEMA = 1
+UNKNOWN = 'unknown'
+TRAINING = ('recipe', 'data', 'validation', 'seed', 'weights', 'precision', 'memory_format')  # what a training must share to go on
+SAYS = dict(recipe='the recipe', data='the images', validation='the images held out for validation', seed='the seed',
+            weights='which weights are kept', precision='the precision', memory_format='the order in memory', kernels='the compiled kernels')
+
+
+def _canonical(v):
+    "`v` in plain types, tuples as lists and whole floats as integers, so that equal things have equal JSON."
+    if isinstance(v, dict): return {str(k): _canonical(w) for k, w in v.items()}
+    if isinstance(v, (list, tuple)): return [_canonical(w) for w in v]
+    if isinstance(v, float) and v.is_integer() and abs(v) < 2 ** 53: return int(v)
+    return v
+
+
+def fingerprint(value, digits: int = 16) -> str:
+    "`digits` hexadecimal digits that stand for `value` (plain JSON types)."
+    return hashlib.sha256(json.dumps(_canonical(value), sort_keys=True).encode()).hexdigest()[:digits]
+
+
+def tensors_fingerprint(*tensors, digits: int = 16) -> str:
+    "`digits` hexadecimal digits that stand for kind, shape and every value of `tensors`."
+    import torch
+    h = hashlib.sha256()
+    for t in tensors:
+        t = t.detach().cpu().contiguous()
+        h.update(f'{t.dtype} {tuple(t.shape)};'.encode())
+        h.update(t.flatten().view(torch.uint8).numpy())
+    return h.hexdigest()[:digits]
+
+
+def new_manifest(recipe: dict, name: str, variant: str, data: dict, validation: dict, seed: int, weights: str, precision: str, memory_format: str,
+                 **machine) -> dict:
+    "A manifest of a run that begins now; `machine` becomes its first sitting."
+    return dict(schema=SCHEMA, run=uuid.uuid4().hex[:12], name=name, variant=variant, recipe=recipe, data=data, validation=validation, seed=seed,
+                weights=weights, precision=precision, memory_format=memory_format, sittings=[sitting(0, **machine)])
+
+
+def sitting(epoch: int, **machine) -> dict:
+    "What a manifest says of a sitting that begins now, after `epoch` epochs."
+    return dict(began=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()), epoch=epoch, **machine)
+
+
+def with_sitting(m: dict, epoch: int, **machine) -> dict:
+    "The manifest `m` with one more sitting, if the machine is not that of the last one."
+    last = {k: v for k, v in m['sittings'][-1].items() if k not in ('began', 'epoch')}
+    return m if last == machine else {**m, 'sittings': [*m['sittings'], sitting(epoch, **machine)]}
+
+
+def kernels_of(m: dict):
+    "The compiled kernels of the run, a list of names; where sittings had different ones, what each had, in their order."
+    each = [UNKNOWN if (k := s.get('kernels', UNKNOWN)) == UNKNOWN else sorted(k) for s in m.get('sittings') or [{}]]
+    return each[0] if all(k == each[0] for k in each) else each
+
+
+def experiment(m: dict) -> dict:
+    "What the outcome of the run depends on, the machine aside."
+    return {k: m.get(k, UNKNOWN) for k in TRAINING} | dict(kernels=kernels_of(m))
+
+
+def _key(m: dict, leave=()) -> dict:
+    e = {k: v for k, v in experiment(m).items() if k not in leave}
+    if isinstance(e['data'], dict): e['data'] = {k: e['data'].get(k, UNKNOWN) for k in ('images', 'fingerprint')}  # its name is for people
+    return _canonical(e)
+
+
+def experiment_id(m: dict) -> str:
+    "A fingerprint that two manifests share if they are of the same experiment."
+    return fingerprint(_key(m))
+
+
+def differing(a: dict, b: dict, leave=()) -> list:
+    "In words, what of the two experiments differs; `leave` names what does not count."
+    ka, kb = _key(a, leave), _key(b, leave)
+    return [SAYS[k] for k in ka if ka[k] != kb[k]]
+
+
+def same_training(a: dict, b: dict) -> bool:
+    "May a training with the manifest `a` go on as `b`? Kernels and machine may change; each sitting says which it had."
+    return not differing(a, b, ('kernels',))
+
+
+def same_experiment(a: dict, b: dict) -> bool:
+    "Are these the same recipe, data, hold-out, seed, precision and kernels, on whatever machine?"
+    return not differing(a, b)
+
+
+def comparable(a: dict, b: dict) -> bool:
+    "May their figures be averaged: do they differ by the seed only (and by machine and versions, which `machines` lists)?"
+    return not differing(a, b, ('seed',))
+
+
+def machines(manifests) -> list:
+    "The processors on which these runs were trained, each once."
+    return sorted({s.get('processor', UNKNOWN) for m in manifests for s in m.get('sittings') or [{}]})
+
+
+def is_known(m: dict) -> bool:
+    "Whether nothing that decides about the experiment is unknown."
+    return UNKNOWN not in json.dumps(_key(m))
+
+
+def read_manifest(path) -> dict:
+    "The manifest in the file `path`; one of a later release is an `InputError`."
+    m = read_json(Path(path), 'this folder cannot be used as a run: train again, or get it again from where it came.')
+    if not isinstance(m.get('schema'), int) or not isinstance(m.get('recipe'), (dict, str)) or not isinstance(m.get('sittings'), list) or not m['sittings']:
+        raise InputError(f'{path} is not the manifest of a run: train again, or get it again from where it came.')
+    if m['schema'] > SCHEMA: raise InputError(f'{path} was written by a later cifar_nb (schema {m["schema"]}): install that one.')
+    return m

@@ -1,0 +1,216 @@
+"""Plain module: the folder of a training: who may write into it, in which order, and how it is read again.
+
+    manifest.json      what the run is (core.manifest), written first
+    recipe.json        the recipe with its title, notes and claims
+    log.jsonl          a line an epoch; timing.jsonl: its seconds
+    checkpoint.pt      all that is needed to go on; gone when the run is finished
+    model.safetensors  the network
+    result.json        what people want to know; written last: where it is, the run is finished
+    evaluations/       one file for each evaluation: which weights, which images, how, and the figures
+    .lock              held by the process that trains here, freed when it ends, however it ends
+
+Tests: tests/test_runs.py, tests/test_faults.py.
+"""
+from contextlib import ExitStack
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from .augment import AlternatingFlip
+from .core.errors import InputError
+from .core.files import (LOCK, is_empty, locked, make_folder, read_json, read_lines, read_text, remove_leftovers, to_json,
+                         write_atomic)
+from .core.manifest import UNKNOWN, differing, fingerprint, read_manifest, with_sitting
+from .core.names import renamed_log, renamed_result
+from .recipes import recipe_from_json, trained, trained_twin
+
+__all__ = ['RunFiles', 'claimed', 'as_before', 'legacy_manifest', 'legacy_evaluations', 'refuse_other', 'evaluation_file', 'unfinished_runs']
+
+
+class RunFiles:
+    "A training's folder `path`, opened for reading."
+    def __init__(self, path):
+        self.path = Path(path)
+        if not (self.path / 'recipe.json').is_file():
+            raise InputError(f'{path} is not a run (there is no recipe.json in it): give the folder that `cifar_nb train` wrote.')
+        try: self.recipe = recipe_from_json(read_text(self.path / 'recipe.json'))
+        except InputError as e: raise InputError(f'{self.path / "recipe.json"} cannot be used: {e}') from None
+
+    def lines(self, name: str) -> list:
+        "The records of `name`.jsonl, one a line; empty before the first epoch ends."
+        file = self.path / f'{name}.jsonl'
+        return [renamed_log(line) for line in read_lines(file, 'take a copy of this run from where it came, or train again.')] if file.exists() else []
+
+    @property
+    def log(self) -> list: return self.lines('log')
+
+    @property
+    def trained_on(self) -> str: return self.manifest['data']['name']
+
+    @property
+    def weights(self) -> str:
+        "The fingerprint of the trained weights: the sha256 of model.safetensors, 16 digits of it."
+        try: return sha256((self.path / 'model.safetensors').read_bytes()).hexdigest()[:16]
+        except OSError as e: raise InputError(f'{self.path / "model.safetensors"} cannot be read ({e.strerror}): train again.') from None
+
+    @property
+    def finished(self) -> bool: return (self.path / 'result.json').exists()
+
+    @property
+    def result(self) -> dict:
+        "What `result.json` holds; an unfinished run raises `InputError`."
+        file = self.path / 'result.json'
+        if not file.exists(): raise InputError(f'{self.path} is not finished ({len(self.log)} of {self.recipe.epochs} epochs): go on with --resume.')
+        r = renamed_result(read_json(file, 'take a copy of this run from where it came, or train again.'))
+        lacking = [k for k in RESULT_HAS if k not in r]
+        if lacking: raise InputError(f'{file} is not the result of a run (it lacks {lacking[0]}): take a copy from where it came, or train again.')
+        m = read_manifest(self.path / 'manifest.json') if (self.path / 'manifest.json').exists() else None
+        if m and (m['seed'] != r['seed'] or m['data'].get('name') not in (r.get('data'), UNKNOWN)):
+            raise InputError(f'{file} is not the result of the run that {self.path / "manifest.json"} describes: one of them was changed, or is from another run.')
+        return r
+
+    @property
+    def manifest(self) -> dict:
+        "The run's manifest; of a run from before there were manifests what its files tell, with the rest unknown."
+        file = self.path / 'manifest.json'
+        m = trained_twin(read_manifest(file)) if file.exists() else legacy_manifest(self)
+        if file.exists() and not any(m['recipe'] == trained(r) for r in (self.recipe, as_before(self.recipe, m['seed']))):
+            raise InputError(f'{self.path} holds a recipe.json that is not that of its manifest.json: one of them is from another run.')
+        return m
+
+    @property
+    def evaluations(self) -> list:
+        "The records of all evaluations of this run, those that `result.json` of older runs holds included."
+        out = [read_json(p, 'delete it and evaluate again.') for p in sorted((self.path / 'evaluations').glob('*.json')) if not p.name.startswith('.')]
+        return out or (legacy_evaluations(self.result, self.manifest) if self.finished else [])
+
+
+RESULT_HAS = ('recipe', 'variant', 'seed', 'epochs', 'train_images', 'val_images', 'parameters', 'seconds', 'last')
+
+
+def as_before(recipe, seed: int):
+    "`recipe` in today's words as a release without manifests trained it: flips that took no notice of the run's `seed`, and an average without warm-up."
+    def flip(op): return replace(op, seed=op.seed - seed) if isinstance(op, AlternatingFlip) else op
+    phases = tuple(replace(p, augment=tuple(map(flip, p.augment))) for p in recipe.phases)
+    return replace(recipe, phases=phases, ema_warmup=recipe.ema_warmup and not recipe.ema)
+
+
+def checkpoint_facts(folder: Path) -> dict:
+    "Seed, number of training images and precision from the checkpoint in `folder`; nothing where there is none that can be read."
+    import torch
+    try: s = torch.load(folder / 'checkpoint.pt', map_location='cpu', weights_only=True)
+    except Exception: return {}
+    return dict(seed=s['seed'], train_images=s['images'], precision=s['precision'])
+
+
+def legacy_manifest(run: RunFiles) -> dict:
+    "What can be known of a run that has no manifest.json, from its result, or else from its checkpoint and its log."
+    r = run.result if run.finished else checkpoint_facts(run.path)
+    log = run.log
+    held = r.get('val_images', UNKNOWN if not log or 'val_accuracy' in log[0] else 0)
+    images = r['train_images'] + held if 'train_images' in r and held != UNKNOWN else UNKNOWN
+    recipe = as_before(run.recipe, r['seed']) if 'seed' in r else run.recipe
+    machine = dict(device=r.get('device', UNKNOWN), processor=r.get('hardware', UNKNOWN), processes=r.get('processes', UNKNOWN), threads=r.get('threads', UNKNOWN),
+                   kernels=UNKNOWN, compile=UNKNOWN, versions=dict(cifar_nb=UNKNOWN, commit=UNKNOWN, torch=r.get('torch', UNKNOWN), python=r.get('python', UNKNOWN)))
+    return dict(schema=1, run=fingerprint([r, log]), name=run.recipe.name, variant=run.recipe.variant, recipe=trained(recipe),
+                data=dict(name=r.get('data', UNKNOWN), images=images, fingerprint=UNKNOWN), validation=dict(images=held, indices=UNKNOWN if held else None),
+                seed=r.get('seed', UNKNOWN), weights=UNKNOWN if held == UNKNOWN else 'best on validation' if held else 'last',
+                precision=r.get('precision', UNKNOWN), memory_format=r.get('memory_format', UNKNOWN), sittings=[dict(began=UNKNOWN, epoch=0, **machine)])
+
+
+def legacy_evaluations(result: dict, manifest: dict) -> list:
+    "The evaluations that an older result.json holds under 'test' and 'test, mean of ...'; its images are known by the data only."
+    out = []
+    for key, m in result.items():
+        if key != 'test' and not key.startswith('test, ') or not isinstance(m, dict) or 'accuracy' not in m: continue
+        tta = ['identity'] if key == 'test' else key.removeprefix('test, mean of ').split(', ')
+        data = 'toy' if 'toy' in str(m.get('set', '')) else manifest['data']['name']
+        out.append(dict(schema=1, weights=UNKNOWN, tta=dict(transforms=tta, weights=None, mean='logits'),
+                        images=dict(name=m.get('set', UNKNOWN), data=data, images=m.get('images', UNKNOWN), fingerprint=UNKNOWN),
+                        precision=UNKNOWN, memory_format=UNKNOWN, kernels=UNKNOWN, device=UNKNOWN, processor=UNKNOWN, versions=UNKNOWN,
+                        metrics={k: v for k, v in m.items() if k not in ('views', 'set')}))
+    return out
+
+
+def refuse_other(found: dict, asked: dict, out):
+    """Raise `InputError` unless the training `asked` for may go on as the one `found` in the folder `out`; the facts of `found` that nobody
+    wrote down (runs from before there were manifests) cannot speak against it, and come back as a list."""
+    unknown = [k for k in ('data', 'validation', 'seed', 'weights', 'precision', 'memory_format') if UNKNOWN in str(found.get(k))]
+    there = {**found, **{k: asked[k] for k in unknown if _agrees(found[k], asked[k])}}
+    if other := differing(there, asked, ('kernels',)):
+        raise InputError(f'{out} belongs to another training ({", ".join(other)} differ{"s" * (len(other) == 1)}): resume with the settings with which it '
+                         f'began (recipe {found["name"]}, {_told(found)}), or choose another --out.')
+    return unknown
+
+
+def _agrees(known, asked) -> bool:
+    "Whether what is known of a fact speaks for what is asked for."
+    if known == UNKNOWN: return True
+    return isinstance(known, dict) and all(v in (UNKNOWN, None) or v == asked.get(k) for k, v in known.items())
+
+
+def _told(m: dict) -> str:
+    epochs = sum(p['epochs'] for p in m['recipe']['phases']) if isinstance(m['recipe'], dict) else '?'
+    return f'{epochs} epochs, seed {m["seed"]}, {m["data"].get("images", "?")} images, {m["validation"].get("images", "?")} of them held out, {m["precision"]}'
+
+
+def claimed(stack: ExitStack, out: Path, recipe, manifest: dict, resume: bool, say=print) -> Path:
+    """Make `out` the folder of the training that `manifest` describes, and hold its lock until `stack` closes.
+
+    A folder that another process trains in, that holds anything else, or another training, is an `InputError`; nothing is written then."""
+    out = Path(out)
+    known = ('manifest.json', 'recipe.json')
+    def begun(): return any((out / f).exists() for f in known)
+    if out.exists() and not begun() and not (out.is_dir() and is_empty(out)):
+        raise InputError(f'{out} exists and is not a run: choose an empty or a new folder with --out.')
+    if begun() and not resume: raise InputError(f'{out} already holds a run: go on with --resume, or choose another place with --out.')
+    make_folder(out)
+    stack.enter_context(locked(out / LOCK, f'{out} is being trained by another process: wait until it ends, or choose another place with --out.'))
+    remove_leftovers(out)
+    if begun():
+        if not resume: raise InputError(f'{out} already holds a run: go on with --resume, or choose another place with --out.')
+        if (out / 'result.json').exists():
+            raise InputError(f'{out} is already finished: judge it with `cifar_nb evaluate {out}`, or choose another place with --out.')
+        manifest = _going_on(out, recipe, manifest, say)
+    write_atomic(out / 'manifest.json', to_json(manifest))
+    if not (out / 'recipe.json').exists(): write_atomic(out / 'recipe.json', recipe.to_json())
+    return out
+
+
+def _going_on(out: Path, recipe, asked: dict, say) -> dict:
+    "The manifest of the run in `out` with a sitting for the machine that `asked` has."
+    if not (out / 'recipe.json').exists():  # stopped between its first two files: nothing is trained yet
+        found = trained_twin(read_manifest(out / 'manifest.json'))
+        log = []
+    else:
+        run = RunFiles(out)
+        found, log = run.manifest, run.log
+        if not (out / 'manifest.json').exists(): asked = {**asked, 'recipe': trained(as_before(recipe, asked['seed']))}
+    if unknown := refuse_other(found, asked, out):
+        say(f'{out} is from before runs wrote down {", ".join(unknown)}: going on with those of this call, and they stay marked as unknown')
+    machine = {k: v for k, v in asked['sittings'][0].items() if k not in ('began', 'epoch')}
+    return with_sitting(found, len(log), **machine)
+
+
+def evaluation_file(run: RunFiles, e: dict) -> Path:
+    "Where the evaluation `e` lies in the folder of `run`: the same evaluation in the same place, any other beside it."
+    keys = ('weights', 'tta', 'precision', 'memory_format', 'kernels')
+    mark = fingerprint([{k: e[k] for k in keys}, e['images']['fingerprint']])
+    return make_folder(run.path / 'evaluations') / f'{e["images"]["data"]}-{len(e["tta"]["transforms"])}-{mark[:8]}.json'
+
+
+def unfinished_runs(root, manifest: dict) -> list:
+    "The folders in `root` of unfinished runs of the training `manifest`, the one that was written to last at the end."
+    out = []
+    for folder in sorted(Path(root).glob('*/')):
+        try:
+            run = RunFiles(folder)
+            if not run.finished and not _refused(run.manifest, manifest): out.append(folder)
+        except InputError: continue
+    return sorted(out, key=lambda f: max(p.stat().st_mtime for p in f.iterdir()))
+
+
+def _refused(found, asked) -> bool:
+    try: refuse_other(found, asked, '')
+    except InputError: return True
+    return False
