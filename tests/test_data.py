@@ -730,7 +730,9 @@ def test_a_disk_that_is_full_or_closed(number, server, batches, tmp_path, monkey
 def child(call):
     "A process that has the tiny batches' md5 and runs `call`; what it prints comes line by line."
     code = f"from cifar_nb import data; data.MD5 = {data.MD5!r}; {call}"
-    return subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
+    env = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
+    return subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, encoding="utf-8", env=env)
 
 
 def test_two_processes_at_once_and_the_first_is_killed(server, batches, tmp_path):

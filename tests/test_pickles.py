@@ -3,13 +3,12 @@
 The shares are measured in a process of their own, with a limit of time, so that a regression fails and does not hang.
 """
 import json
-import math
+import os
 import pickle
 import pickletools
 import struct
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -187,8 +186,11 @@ def shares():
 
 @pytest.fixture(scope='module')
 def measured():
-    code = f'import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_pickles; test_pickles.shares()'
-    child = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, encoding='utf-8')
+    here, package = Path(__file__).parent, Path(safe_pickle.__file__).parents[2]
+    env = os.environ | dict(PYTHONPATH=os.pathsep.join(map(str, (package, here))),
+                            PYTHONIOENCODING='utf-8')
+    child = subprocess.Popen([sys.executable, '-c', 'import test_pickles; test_pickles.shares()'],
+                             stdout=subprocess.PIPE, text=True, encoding='utf-8', env=env)
     try: out, _ = child.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         child.kill()

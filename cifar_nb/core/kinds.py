@@ -85,8 +85,8 @@ def kind_of_file(path) -> tuple:
     except (OSError, ValueError): return '', ''
 
 
-_ARCHIVE = re.compile(r'\.(tar|tgz|tbz2?|txz|zip|7z|rar|gz|bz2|xz)$', re.I)
-_HALF = re.compile(r'\.(part|crdownload|download|partial)$', re.I)
+_ARCHIVE = 'tar tgz tbz tbz2 txz zip 7z rar gz bz2 xz'.split()  # endings
+_HALF = 'part crdownload download partial'.split()
 _FOR_PYTHON, _NOT_100 = 'get the one for Python, cifar-10-python.tar.gz', 'get CIFAR-10'
 _OTHERS = {  # what else CIFAR comes as: a name that tells -> what it is, and what to do
     'data_batch_1.bin': ('the binary version of CIFAR-10', _FOR_PYTHON),
@@ -94,6 +94,9 @@ _OTHERS = {  # what else CIFAR comes as: a name that tells -> what it is, and wh
     'train.bin': ('CIFAR-100', _NOT_100),
     'train.mat': ('CIFAR-100', _NOT_100),
 }
+
+
+def _ending(name: str) -> str: return name.rpartition('.')[2].lower()
 
 
 def _names(folder) -> list:
@@ -110,14 +113,14 @@ def _in_files(folder, names) -> tuple:
         if name in names: return f'{what} ({folder / name})', todo
     if {'train', 'test', 'meta'} <= set(names) or 'cifar-100' in folder.name.lower():
         return f'CIFAR-100 in {folder}', _NOT_100
-    for name in sorted(names, key=lambda n: 'cifar' not in n.lower()):
-        path = folder / name
-        if 'cifar-100' in name.lower(): return f'CIFAR-100 ({path})', _NOT_100
-        if _HALF.search(name):
-            return f'{path}, a download that has not come to its end', 'wait, or get it again'
-        if _ARCHIVE.search(name): return f'{path}, which is not unpacked', 'unpack it there'
-        if name.lower().endswith('.parquet'): return f'tables of Parquet ({path})', _FOR_PYTHON
-    return '', ''
+    known = [n for n in names if _ending(n) in (*_ARCHIVE, *_HALF, 'parquet')]  # often few of many
+    if not known: return '', ''
+    name = min(known, key=lambda n: 'cifar' not in n.lower())
+    path, ending = folder / name, _ending(name)
+    if 'cifar-100' in name.lower(): return f'CIFAR-100 ({path})', _NOT_100
+    if ending in _ARCHIVE: return f'{path}, which is not unpacked', 'unpack it there'
+    if ending == 'parquet': return f'tables of Parquet ({path})', _FOR_PYTHON
+    return f'{path}, a download that has not come to its end', 'wait, or get it again'
 
 
 def _in_folders(folder, classes) -> tuple:
