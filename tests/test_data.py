@@ -2,8 +2,9 @@
 
 Nothing here needs CIFAR-10 or the internet: the batches are tiny, the md5 table knows them, the server is our own.
 """
-import copyreg, errno, hashlib, io, os, pickle, struct, tarfile, threading
+import copyreg, errno, gzip, hashlib, io, os, pickle, struct, subprocess, sys, tarfile, threading, time, zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 
 from cifar_nb import data
+from cifar_nb.core import download
 from cifar_nb.data import InputError
 
 
@@ -295,7 +297,8 @@ def test_toy_by_name(monkeypatch):
     said = []
     assert str(data.find("toy", say=said.append)) == "toy" and "toy" in said[0]
     monkeypatch.setenv("CIFAR_NB_DATA", "toy")
-    assert torch.equal(data.load("train", say=said.append)[0], data.toy(5000, seed=0)[0])
+    x, _ = data.load("train", say=said.append)
+    assert len(x) == 5000 and torch.equal(x[:500], data.toy(500, seed=0)[0])
     assert torch.equal(data.load_or_toy("test", say=said.append)[1], data.toy(1000, seed=1)[1])
     assert len(said) == 3 and "$CIFAR_NB_DATA" in said[2]
 
@@ -307,7 +310,7 @@ def test_home_and_xdg(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert os.name == "nt" or data.cache_folder() == tmp_path / ".cache" / "cifar_nb"
-    assert os.name == "nt" or data._tilde(data.cache_folder()) == os.path.join("~", ".cache", "cifar_nb")
+    assert os.name == "nt" or data.tilde(data.cache_folder()) == os.path.join("~", ".cache", "cifar_nb")
 
 
 @pytest.mark.parametrize("path", ["py", "competitions/course/cifar-10-python/cifar-10-batches-py", "a/b/c/d/e/f"])
@@ -328,6 +331,161 @@ def test_nearest_copy_wins_and_circles_end(batches, tmp_path):
     assert data.find(tmp_path / "link", say=str) == tmp_path / "link"
 
 
+HARMS = ["truncated", "empty", "altered", "a page", "missing", "a folder"]
+
+
+def harm(path, how):
+    "Spoil the batch file `path`."
+    raw = path.read_bytes()
+    path.unlink()
+    if how == "a folder": path.mkdir()
+    elif how != "missing":
+        path.write_bytes({"truncated": raw[:-9], "empty": b"", "altered": raw[:500] + bytes([raw[500] ^ 1]) + raw[501:], "a page": b"<html>"}[how])
+
+
+@pytest.mark.parametrize("how", HARMS)
+@pytest.mark.parametrize("sizes", ["as published", "others"])
+def test_a_damaged_copy_does_not_hide_a_whole_one(how, sizes, batches, tmp_path, monkeypatch):
+    "Further down, and in another place; also where the size of a file tells nothing, for it is right."
+    if sizes == "as published": monkeypatch.setattr(data, "SIZES", {name: len(raw) for name, raw in batches.items()})
+    near, far = put(batches, tmp_path / "d" / "a"), put(batches, tmp_path / "d" / "b" / "c")
+    harm(near / "data_batch_4", how)
+    said = []
+    x, y = data.load("train", tmp_path / "d", say=said.append)
+    assert len(x) == 15 and str(far) in said[-1]
+    assert data.load_set("test", tmp_path / "d", say=str).name == "cifar10"
+    mounted, cached = put(batches, tmp_path / "kaggle" / "x"), put(batches, tmp_path / "cache" / "y")
+    harm(mounted / "test_batch", how)
+    assert len(data.load("test", download=False, say=said.append)[0]) == 3 and str(cached) in said[-1]
+    harm(far / "data_batch_5", how)  # now neither is whole: the nearest is told of
+    with pytest.raises(InputError) as e: data.load("train", tmp_path / "d", say=str)
+    assert str(near / "data_batch_4") in one_sentence(e)
+
+
+def test_what_the_page_in_place_of_a_batch_is(batches, tmp_path):
+    folder = put(batches, tmp_path / "d")
+    (folder / "test_batch").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 31035526\n")
+    with pytest.raises(InputError, match="it is a pointer of Git LFS in place of the file") as e: data.load("test", folder, say=str)
+    assert data.MD5["test_batch"] in one_sentence(e)
+
+
+INSTEAD = {  # files in the folder that was named -> what the message must say
+    "cifar-10-python.tar.gz, which is not unpacked: unpack it there": ["cifar-10-python.tar.gz"],
+    "cifar-10-python (1).tar, which is not unpacked": ["cifar-10-python (1).tar"],
+    "archive.zip, which is not unpacked": ["archive.zip"],
+    "deep/down/x.7z, which is not unpacked": ["deep/down/x.7z"],
+    "a download that has not come to its end": ["cifar-10-python.tar.gz.crdownload"],
+    "but CIFAR-100 in": ["train", "test", "meta"],
+    "cifar-100-python.tar.gz): get CIFAR-10": ["cifar-100-python.tar.gz", "other.zip"],
+    "the binary version of CIFAR-10": [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"],
+    "the MATLAB version of CIFAR-10": ["cifar-10-batches-mat/data_batch_1.mat"],
+    "tables of Parquet": ["plain_text/train-00000-of-00001.parquet"],
+    "where the folders frog, ship are lacking: add them": [f"train/{c}/1.png" for c in data.CLASSES if c not in ("frog", "ship")],
+    "itself: put them into a folder called train": [f"mine/{c}/1.png" for c in data.CLASSES],
+    "CIFAR-100 as pictures": ["train/apple/1.png", "train/aquarium_fish/1.png", "train/baby/1.png"],
+    "holds no data_batch_1: name the folder": [".hidden.zip", "readme.md"],
+}
+
+
+@pytest.mark.parametrize("what", INSTEAD)
+def test_what_lies_there_in_place_of_the_batches_is_named(what, tmp_path):
+    for name in INSTEAD[what]:
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(b"x")
+    with pytest.raises(InputError) as e: data.load("train", tmp_path / "d", say=str)
+    assert what in one_sentence(e).replace(os.sep, "/") and "holds no data_batch_1" in str(e.value) and "'toy'" in str(e.value)
+
+
+def test_a_file_in_place_of_a_folder(batches, tmp_path):
+    (tmp_path / "x.tar.gz").write_bytes(tar(batches))
+    with pytest.raises(InputError, match="is not a folder, but packed by gzip: unpack it") as e: data.find(tmp_path / "x.tar.gz")
+    one_sentence(e)
+    with pytest.raises(InputError, match="is not a folder: name the folder"): data.find(put(batches, tmp_path / "d") / "test_batch")
+
+
+@pytest.mark.parametrize("root", [5, b"toy", ["x"], {"toy"}, 1.5])
+def test_a_root_that_is_no_path(root):
+    with pytest.raises(InputError, match=type(root).__name__): data.load("train", root, say=str)
+
+
+@pytest.mark.parametrize("root", ["a\0b", "x" * 5000, "~nobody-of-this-name/x"])
+def test_a_root_that_cannot_be(root):
+    with pytest.raises(InputError) as e: data.load("train", root, say=str)
+    assert "Traceback" not in str(e.value)
+
+
+def test_empty_variables_are_as_good_as_none(batches, tmp_path, monkeypatch):
+    for name in ("CIFAR_NB_DATA", "CIFAR_NB_CACHE", "KAGGLE_INPUT", "XDG_CACHE_HOME"): monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    if os.name != "nt": assert data.cache_folder() == tmp_path / "home" / ".cache" / "cifar_nb"
+    monkeypatch.setenv("CIFAR_NB_CACHE", str(tmp_path / "cache"))
+    home = put(batches, tmp_path / "cache" / "py")
+    assert data.find("", download=False, say=str) == home
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is a home folder on Windows")
+def test_without_a_home_folder(batches, tmp_path, monkeypatch):
+    "A container with a user's number and no more: the cache lies among temporary files, and ~ is told to be nothing."
+    import pwd
+    def nobody(uid): raise KeyError(uid)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for value in (None, ""):
+        for name in ("HOME", "CIFAR_NB_CACHE", "XDG_CACHE_HOME"): monkeypatch.delenv(name, raising=False)
+        if value is not None: monkeypatch.setenv("HOME", value)
+        assert data.cache_folder() == tmp_path / f"cifar_nb-{os.getuid()}"
+        assert str(data.find("toy", say=str)) == "toy"
+        with pytest.raises(InputError, match="no CIFAR-10 on this machine"): data.find(download=False)
+        with pytest.raises(InputError, match="no home folder"): data.find("~/data")
+        with pytest.raises(InputError, match="no home folder"): data.load_competition("~/test.pkl")
+        assert data.tilde(tmp_path) == str(tmp_path)
+
+
+def test_many_files_cost_no_calls_each(tmp_path, monkeypatch):
+    "A folder is listed, and none of its files is asked anything."
+    (tmp_path / "d" / "pictures").mkdir(parents=True)
+    for i in range(2000): (tmp_path / "d" / "pictures" / f"{i}.png").touch()
+    calls = []
+    for name in ("stat", "lstat"):
+        monkeypatch.setattr(os, name, lambda *a, f=getattr(os, name), **k: calls.append(a) or f(*a, **k))
+    with pytest.raises(InputError, match="holds no data_batch_1"): data.find(tmp_path / "d", say=str)
+    assert len(calls) < 100
+
+
+def test_links_to_and_fro_are_not_followed_for_ever(tmp_path):
+    "Six floors with ten links each to the next: a million ways, seven folders."
+    floors = [tmp_path / "d" / f"{i}" for i in range(7)]
+    for floor in floors: floor.mkdir(parents=True)
+    for a, b in zip(floors, floors[1:]):
+        for k in range(10): os.symlink(b, a / f"link-{k}")
+    assert data.holder(tmp_path / "d") is None
+
+
+# -- what was really read --------------------------------------------------------------------------------------------
+
+def test_the_name_is_that_of_what_was_read(batches, tmp_path, monkeypatch):
+    folder = put(batches, tmp_path / "d")
+    assert data.load_set("test", folder, say=str).name == "cifar10"
+    assert data.load_set("test", "toy", say=str).name == "toy"
+    monkeypatch.setenv("CIFAR_NB_DATA", "toy")
+    x, y, name = data.load_set("test", say=str)
+    assert name == "toy" and torch.equal(x, data.toy(1000, seed=1)[0])
+    assert data.load_set("test", folder, say=str).name == "cifar10"  # a root that is named wins over the variable
+    monkeypatch.setenv("CIFAR_NB_DATA", str(folder))
+    assert data.load_set("test", say=str).name == "cifar10" and data.load_set("test", "toy", say=str).name == "toy"
+    monkeypatch.chdir(folder)
+    assert data.load_set("test", ".", say=str).name == "cifar10"
+    with pytest.raises(InputError, match="ask for 'train' or 'test'"): data.load_set("validation")
+
+
+def test_load_gives_what_load_set_gives(batches, tmp_path):
+    put(batches, tmp_path / "cache" / "py")
+    for part in ("train", "test"):
+        x, y = data.load(part, say=str)
+        got = data.load_set(part, say=str)
+        assert torch.equal(x, got.x) and torch.equal(y, got.y)
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may look everywhere")
 def test_folders_without_permission(batches, tmp_path):
     put(batches, tmp_path / "d" / "open")
@@ -339,7 +497,9 @@ def test_folders_without_permission(batches, tmp_path):
 
 @pytest.fixture
 def server():
-    "A server on 127.0.0.1 for `server.body`; it may hang up after `server.cut` bytes, or not know about ranges."
+    """A server on 127.0.0.1 for `server.body`; it may hang up after `server.cut` bytes, or not know about ranges.
+
+    `length` and `span` replace what it says of itself, `more` is called with its file when the body is through."""
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             s, start = self.server, 0
@@ -349,12 +509,17 @@ def server():
                 start = int(s.asked[-1].removeprefix("bytes=").rstrip("-"))
                 if start >= len(s.body): return self.send_error(416)
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(s.body) - start))
+            if s.length != "none": self.send_header("Content-Length", s.length or str(len(s.body) - start))
+            if start and s.span: self.send_header("Content-Range", s.span)
             self.end_headers()
-            self.wfile.write(s.body[start:start + s.cut])
+            try:
+                self.wfile.write(s.body[start:start + s.cut])
+                if s.more: s.more(self.wfile)
+            except OSError: pass  # whoever asked has gone
         def log_message(self, *args): pass
     s = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    s.body, s.cut, s.ranges, s.status, s.asked = b"", 1 << 30, True, None, []
+    s.daemon_threads = True
+    s.body, s.cut, s.ranges, s.status, s.asked, s.length, s.span, s.more = b"", 1 << 30, True, None, [], None, None, None
     s.url = f"http://127.0.0.1:{s.server_port}/cifar-10-python.tar.gz"
     thread = threading.Thread(target=s.serve_forever, kwargs={"poll_interval": .01}, daemon=True)
     thread.start()
@@ -374,7 +539,9 @@ def tar(files, **others):
     return out.getvalue()
 
 
-def below(folder): return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+def below(folder):
+    "What lies there; the lock of a download may stay."
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.name != download.LOCK)
 
 
 def whole(batches): return sorted(["cifar-10-batches-py", *(f"cifar-10-batches-py/{n}" for n in batches)])
@@ -477,12 +644,163 @@ def test_cache_that_cannot_be_written(server, batches, tmp_path, monkeypatch):
         data.fetch(tmp_path / "file", server.url, md5(server.body), say=str)
     one_sentence(e)
     def full(src, dst): raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(data.shutil, "copyfileobj", full)
+    monkeypatch.setattr(download.shutil, "copyfileobj", full)
     with pytest.raises(InputError, match="No space left on device") as e:
         data.fetch(tmp_path / "cache", server.url, md5(server.body), say=str)
     one_sentence(e)
     assert below(tmp_path / "cache") == ["cifar-10-python.tar.gz.part"]  # what came is kept for the next time
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "", " ", "1e3", "\u0663".encode().decode("latin1"), "9" * 400, "none"])
+def test_fetch_from_a_server_that_does_not_know_the_length(length, server, batches, tmp_path):
+    if length == "9" * 400: server.length = "none"  # no client of Python takes such a line
+    server.body, server.length = tar(batches), length or " "
+    data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    assert below(tmp_path) == whole(batches)
+
+
+@pytest.mark.parametrize("length", ["none", "500000", "1000000000000"])
+def test_what_never_ends_is_not_written_to_the_disk(length, server, batches, tmp_path, monkeypatch):
+    "No more than the archive has is ever written, whatever the server says and sends."
+    monkeypatch.setattr(data, "ARCHIVE_BYTES", {"its md5": 100_000})
+    def more(file):
+        while True: file.write(bytes(1 << 16))
+    server.more, server.length = more, length
+    for sums in ("its md5", "another"):  # a size that is known, and one that is not
+        with pytest.raises(InputError, match="100,000") as e: data.fetch(tmp_path, server.url, sums, say=str)
+        assert server.url in one_sentence(e)
+        assert sum(p.stat().st_size for p in tmp_path.rglob("*")) < 100_000
+
+
+def test_a_page_in_place_of_an_archive_of_known_size(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "ARCHIVE_BYTES", {"its md5": 100_000})
+    server.body = b"<html>Please log in</html>"
+    with pytest.raises(InputError, match="26 bytes, and the archive has 100,000"): data.fetch(tmp_path, server.url, "its md5", say=str)
+    assert below(tmp_path) == []
+
+
+@pytest.mark.parametrize("span", ["bytes 0-9/10", "bytes 30000-40000/50000", "bytes */500", "lines 20000-", "bytes x-y/z", "bytes"])
+def test_a_part_that_was_not_asked_for(span, server, batches, tmp_path):
+    "The rest of the file is asked for, another part is announced: then all of it is fetched anew."
+    server.body, server.cut = tar(batches), 20_000
+    with pytest.raises(InputError, match="broke off"): data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    server.cut, server.span, announced = 1 << 30, span, span.startswith("bytes 0") or span.startswith("bytes 3")
+    data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    assert server.asked == [None, "bytes=20000-", None][:3 if announced else 2] and below(tmp_path) == whole(batches)
+
+
+def test_a_server_that_drips(server, batches, tmp_path, monkeypatch):
+    "A byte now and then is no download; what came is kept."
+    monkeypatch.setattr(download, "PATIENCE", .3)
+    server.body, server.cut = tar(batches), 20_000
+    def drip(file):
+        for _ in range(100):
+            file.write(b"x")
+            file.flush()
+            time.sleep(.05)
+    server.more, start = drip, time.time()
+    with pytest.raises(InputError, match="broke off after 20,0"): data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    assert time.time() - start < 4
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_disk_that_is_full_or_closed(number, server, batches, tmp_path, monkeypatch):
+    "One sentence, which says what it is; with room the next call goes on from what is there."
+    server.body, opened = tar(batches), Path.open
+    def full(self, mode="r", *args, **kwargs):
+        f = opened(self, mode, *args, **kwargs)
+        if self.suffix != ".part" or "r" in mode: return f
+        class Full:
+            def __enter__(self): return self
+            def __exit__(self, *e): f.close()
+            def tell(self): return f.tell()
+            def write(self, block): f.write(block[:10_000]); f.flush(); raise OSError(number, os.strerror(number))
+        return Full()
+    with monkeypatch.context() as m:
+        m.setattr(Path, "open", full)
+        with pytest.raises(InputError, match=os.strerror(number)) as e: data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    assert "CIFAR_NB_CACHE" in one_sentence(e) and ("make room" in str(e.value)) == (number == errno.ENOSPC)
+    assert below(tmp_path) == ["cifar-10-python.tar.gz.part"]
+    came = (tmp_path / "cifar-10-python.tar.gz.part").stat().st_size
+    data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    assert came > 0 and server.asked == [None, f"bytes={came}-"] and below(tmp_path) == whole(batches)
+
+
+def child(call):
+    "A process that has the tiny batches' md5 and runs `call`; what it prints comes line by line."
+    code = f"from cifar_nb import data; data.MD5 = {data.MD5!r}; {call}"
+    env = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
+    return subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, encoding="utf-8", env=env)
+
+
+def test_two_processes_at_once_and_the_first_is_killed(server, batches, tmp_path):
+    "The second waits and says so; when the first dies half way it goes on from there; a third finds the files."
+    server.body, server.cut, gate = tar(batches), 20_000, threading.Event()
+    server.more, server.length = lambda file: (file.flush(), gate.wait(60)), "none"
+    call = f"data.fetch({str(tmp_path)!r}, {server.url!r}, {md5(server.body)!r})"
+    first = child(call)
+    assert "downloading" in first.stdout.readline()
+    second = child(call)
+    assert "waiting for it" in second.stdout.readline()
+    part = tmp_path / "cifar-10-python.tar.gz.part"
+    deadline = time.time() + 60
+    while (not part.exists() or part.stat().st_size < 20_000) and time.time() < deadline: time.sleep(.05)
+    server.cut, server.more, server.length = 1 << 30, None, None
+    first.kill()
+    out, _ = second.communicate(timeout=60)
+    gate.set()
+    assert second.returncode == 0 and "downloading" in out, out
+    assert server.asked == [None, "bytes=20000-"] and below(tmp_path) == whole(batches)
+    said = []
+    data.fetch(tmp_path, server.url, md5(server.body), say=said.append)
+    assert len(server.asked) == 2 and len(said) == 1 and "CIFAR-10 in" in said[0]
+    first.communicate()
+
+
+def test_many_at_once_fetch_once(server, batches, tmp_path):
+    "As the processes of torchrun do; the one that was first does the work, and all get the folder."
+    server.body, said, got = tar(batches), [], []
+    server.more = lambda file: time.sleep(.5)
+    def fetch(): got.append(data.fetch(tmp_path, server.url, md5(server.body), say=said.append))
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert len(server.asked) == 1 and set(got) == {tmp_path / "cifar-10-batches-py"} and len(got) == 4
+    assert sum("waiting" in line for line in said) == 3 and sum("another process has brought" in line for line in said) == 3
+    assert below(tmp_path) == whole(batches)
+
+
+def test_an_archive_that_was_put_there_by_hand_is_used(server, batches, tmp_path):
+    raw = tar(batches)
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(raw)
+    data.fetch(tmp_path, server.url, md5(raw), say=str)
+    assert server.asked == [] and below(tmp_path) == sorted([*whole(batches), "cifar-10-python.tar.gz"])
+
+
+@pytest.mark.parametrize("raw", [b"no archive", b"", tar({"data_batch_1": bytes(5000)})[:-900], b"\x1f\x8b\x08" + bytes(90)])
+def test_an_archive_that_cannot_be_unpacked(raw, server, batches, tmp_path):
+    server.body = raw
+    with pytest.raises(InputError, match="delete it and run again|broke off|md5") as e: data.fetch(tmp_path, server.url, md5(raw), say=str)
+    one_sentence(e)
+    assert not (tmp_path / "cifar-10-batches-py").exists() and not list(tmp_path.glob(".unpack*"))
+
+
+def test_what_a_killed_process_left_is_swept_away(server, batches, tmp_path):
+    server.body = tar(batches)
+    for name, age in ((".unpackold", 7200), (".unpacknew", 60)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data_batch_1").write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    assert [p.name for p in tmp_path.glob(".unpack*")] == [".unpacknew"]  # its process may be at work
+
+
+@pytest.mark.parametrize("url", ["no address", "http://", "http://[", "ftp://127.0.0.1:9/x", "http://127.0.0.1:99999/x", "http://a b/"])
+def test_an_address_that_is_none(url, tmp_path):
+    with pytest.raises(InputError, match="cannot be reached") as e: data.fetch(tmp_path, url, "0", say=str)
+    one_sentence(e)
 
 
 # -- toy and split ---------------------------------------------------------------------------------------------------
@@ -573,6 +891,100 @@ def test_competition_mistakes(why, entries, tmp_path):
     path.write_bytes(pickle.dumps(entries))
     with pytest.raises(InputError) as e: data.load_competition(path, say=str)
     assert why in one_sentence(e) and str(path) in str(e.value)
+
+
+def smooth(n, seed=0):
+    "uint8 n x 3 x 32 x 32, as smooth as photographs are: coarse noise, drawn larger, and a little grain."
+    g = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, 3, 5, 5, generator=g) * 255
+    grain = torch.rand(n, 3, 32, 32, generator=g) * 12
+    return (torch.nn.functional.interpolate(coarse, size=32, mode="bilinear") + grain).clamp(0, 255).byte().numpy()
+
+
+@pytest.mark.parametrize("n", [1, 7, 2500])
+@pytest.mark.parametrize("source", ["smooth", "toy", "grey"])
+def test_the_order_of_colours_is_seen(n, source, tmp_path):
+    "Flat rows, and shapes that say one thing while the bytes say the other: always the images come back."
+    x = data.toy(min(n, 500))[0].numpy() if source == "toy" else smooth(n)
+    if source == "grey": x[:] = x[:, :1]  # the colours of a pixel are all alike
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    told = {"flat, colours first": x.reshape(-1, 3072), "flat, colours last by the look of them": last.reshape(-1, 3072),
+            "N x 3 x 32 x 32, colours first": x, "N x 32 x 32 x 3, colours last": last,
+            "N x 3 x 32 x 32, colours last by the look of them": last.reshape(-1, 3, 32, 32),
+            "N x 32 x 32 x 3, colours first by the look of them": x.reshape(-1, 32, 32, 3)}
+    for words, images in told.items():
+        (tmp_path / "f.pkl").write_bytes(pickle.dumps({"data": images}))
+        got = data.load_competition(tmp_path / "f.pkl", say=str)
+        assert words in got.layout
+        np.testing.assert_array_equal(got.images, x)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_images_that_tell_nothing_keep_the_order_of_their_shape(value, tmp_path):
+    for shape, order in (((4, 3072), "colours first"), ((4, 3, 32, 32), "colours first"), ((4, 32, 32, 3), "colours last")):
+        (tmp_path / "f.pkl").write_bytes(pickle.dumps({"data": np.full(shape, value, np.uint8)}))
+        assert data.load_competition(tmp_path / "f.pkl", say=str).layout.endswith(order)
+
+
+def zipped(name, raw=b"x"):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z: z.writestr(name, raw)
+    return out.getvalue()
+
+
+def saved(save, value):
+    out = io.BytesIO()
+    save(out, value)
+    return out.getvalue()
+
+
+KINDS_OF_FILES = {
+    "it is empty": b"", "it is a web page": b"<!DOCTYPE html><html><title>Sign in</title>", "a web page, again": b"\n <HTML>\n<body>",
+    "it is a page of XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "it is text (JSON)": b'{"error": "not found"}',
+    "it is a zip archive; unpack it": zipped("cifar_test_nolabel.pkl"), "it is an empty zip archive": b"PK\5\6" + bytes(18),
+    "it is a file of torch.save": saved(lambda f, v: torch.save(v, f), torch.zeros(3)),
+    "it is an archive of numpy.savez": saved(lambda f, v: np.savez(f, data=v), np.zeros(3)),
+    "it is an array of numpy.save": saved(np.save, np.zeros((3, 3072), np.uint8)),
+    "it is packed by gzip": gzip.compress(b"x"), "it is packed by bzip2": b"BZh91AY&SY" + bytes(20), "it is packed by xz": b"\xfd7zXZ\0" + bytes(20),
+    "it is a tar archive": bytes(257) + b"ustar\x0000" + bytes(300), "it is a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:"
+    + b"a" * 64 + b"\nsize 30730276\n", "it is a pointer of git-annex": b"/annex/objects/MD5E-s3--0.pkl\n", "it is a picture (PNG)": b"\x89PNG\r\n\x1a\n",
+    "it is a picture (JPEG)": b"\xff\xd8\xff\xe0" + bytes(9), "it is a document (PDF)": b"%PDF-1.4", "it is a file of HDF5": b"\x89HDF\r\n\x1a\n",
+    "it is a table of Parquet": b"PAR1" + bytes(9), "it is plain text": "ID,Labels\n0,\u00e4".encode() * 90, "it is nothing but zeros": bytes(5000),
+    "it is a Mac's companion": b"\0\5\x16\7\0\2\0\0Mac OS X", "it is text in UTF-16": "ID,Labels".encode("utf-16"),
+    "it breaks off in the middle": pickle.dumps({"data": IMAGES})[:-500], "it does not read as a pickle": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_FILES)
+def test_the_message_says_what_the_file_is(kind, tmp_path):
+    path = tmp_path / "cifar_test_nolabel.pkl"
+    path.write_bytes(KINDS_OF_FILES[kind])
+    with pytest.raises(InputError) as e: data.load_competition(path, say=str)
+    said = one_sentence(e).removeprefix(str(path))
+    assert kind.partition(",")[0] in said and not [word for word in ("Error", "Exception") if word in said]
+
+
+@pytest.mark.parametrize("depth", [3, 30, 60])
+def test_ids_that_are_lists_in_lists(depth, tmp_path):
+    "Each list holds the one before twice: what NumPy makes of that has two to the depth members."
+    ids = [1, 2]
+    for _ in range(depth): ids = [ids, ids]
+    for entries in ({"data": IMAGES[:2], "ids": ids}, {"data": IMAGES[:2], "ids": tuple(ids)}, {"data": ids}):
+        (tmp_path / "f.pkl").write_bytes(pickle.dumps(entries))
+        with pytest.raises(InputError, match="list instead of whole numbers|no array of images"): data.load_competition(tmp_path / "f.pkl")
+
+
+def test_ids_that_are_too_large(tmp_path):
+    for top, good in ((2**63 - 1, True), (-2**63 + 1, True), (2**63, False), (10**30, False)):
+        (tmp_path / "f.pkl").write_bytes(pickle.dumps({"data": IMAGES[:2], "ids": [0, top]}))
+        if good: assert data.load_competition(tmp_path / "f.pkl", say=str).ids.tolist() == [0, top]
+        else:
+            with pytest.raises(InputError, match="more than 63 bits"): data.load_competition(tmp_path / "f.pkl")
+
+
+def test_a_batch_of_cifar100(tmp_path):
+    (tmp_path / "test").write_bytes(python2({b"data": SHOWN["flat"], b"fine_labels": [1] * 12, b"coarse_labels": [1] * 12}))
+    with pytest.raises(InputError, match="a batch of CIFAR-100"): data.load_competition(tmp_path / "test")
 
 
 def test_competition_files_that_are_none(tmp_path):
