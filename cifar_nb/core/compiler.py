@@ -135,7 +135,7 @@ def _build(library: Path, source: str, how: list, link):
         _compile([*how, str(text), '-o', str(fresh), *link], fresh)
         digest.write_bytes(_digest(fresh).encode())
         for p, target in ((fresh, library), (digest, _sum_of(library))):
-            p.chmod(0o755)  # whatever the umask is, others must not write
+            p.chmod(0o644)  # whatever the umask is, others must not write
             with open(p, 'rb+') as f: os.fsync(f.fileno())
             os.replace(p, target)
 
