@@ -105,7 +105,7 @@ def run(tmp_path_factory):
 def test_the_page_has_a_line_a_fact_and_all_its_pictures(run):
     r, x, y = run
     m = evaluate(r, *toy(200, seed=9), device="cpu", classes=list(SHAPES), name="toy test set")
-    text = (r.path / "report.md").read_text()
+    text = (r.path / "report.md").read_text(encoding="utf-8")
     assert f"| calibration error | {m['ece']:.2f} points" in text
     assert text.count("\n| test accuracy |") == 1
     for line in text.splitlines():
@@ -119,7 +119,7 @@ def test_the_page_tells_the_networks_own_probabilities(run):
     logits = predict(r.load_net("cpu"), xt, PHASE)
     m = evaluate(r, xt, yt, logits, classes=list(SHAPES), views="two views")
     assert m["ece"] == calibration_error(logits, yt)
-    assert json.loads((r.path / "result.json").read_text())["test, two views"]["ece"] == m["ece"]
+    assert json.loads((r.path / "result.json").read_text(encoding="utf-8"))["test, two views"]["ece"] == m["ece"]
 
 
 def test_the_temperature_of_a_run_needs_its_own_images(run, tmp_path):

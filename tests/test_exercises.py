@@ -19,7 +19,7 @@ BOOK = {p.name.split("_")[0]: p for p in sorted(NBS.glob("[0-9]*_*.ipynb"))}
 CHECK = re.compile(r"^check\(", re.M)
 
 
-def cells(path): return [(c["cell_type"], "".join(c["source"]), c.get("outputs", [])) for c in json.loads(path.read_text())["cells"]]
+def cells(path): return [(c["cell_type"], "".join(c["source"]), c.get("outputs", [])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
 
 
 def section(chapter):
@@ -198,10 +198,10 @@ def test_what_is_solved_stays_solved(exercise, memory):
 
 @pytest.mark.parametrize("damage", ["", "{", "[1, 2]", "null", '"solved"', "\x00\x01", "{'00.1': 'solved'}", "[" * 100_000], ids=range(8))
 def test_a_damaged_memory_is_put_aside(exercise, memory, damage):
-    memory.write_text(damage)
+    memory.write_text(damage, encoding="utf-8")
     assert set(progress().values()) == {"new"}
-    assert (memory.parent / "progress.json.damaged").read_text() == damage
-    assert workbook.check(exercise, 3).state == "solved" and json.loads(memory.read_text()) == {exercise: "solved"}
+    assert (memory.parent / "progress.json.damaged").read_text(encoding="utf-8") == damage
+    assert workbook.check(exercise, 3).state == "solved" and json.loads(memory.read_text(encoding="utf-8")) == {exercise: "solved"}
 
 
 def test_bytes_that_are_no_text_are_put_aside(exercise, memory):
@@ -211,13 +211,13 @@ def test_bytes_that_are_no_text_are_put_aside(exercise, memory):
 
 @pytest.mark.parametrize("state", ["half", 3, None, ["solved"], {"solved": True}])
 def test_a_state_that_nobody_knows_counts_as_none(exercise, memory, state):
-    memory.write_text(json.dumps({exercise: state, "77.7": "solved"}))
+    memory.write_text(json.dumps({exercise: state, "77.7": "solved"}), encoding="utf-8")
     assert progress()[exercise] == "new" and "77.7" not in progress() and str(progress())
 
 
 def test_without_a_place_to_write_the_verdict_comes_all_the_same(exercise, memory, monkeypatch, capsys):
     "A file in the place of a folder, and a folder in the place of the file."
-    memory.write_text("{}")
+    memory.write_text("{}", encoding="utf-8")
     folder = memory.parent / "folder"
     folder.mkdir()
     for place in (memory / "below" / "progress.json", folder):

@@ -12,7 +12,7 @@ from cifar_nb.recipes import get_recipe
 from cifar_nb.shift import CORRUPTIONS, KINDS, TRAININGS, corrupt, kept, relit, survey, trained_with
 
 ROOT = Path(__file__).parent.parent
-RECORDS = {f.stem: json.loads(f.read_text()) for f in sorted((ROOT / "results/shift").glob("*.json"))}
+RECORDS = {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in sorted((ROOT / "results/shift").glob("*.json"))}
 RANDOM = set(CORRUPTIONS) - {"gaussian_blur", "defocus_blur", "zoom_blur", "brightness", "contrast", "saturate", "jpeg_compression", "pixelate"}
 each = pytest.mark.parametrize("name", CORRUPTIONS)
 
@@ -102,7 +102,7 @@ def test_the_records_are_whole():
 def test_a_try_never_replaces_the_figures_of_all_images(tmp_path):
     from cifar_nb.shift import cmd
     (tmp_path / "shift").mkdir()
-    (tmp_path / "shift/quick.json").write_text("the figures of all images")
+    (tmp_path / "shift/quick.json").write_text("the figures of all images", encoding="utf-8")
     cmd(["quick"], results=tmp_path, data="toy", device="cpu", images=10, say=str)
-    assert (tmp_path / "shift/quick.json").read_text() == "the figures of all images"
-    assert json.loads((tmp_path / "shift/quick-10images.json").read_text())["survey"]["images"] == 10
+    assert (tmp_path / "shift/quick.json").read_text(encoding="utf-8") == "the figures of all images"
+    assert json.loads((tmp_path / "shift/quick-10images.json").read_text(encoding="utf-8"))["survey"]["images"] == 10
