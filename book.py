@@ -31,6 +31,8 @@ SHEETS = ROOT.parent / "shared" / "cifar10" / "restore.py"  # a lossless copy of
 THIS = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
 PROBE = "import sys, pip; sys.exit(sys.prefix == sys.base_prefix)"  # 0 in an environment with pip
 NOT_FOR_PIP = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
+NO_VENV = (f"this {THIS} comes without the modules venv and ensurepip. Install them (on Debian and "
+           f"Ubuntu: `sudo apt install python{THIS[7:]}-venv`)")
 CAUSES = (  # what pip writes, what is the matter, and whether something may be half installed
     (r"No space left|Errno 28|not enough space on the disk|quota exceeded",
      "the disk is full. Make room: PyTorch needs some GB, here and for temporary files", True),
@@ -49,6 +51,7 @@ CAUSES = (  # what pip writes, what is the matter, and whether something may be 
     (r"No matching distribution|Could not find a version",
      f"the package index cannot be reached, or has nothing for {THIS} on this system. "
      "Look at the network, try another Python (3.10 to 3.13)", False),
+    (r"No module named .?(ensurepip|venv)|ensurepip is (not available|disabled)", NO_VENV, True),
     (r"DO NOT MATCH THE HASHES", "what was downloaded is damaged", False),
     (r"subprocess-exited-with-error|metadata-generation-failed",
      "a package cannot be built; the lines above say why. Mend that", False))
@@ -177,8 +180,7 @@ def listen(lock, *argv, show=True):
 def make(lock):
     "A fresh .venv with pip."
     if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
-        fail(".venv cannot be made", f"this {THIS} comes without the modules venv and ensurepip. "
-             f"Install them (on Debian and Ubuntu: `sudo apt install python{THIS[7:]}-venv`)")
+        fail(".venv cannot be made", NO_VENV)
     import venv
     try:
         if VENV.is_symlink() or VENV.is_file(): VENV.unlink()

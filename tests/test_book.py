@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 BOOK = Path(__file__).parent.parent / "book.py"
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ensurepip") is None, reason="this Python cannot make environments")
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and links are those of POSIX")
 BACKEND = '''
 import os, time, zipfile
@@ -231,6 +232,7 @@ def load(place):
      "ERROR: No matching distribution found for torch>=2.4", "no version that fits Python 3.", False),
     ("ERROR: Ignored the following versions that require a different python version: 2.4 Requires-Python >=3.8\n"
      "ERROR: Could not find a version that satisfies the requirement torch>=2.4 (from versions: none)", "no version that fits", False),
+    ("/x/.venv/bin/python: No module named ensurepip", "without the modules venv and ensurepip", True),
     ("  error: subprocess-exited-with-error\n  × Preparing editable metadata did not run successfully.", "cannot be built", False),
     ("ERROR: Package 'cifar-nb' requires a different Python: 3.9.1 not in '>=3.10'", "no version that fits", False),
     ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full", True),

@@ -34,7 +34,8 @@ def compiled_library(name: str, source: str, flags, link, folder, marks=()) -> P
     or, where that cannot be written to or is not safe from others, in this user's own cache."""
     how = [*compiler(), *flags]
     text = '\n'.join([source, *how, *link, *_machine(), *marks])
-    file, whys = f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so', []
+    mark = hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:16]
+    file, whys = f'{name}-{mark}.so', []
     for place in (Path(folder), _own_folder()):
         try: return _kept(place, file, source, how, link)
         except (OSError, InputError) as e: whys.append(_short(e))
