@@ -1,99 +1,289 @@
 #!/usr/bin/env python3
-"""The book's own commands. Each one sets up what it needs in .venv; Python 3.10 or newer is all that must be there.
+"""The book's own commands. Each one sets up what it needs in .venv; Python 3.10 or newer will do.
 
-    python3 book.py train [ARGS]     train and evaluate a network: cifar_nb train (default: the recipe `quick`)
+    python3 book.py train [ARGS]     train and evaluate a network (default: the recipe `quick`)
     python3 book.py test             every check that a change must pass
     python3 book.py lab              open the book in JupyterLab
-    python3 book.py run COMMAND ...  anything else inside the environment, e.g. `run cifar_nb recipes`
-    python3 book.py prepare          export, clean, and rebuild README and Kaggle notebook after an edit
+    python3 book.py run COMMAND ...  anything else in the environment, e.g. `run cifar_nb recipes`
+    python3 book.py prepare          after an edit: export, clean, rebuild README and kaggle/
 """
+import errno
 import hashlib
+import importlib.util
 import os
+import re
+import signal
 import subprocess
 import sys
-import venv
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
-SHEETS = ROOT.parent / "shared" / "cifar10" / "restore.py"  # a lossless copy of CIFAR-10 beside the clone, where there is one
+STAMPS = {True: VENV / "set-up-dev", False: VENV / "set-up"}  # with and without the tools
+UNFINISHED = VENV / "unfinished"  # there while pip works: what a killed pip leaves is not whole
+LOCK = ROOT / ".venv.lock"
+HERE = hashlib.sha256(os.fsencode(ROOT)).hexdigest()  # scripts in .venv know their folder by name
+SHEETS = ROOT.parent / "shared" / "cifar10" / "restore.py"  # a lossless copy of CIFAR-10, if any
+THIS = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
+PROBE = "import sys, pip; sys.exit(sys.prefix == sys.base_prefix)"  # 0 in an environment with pip
+NOT_FOR_PIP = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
+NO_VENV = (f"this {THIS} comes without the modules venv and ensurepip. Install them (on Debian and "
+           f"Ubuntu: `sudo apt install python{THIS[7:]}-venv`)")
+CAUSES = (  # what pip writes, what is the matter, and whether something may be half installed
+    (r"No space left|Errno 28|not enough space on the disk|quota exceeded",
+     "the disk is full. Make room: PyTorch needs some GB, here and for temporary files", True),
+    (r"Errno (13|30)\b|Permission denied|Access is denied|Read-only file system",
+     "a folder that the lines above name cannot be written to. Make it writable", True),
+    (r"CERTIFICATE_VERIFY_FAILED|SSLError|certificate verify",
+     "the certificate of the package index is not trusted. Look at the clock and the proxy", False),
+    (r"connection broken by|Max retries exceeded|ConnectionError|Connection aborted|timed out"
+     r"|(Read|Connect)Timeout|ProxyError|name resolution|getaddrinfo|unreachable|IncompleteRead",
+     "the package index cannot be reached. Look at the network", False),
+    (r"[45]\d\d (Client|Server) Error|HTTP error",
+     "the package index refuses what is asked for. Look at pip's settings, or wait a while", False),
+    (r"different Python|from versions: \d|ResolutionImpossible",
+     f"the package index has no version that fits {THIS} on this system. "
+     "Try another Python (3.10 to 3.13)", False),
+    (r"No matching distribution|Could not find a version",
+     f"the package index cannot be reached, or has nothing for {THIS} on this system. "
+     "Look at the network, try another Python (3.10 to 3.13)", False),
+    (r"No module named .?(ensurepip|venv)|ensurepip is (not available|disabled)", NO_VENV, True),
+    (r"DO NOT MATCH THE HASHES", "what was downloaded is damaged", False),
+    (r"subprocess-exited-with-error|metadata-generation-failed",
+     "a package cannot be built; the lines above say why. Mend that", False))
 
 
 def say(text): print(f"book: {text}", flush=True)
 
 
-def call(*argv, check=True, **kwargs):
-    "Run a program in the project's folder; stop with its status where it fails."
-    status = subprocess.run([str(a) for a in argv], cwd=ROOT, **kwargs).returncode
-    if status and check: sys.exit(status)
-    return status
+def stop(text): sys.exit(f"book: {text}")
+
+
+def fail(what, why): stop(f"{what}: {why}. Then run the same command again.")
+
+
+def call(*argv, **kwargs):
+    "Run a program in the project's folder, to its end; where it fails, stop with its status."
+    try: p = subprocess.Popen([str(a) for a in argv], cwd=ROOT, **kwargs)
+    except OSError as e: stop(f"{argv[0]} cannot be run ({e.strerror}).")
+    try: status = p.wait()
+    except BaseException: end(p); raise
+    if status: sys.exit(status if status > 0 else 128 - status)
+
+
+def end(p):
+    "End the program `p`: let it clean up, but not for long."
+    if os.name != "nt": p.send_signal(signal.SIGINT)  # the console of Windows has told it too
+    try: p.wait(10)
+    except BaseException: p.kill(); p.wait(); raise
+
+
+def become(*argv):
+    "Let a program take the place of this one: Ctrl-C, other signals and the status are its own."
+    if os.name == "nt":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the console tells the program too
+        return call(*argv)
+    os.chdir(ROOT)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it; the program may not want to
+    try: os.execvp(str(argv[0]), [str(a) for a in argv])
+    except OSError as e: stop(f"{argv[0]} cannot be run ({e.strerror}).")
 
 
 def tool(name): return BIN / (f"{name}.exe" if os.name == "nt" else name)
 
 
+def taken(file):
+    "Whether the lock on `file` is ours now, or there are no locks here and so no waiting."
+    try:
+        if os.name == "nt":
+            import msvcrt
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e: return e.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
+
+
+@contextmanager
+def alone():
+    "One set-up at a time; the lock is free when this process and the pip that it began have ended."
+    try: file = open(LOCK, "ab")
+    except OSError: yield; return  # nobody can set up anything here: what is written next will tell
+    with file:
+        if not taken(file):
+            say("another set-up is at work in this folder; waiting for it")
+            while not taken(file): time.sleep(.3)
+        yield file
+
+
+def runs(*argv):
+    "Whether the Python of .venv is there and runs this without a mistake."
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    try: return subprocess.run([str(PYTHON), "-I", *argv], cwd=ROOT, **quiet).returncode == 0
+    except OSError: return False
+
+
+def lines_of(file):
+    "The lines of a stamp; none where there is none."
+    try: return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError: return []
+
+
+def wanted():
+    "What must be installed, in short."
+    texts = [(ROOT / f).read_bytes() for f in ("settings.ini", "setup.py", "constraints.txt")]
+    return hashlib.sha256(b"".join(texts).replace(b"\r\n", b"\n")).hexdigest()
+
+
+def stamp(dev):
+    "What the stamp says was installed, and where."
+    what, where = (*lines_of(STAMPS[dev]), "", "")[:2]
+    return what, where or HERE
+
+
+def ready(dev):
+    "Whether all is installed, with `dev` also the tools."
+    whole = (wanted(), HERE) in [stamp(kind) for kind in {True, dev}]
+    return whole and not UNFINISHED.exists() and runs("-c", PROBE)
+
+
+def spoiled():
+    "Why .venv must be made again; nothing if pip can go on in it."
+    if not VENV.exists(): return "it leads nowhere"
+    if UNFINISHED.exists(): return "an earlier installation was broken off"
+    if {stamp(True)[1], stamp(False)[1]} != {HERE}: return "its folder was moved"
+    works = runs("-c", PROBE) and runs("-m", "pip", "install", "--help")
+    return "" if works else "it has no working Python with pip"
+
+
+def listen(lock, *argv, show=True):
+    "Run a part of the set-up and `show` its lines: its status and text. It shares the `lock`."
+    env = {k: v for k, v in os.environ.items() if k not in NOT_FOR_PIP}
+    more = {"pass_fds": [lock.fileno()]} if lock and os.name != "nt" else {}
+    p = subprocess.Popen([str(a) for a in argv], cwd=ROOT, env=env | {"PYTHONIOENCODING": "utf-8"},
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         encoding="utf-8", errors="replace", **more)
+    text = ""
+    try:
+        for line in p.stdout:
+            if show: print(line, end="", flush=True)
+            text += line
+        return p.wait(), text
+    except BaseException: end(p); raise
+
+
+def make(lock):
+    "A fresh .venv with pip."
+    if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
+        fail(".venv cannot be made", NO_VENV)
+    import venv
+    try:
+        if VENV.is_symlink() or VENV.is_file(): VENV.unlink()
+        venv.create(VENV, clear=True, symlinks=os.name != "nt")
+        UNFINISHED.touch()
+    except (OSError, ValueError, subprocess.SubprocessError) as e:
+        why = "the disk is full" if getattr(e, "errno", 0) == errno.ENOSPC else e
+        fail(".venv cannot be made", f"{why}. Mend that")
+    ensurepip = [PYTHON, "-m", "ensurepip", "--upgrade", "--default-pip"]
+    status, text = listen(lock, *ensurepip, show=False)
+    if status:
+        print(text, end="", flush=True)
+        fail("pip cannot be put into .venv", cause(status, text)[0])
+
+
+def cause(status, text):
+    "Why pip failed, as part of a sentence, and whether it may have left something half installed."
+    if status < 0: return f"pip was ended by signal {-status}. Look whether memory is short", True
+    known = [c[1:] for c in CAUSES if re.search(c[0], text, re.I)]
+    return known[0] if known else ("the lines above say why. Mend that", True)
+
+
+def install(dev, lock):
+    "Install the package into .venv, and with `dev` the tools; the stamp is written last."
+    say("installing into .venv (PyTorch is large: the first time takes some minutes)")
+    if why := spoiled():
+        if os.path.lexists(VENV): say(f".venv is made again: {why}")
+        make(lock)
+    UNFINISHED.touch()
+    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    status, text = listen(lock, *pip, "--constraint", "constraints.txt", "--editable",
+                          ".[dev]" if dev else ".")
+    why, halves = cause(status, text) if status else ("", False)
+    if not halves: UNFINISHED.unlink()
+    if status: fail("the installation failed", why)
+    fresh = STAMPS[dev].with_suffix(".new")
+    fresh.write_text(f"{wanted()}\n{HERE}\n", encoding="utf-8")
+    os.replace(fresh, STAMPS[dev])
+
+
 def set_up(dev):
-    "Make .venv and install the package, and with `dev` the tools; nothing happens if that has been done."
-    wanted = "".join((ROOT / f).read_text(encoding="utf-8") for f in ("settings.ini", "setup.py", "constraints.txt"))
-    stamp, mark = VENV / ("set-up-dev" if dev else "set-up"), hashlib.sha256(wanted.encode()).hexdigest()
-    done = [f for f in (VENV / "set-up-dev", stamp) if f.exists() and f.read_text() == mark]
-    if not done:
-        say("installing into .venv (PyTorch is large: the first time takes some minutes)")
-        if not PYTHON.exists(): venv.create(VENV, with_pip=True)
-        pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", "constraints.txt"]
-        if call(*pip, "--editable", ".[dev]" if dev else ".", check=False):
-            sys.exit("book: the installation failed; the lines above say why. Look at the network, then run the same command again.")
-        stamp.write_text(mark)
-    if SHEETS.exists() and "CIFAR_NB_DATA" not in os.environ: restore()
+    "Make .venv and install the package, and with `dev` the tools, if that has not been done."
+    if ready(dev) and not to_restore(): return
+    with alone() as lock:
+        if not ready(dev):
+            try: install(dev, lock)
+            except OSError as e:
+                fail(f"{e.filename or VENV} cannot be written", f"{e.strerror}. Mend that")
+        if cache := to_restore():
+            say("restoring CIFAR-10 from the lossless copy beside this folder")
+            listen(lock, PYTHON, SHEETS, cache, show=False)
 
 
-def restore():
-    "Put the lossless copy of CIFAR-10 into the cache, if it is not there yet."
-    cache = Path(os.environ.get("CIFAR_NB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_nb")
-    if (cache / "cifar-10-batches-py" / "test_batch").exists() and (cache / "cifar-10-batches-py" / "batches.meta").exists(): return
-    say("restoring CIFAR-10 from the lossless copy beside this folder")
-    call(PYTHON, SHEETS, cache, check=False, stdout=subprocess.DEVNULL)
+def to_restore():
+    "The folder that the lossless copy of CIFAR-10 belongs into, if there is one to be put there."
+    if not SHEETS.exists() or "CIFAR_NB_DATA" in os.environ: return None
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    cache = Path(os.environ.get("CIFAR_NB_CACHE") or os.path.join(base, "cifar_nb"))
+    batches = cache / "cifar-10-batches-py"
+    there = (batches / "test_batch").exists() and (batches / "batches.meta").exists()
+    return None if there else cache
 
 
 def train(*argv):
     set_up(dev=False)
-    call(tool("cifar_nb"), "train", *(argv if argv and not argv[0].startswith("-") else ("quick", *argv)))
+    recipe = () if argv and not argv[0].startswith("-") else ("quick",)
+    become(PYTHON, "-m", "cifar_nb", "train", *recipe, *argv)
 
 
 def lab(*argv):
     set_up(dev=True)
-    call(PYTHON, "-m", "jupyter", "lab", *(argv or ("nbs/index.ipynb",)))
+    become(PYTHON, "-m", "jupyter", "lab", *(argv or ("nbs/index.ipynb",)))
 
 
 def run(*argv):
+    if not argv: stop("name a command to run, e.g. `python3 book.py run cifar_nb recipes`.")
     set_up(dev=True)
-    if not argv: sys.exit("book: name a command to run, e.g. `python3 book.py run cifar_nb recipes`.")
-    program = tool(argv[0]) if tool(argv[0]).exists() else argv[0]
-    call(program, *argv[1:])
+    become(tool(argv[0]) if tool(argv[0]).exists() else argv[0], *argv[1:])
 
 
 def test(*argv):
     set_up(dev=True)
-    call(PYTHON, "tools/checks.py", *argv)
+    become(PYTHON, "tools/checks.py", *argv)
 
 
 def prepare():
     set_up(dev=True)
     for command in ("nbdev_export", "nbdev_clean"): call(tool(command))
-    call(tool("cifar_nb"), "kaggle", "build")
+    call(PYTHON, "-m", "cifar_nb", "kaggle", "build")
     for script in ("tools/badges.py", "tools/readme.py"): call(PYTHON, script)
 
 
 def main():
+    for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors="replace")
     commands = dict(train=train, test=test, lab=lab, run=run, prepare=prepare)
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         print(__doc__.strip())
         sys.exit(0 if sys.argv[1:2] in ([], ["-h"], ["--help"]) else 2)
-    if sys.version_info < (3, 10): sys.exit(f"book: Python 3.10 or newer is needed, this is {sys.version.split()[0]}.")
+    if sys.version_info < (3, 10): stop(f"Python 3.10 or newer is needed, and this is {THIS}.")
     try: commands[sys.argv[1]](*sys.argv[2:])
-    except KeyboardInterrupt: sys.exit(130)
+    except KeyboardInterrupt:
+        print("\nbook: interrupted; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__": main()

@@ -75,7 +75,7 @@ def few(places: int, filters: int) -> bool:
 @functools.cache
 def cpu_has(*flags: str) -> bool:
     "Whether this processor has one of the `flags` that Linux lists in /proc/cpuinfo; False where there is no such list."
-    try: return not {*flags}.isdisjoint(Path('/proc/cpuinfo').read_text().split())
+    try: return not {*flags}.isdisjoint(Path('/proc/cpuinfo').read_text(encoding='utf-8').split())
     except OSError: return False
 
 class _ByProduct(torch.autograd.Function):

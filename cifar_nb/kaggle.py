@@ -6,7 +6,7 @@
 __all__ = ['PACKAGE', 'BEFORE', 'CODE', 'TEAMS', 'RUN', 'MEMBERS', 'TRAIN', 'JUDGE', 'SUBMIT', 'module_text', 'absolute',
            'chapter_code', 'chapter_facts', 'imported', 'needed', 'given', 'source', 'team_recipes', 'words_of',
            'recipe_code', 'cell', 'page_cells', 'chapter_cells', 'metadata', 'notebook', 'build', 'slug_of',
-           'name_problems', 'machine_problems', 'source_problems', 'cell_problems', 'notebook_problems', 'read_json',
+           'name_problems', 'machine_problems', 'source_problems', 'cell_problems', 'notebook_problems', 'reread',
            'check', 'client', 'send', 'push', 'command']
 
 # %% ../nbs/40_kaggle.ipynb #7323e2cb
@@ -24,6 +24,7 @@ from pathlib import Path
 import cifar_nb
 from ._modidx import d as _index
 from .augment import CHAPTERS
+from .core.files import read_json
 from .data import InputError
 from .recipes import HOMES, Recipe, list_recipes
 from .core.files import make_folder, write_atomic
@@ -401,7 +402,7 @@ def name_problems(m: dict, folder: Path):
     if not 5 <= len(title) <= 50: yield f'title {title!r} has {len(title)} letters; 5 to 50 are allowed'
     if slug_of(title) != ident.rpartition('/')[2]:
         yield f'title {title!r} becomes {slug_of(title)!r}, not the slug of the id; Kaggle would make another notebook'
-    if not code.endswith('.ipynb') or not (folder / code).is_file():
+    if not code.endswith('.ipynb') or Path(code).name != code or not (folder / code).is_file():
         yield f'code_file is {code!r}, and there is no such notebook in {folder}'
 
 def machine_problems(m: dict):
@@ -455,25 +456,20 @@ def notebook_problems(nb: dict):
         if c.get('cell_type') == 'code': yield from cell_problems(c, above)
 
 # %% ../nbs/40_kaggle.ipynb #50ff4f0f
-def read_json(path: Path) -> dict:
+def reread(path: Path) -> dict:
     "The object in the JSON file `path`; `InputError` if there is none."
-    try: value = json.loads(path.read_text(encoding='utf-8'))
-    except OSError as e: why = f'cannot be read ({e.strerror})'
-    except ValueError as e: why = f'is not JSON ({e})'
-    else:
-        if isinstance(value, dict): return value
-        why = 'holds no JSON object'
-    raise InputError(f'{path} {why}: run `cifar_nb kaggle build`.')
+    return read_json(path, 'run `cifar_nb kaggle build`.')
 
 def check(folder='kaggle') -> list:
     "What is wrong with the notebook and the metadata in `folder`, a sentence each; an empty list if all is well."
     folder = Path(folder)
     try:
-        m = read_json(folder / 'kernel-metadata.json')
+        m = reread(folder / 'kernel-metadata.json')
         found = [*name_problems(m, folder), *machine_problems(m), *source_problems(m)]
         path = folder / str(m.get('code_file', ''))
-        return found + ([*notebook_problems(read_json(path))] if path.is_file() else [])
+        return found + ([*notebook_problems(reread(path))] if path.is_file() else [])
     except InputError as e: return [str(e)]
+    except (AttributeError, KeyError, TypeError): return found + [f'{path} is no notebook of format 4']
 
 # %% ../nbs/40_kaggle.ipynb #50bb43a0
 def client():
@@ -501,7 +497,7 @@ def push(folder='kaggle', user: str = None, say=print) -> str:
     "Check `folder` and send it to Kaggle as a notebook of `user` (default: the owner of the token); its address."
     if problems := check(folder): raise InputError(f'{folder} was not sent: {"; ".join(problems)}.')
     api, folder = client(), Path(folder)
-    m = read_json(folder / 'kernel-metadata.json')
+    m = reread(folder / 'kernel-metadata.json')
     owner, slug = m['id'].split('/')
     m['id'] = f"{user or getattr(api, 'config_values', {}).get('username') or owner}/{slug}"
     with tempfile.TemporaryDirectory() as tmp:
@@ -517,7 +513,7 @@ def command(action: str, folder='kaggle', user: str = None, say=print):
     "What `cifar_nb kaggle ACTION` does: 'build', 'check' or 'push'; problems are an `InputError` with all of them."
     if action == 'build':
         path = build(folder, user)
-        say(f'{path}: {len(read_json(path)["cells"])} cells, {path.stat().st_size / 1024:.0f} KB')
+        say(f'{path}: {len(reread(path)["cells"])} cells, {path.stat().st_size / 1024:.0f} KB')
     elif action == 'push': push(folder, user, say)
     elif action != 'check': raise InputError(f"There is no action {action!r}; choose 'build', 'check' or 'push'.")
     elif problems := check(folder): raise InputError('; '.join(problems))

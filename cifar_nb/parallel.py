@@ -66,7 +66,8 @@ _left = []  # groups that are done with: Gloo's threads may still want Python's 
 @contextmanager
 def first_prints():
     "In this block `print` works in the first process only."
-    with open(os.devnull, 'w') as nowhere, redirect_stdout(sys.stdout if asked().first else nowhere): yield
+    with open(os.devnull, 'w', encoding='utf-8') as nowhere:
+        with redirect_stdout(sys.stdout if asked().first else nowhere): yield
 
 # %% ../nbs/05a_parallel.ipynb #62f69889
 class Lost(InputError):

@@ -188,7 +188,8 @@ def most_memory(f, device='cpu') -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen: f()
     with tempfile.TemporaryDirectory() as folder:
         seen.export_chrome_trace(os.path.join(folder, 'trace.json'))
-        with open(os.path.join(folder, 'trace.json')) as file: events = json.load(file)['traceEvents']
+        with open(os.path.join(folder, 'trace.json'), encoding='utf-8') as file:
+            events = json.load(file)['traceEvents']
     return max((e['args']['Total Allocated'] for e in events if e.get('name') == '[memory]'), default=0)/1e6
 
 # %% ../nbs/29_throughput.ipynb #4d40c7e9

@@ -9,11 +9,8 @@ __all__ = ['B', 'G', 'A', 'VECTORS', 'WINDOWS', 'FILTERS', 'FORWARD', 'TO_INPUT'
 
 # %% ../nbs/03b_winograd.ipynb #36c22354
 import functools
-import hashlib
 import os
 import platform
-import subprocess
-import tempfile
 from pathlib import Path
 from timeit import timeit
 
@@ -22,6 +19,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from .convolution import Conv, cpu_has, in_turns, keep_memory
+from .core.compiler import compiled_library
 from .data import InputError, cache_folder
 
 # %% ../nbs/03b_winograd.ipynb #f510d882
@@ -394,23 +392,12 @@ SOURCE = VECTORS + WINDOWS + FILTERS + FORWARD + TO_INPUT + BACK + TO_FILTERS + 
 # %% ../nbs/03b_winograd.ipynb #185b8dac
 def compiled(source: str = None, name: str = 'winograd') -> Path:
     "The kernel `source` (default: `SOURCE`) as a shared library in the cache folder, compiled where that has not been done for this machine and this PyTorch; RuntimeError if it cannot be."
-    source, home = source or SOURCE, Path(torch.__file__).parent
+    home = Path(torch.__file__).parent
     if platform.system() != 'Linux' or not (home / 'lib' / 'libgomp.so.1').exists(): raise RuntimeError('this system, or its PyTorch, has no OpenMP of GCC that a kernel could share')
-    how = [os.environ.get('CXX') or 'g++', '-O3', '-march=native', '-std=c++20', '-fopenmp', '-fPIC', '-shared', '-Wno-psabi', f'-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}',
-           f'-I{home / "include"}', f'-L{home / "lib"}']
-    cpu = [line for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith(('flags', 'model', 'Features'))][:3]
-    mark = hashlib.sha256('\n'.join([source, *how, *cpu, torch.__version__]).encode()).hexdigest()[:16]
-    out = cache_folder() / 'kernels' / f'{name}-{mark}.so'
-    if out.exists(): return out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as d:
-        text, fresh = Path(d) / f'{name}.cpp', Path(d) / out.name
-        text.write_text(source)
-        try: done = subprocess.run([*how, str(text), '-o', str(fresh), '-ltorch_cpu', '-lc10'], capture_output=True, text=True)
-        except FileNotFoundError: raise RuntimeError(f'there is no compiler called {how[0]}') from None
-        if done.returncode: raise RuntimeError('the compiler says: ' + next((line for line in done.stderr.splitlines() if 'error' in line), done.stderr[:200]))
-        fresh.replace(out)  # whole or not at all, also when several processes compile at once
-    return out
+    flags = ['-O3', '-march=native', '-std=c++20', '-fopenmp', '-fPIC', '-shared', '-Wno-psabi',
+             f'-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}',
+             f'-I{home / "include"}', f'-L{home / "lib"}']
+    return compiled_library(name, source or SOURCE, flags, ['-ltorch_cpu', '-lc10'], cache_folder() / 'kernels', [torch.__version__])
 
 def load_compiled(source: str = None, name: str = 'winograd') -> str:
     "Give PyTorch the operations of `compiled(source, name)`: an empty word, or why it cannot be."

@@ -12,7 +12,6 @@ import dis
 import html
 import importlib
 import inspect
-import json
 import os
 import pkgutil
 import re
@@ -21,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from .core.errors import InputError
+from .core.memory import change, recall
 
 # %% ../nbs/00_workbook.ipynb #ba16906a
 class Wrong(Exception):
@@ -154,39 +156,32 @@ def _same_items(got, want, what, atol, wrong):
 # %% ../nbs/00_workbook.ipynb #e006b959
 def progress_file() -> Path:
     "Where the memory lies: `$CIFAR_NB_PROGRESS`, or /kaggle/working, or the home folder."
-    if os.environ.get('CIFAR_NB_PROGRESS'): return Path(os.environ['CIFAR_NB_PROGRESS'])
+    if os.environ.get('CIFAR_NB_PROGRESS'): return Path(os.environ['CIFAR_NB_PROGRESS']).expanduser()
     kaggle = Path('/kaggle/working')
     return kaggle / 'cifar_nb_progress.json' if kaggle.is_dir() else Path.home() / '.cifar_nb' / 'progress.json'
 
 def read_progress() -> dict:
-    "What is remembered: 'wrong' or 'solved' by exercise; `OSError` where the file cannot be read."
-    file = progress_file()
-    if not file.exists(): return {}
-    try: return {name: state for name, state in json.loads(file.read_text()).items() if state in ('wrong', 'solved')}
-    except (ValueError, AttributeError):
-        file.replace(file.with_name(file.name + '.damaged'))
-        return {}
+    "What is remembered: 'wrong' or 'solved' by exercise; `InputError` where the file cannot be read."
+    return {name: state for name, state in recall(progress_file()).items() if state in ('wrong', 'solved')}
 
 def remember(verdict: Verdict):
     "Write the verdict down, unless nothing was attempted or the exercise had been solved before."
-    states, file = read_progress(), progress_file()
-    if verdict.state == 'unsolved' or states.get(verdict.name) in ('solved', verdict.state): return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f'{file.name}.{os.getpid()}')
-    new.write_text(json.dumps(dict(sorted({**states, verdict.name: verdict.state}.items())), indent=1))
-    new.replace(file)
+    def add(states):
+        solved = states.get(verdict.name) == 'solved'
+        return states if solved else states | {verdict.name: verdict.state}
+    if verdict.state != 'unsolved': change(progress_file(), add)
 
 # %% ../nbs/00_workbook.ipynb #ee2fdf18
 def check(name: str, answer) -> Verdict:
     "Judge `answer` to the exercise `name`, remember it, and show what was found."
     verdict = judge(name, answer)
     try: remember(verdict)
-    except OSError as e: _no_memory(e)
+    except (InputError, RuntimeError) as e: _no_memory(e)  # RuntimeError: there is no home folder
     return verdict
 
 def _no_memory(error):
-    print(f'There is no memory of what is solved ({error.strerror or error}: {progress_file()}); '
-          'set CIFAR_NB_PROGRESS to a file that can be written.')
+    print(f'There is no memory of what is solved: {str(error).rstrip(".")}. '
+          'Set CIFAR_NB_PROGRESS to a file that can be written.')
 
 # %% ../nbs/00_workbook.ipynb #82201326
 class Progress(dict):
@@ -205,7 +200,7 @@ def progress() -> Progress:
     "Every exercise of the book with its remembered state."
     load_exercises()
     try: states = read_progress()
-    except OSError as e: states = _no_memory(e) or {}
+    except (InputError, RuntimeError) as e: states = _no_memory(e) or {}
     def place(name): return name.split('.')[0], int(name.split('.')[1])
     return Progress({name: states.get(name, 'new') for name in sorted(_exercises, key=place)})
 

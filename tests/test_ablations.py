@@ -114,7 +114,7 @@ def test_a_study_is_run_once_and_read_back(images, tmp_path):
 
 def test_runs_of_studies_do_not_disturb_the_results(images, tmp_path):
     (tmp_path / 'ablations').mkdir()
-    (tmp_path / 'ablations' / 'x.json').write_text('{}')
+    (tmp_path / 'ablations' / 'x.json').write_text('{}', encoding="utf-8")
     assert load_results(tmp_path) == [] and summarize(load_results(tmp_path)).startswith('Nothing')
 
 
@@ -134,14 +134,14 @@ CHILD = """
 @pytest.mark.skipif(os.name != 'posix', reason='signals')
 def test_killed_half_way_leaves_whole_files_only(tmp_path):
     code = textwrap.dedent(CHILD.format(epochs=2))
-    p = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE, encoding="utf-8")
     assert 'base' in p.stdout.readline()  # the first run is kept, the second under way
     p.send_signal(signal.SIGKILL)
     p.wait()
     p.stdout.close()
     names = sorted(f.name for f in (tmp_path / 'ablations').glob('*.json'))
     assert 'demo-toy-base-tiny-seed0.json' in names and len(names) < 4
-    for f in (tmp_path / 'ablations').glob('*.json'): json.loads(f.read_text())
+    for f in (tmp_path / 'ablations').glob('*.json'): json.loads(f.read_text(encoding="utf-8"))
     done = run_study(a_study(small=TINY.with_epochs(2)), *toy(300), tmp_path, DEMO, 2, say=lambda s: None)
     assert len(done) == 4 and len(trial_runs(Results([], tmp_path))) == 4
 
@@ -155,7 +155,7 @@ def records(better, worse, study='s', scale='fast', data='cifar10'):
 
 def keep(tmp_path, rows):
     (tmp_path / 'ablations').mkdir(exist_ok=True)
-    for i, r in enumerate(rows): (tmp_path / 'ablations' / f'{r["scale"]}{i}.json').write_text(json.dumps(r))
+    for i, r in enumerate(rows): (tmp_path / 'ablations' / f'{r["scale"]}{i}.json').write_text(json.dumps(r), encoding="utf-8")
     return Results([], tmp_path)
 
 

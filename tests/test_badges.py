@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import badges
 
 
-def run(root, *argv): return subprocess.run([sys.executable, root / "tools/badges.py", *argv], capture_output=True, text=True)
+def run(root, *argv): return subprocess.run([sys.executable, root / "tools/badges.py", *argv], capture_output=True, encoding="utf-8")
 
 
 def test_every_badge_of_readme_chapters_and_kaggle_leads_to_a_file():
@@ -41,14 +41,14 @@ def copy(tmp_path):
 
 def test_only_the_title_cell_changes_and_only_once(copy):
     for path in (copy / "nbs").glob("*.ipynb"):  # as they would be without badges
-        nb = json.loads(path.read_text())
+        nb = json.loads(path.read_text(encoding="utf-8"))
         badges.title_cell(nb)["source"] = ["# A title\n", "\n", "> and a subtitle\n", "\n", "First words."]
-        path.write_text(json.dumps(nb))
-    before = {p: json.loads(p.read_text()) for p in (copy / "nbs").glob("*.ipynb")}
+        path.write_text(json.dumps(nb), encoding="utf-8")
+    before = {p: json.loads(p.read_text(encoding="utf-8")) for p in (copy / "nbs").glob("*.ipynb")}
     assert run(copy, "--check").returncode == 1 and "41_cli.ipynb has no badges" in run(copy, "--check").stderr
     assert run(copy).returncode == 0
     for path, nb in before.items():
-        new = json.loads(path.read_text())
+        new = json.loads(path.read_text(encoding="utf-8"))
         title, cell = badges.title_cell(nb), badges.title_cell(new)
         blocks = "".join(cell["source"]).split("\n\n")
         assert blocks[:2] == ["# A title", "> and a subtitle"] and blocks[2].startswith(badges.MARK) and blocks[3:] == ["First words."]
@@ -64,5 +64,5 @@ def test_a_badge_that_leads_nowhere_is_found(copy):
     (copy / "kaggle/cifar-nb.ipynb").rename(copy / "kaggle/other.ipynb")
     shutil.copy(copy / "kaggle/other.ipynb", copy / "kaggle/cifar-nb.ipynb")
     assert run(copy, "--check").returncode == 0
-    (copy / "settings.ini").write_text((copy / "settings.ini").read_text().replace("branch = main", "branch = book"))
+    (copy / "settings.ini").write_text((copy / "settings.ini").read_text(encoding="utf-8").replace("branch = main", "branch = book"), encoding="utf-8")
     assert "old ones" in run(copy, "--check").stderr

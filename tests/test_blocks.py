@@ -91,5 +91,5 @@ for i in range(150):
     block(torch.randn(7, 8, 16, 16).contiguous(memory_format=torch.channels_last)).sum().backward()
     rest = [torch.empty(100 * k) for k in range(20)]
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-500:]

@@ -35,7 +35,7 @@ def wait_for_line(p, file, n, then=.4):
     end = time.time() + 120
     while time.time() < end:
         if p.poll() is not None: pytest.fail(f"ended early: {p.communicate()}")
-        if file.exists() and len(file.read_text().splitlines()) >= n: return time.sleep(then)
+        if file.exists() and len(file.read_text(encoding="utf-8").splitlines()) >= n: return time.sleep(then)
         time.sleep(.02)
     pytest.fail(f"{file} never had {n} lines")
 
@@ -56,9 +56,9 @@ def test_a_run_leaves_what_the_readme_promises(alone):
     names = {p.name for p in alone.iterdir()}
     assert {"recipe.json", "log.jsonl", "timing.jsonl", "model.safetensors", "result.json", "report.md", "curves.png", "confusion.png",
             "mistakes.png", "submission.csv"} <= names and "checkpoint.pt" not in names
-    result = json.loads((alone / "result.json").read_text())
+    result = json.loads((alone / "result.json").read_text(encoding="utf-8"))
     assert result["data"] == "toy" and result["images_per_second"] > 0 and result["parameters"] < 5_000_000
-    assert (alone / "submission.csv").read_text().startswith("ID,Labels\n0,")
+    assert (alone / "submission.csv").read_text(encoding="utf-8").startswith("ID,Labels\n0,")
 
 
 @pytest.mark.parametrize("signum, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -71,7 +71,7 @@ def test_interrupted_in_epoch_2_and_resumed_ends_with_the_same_numbers(alone, tm
     if signum != signal.SIGKILL: assert "--resume" in one_line(err)[-1]
     status, out, err = call(*TRAIN, "--out", "run", "--resume", cwd=tmp_path)
     assert status == 0, err
-    assert (tmp_path / "run" / "log.jsonl").read_text() == (alone / "log.jsonl").read_text()
+    assert (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8") == (alone / "log.jsonl").read_text(encoding="utf-8")
     ours, theirs = (load_file(run / "model.safetensors") for run in (tmp_path / "run", alone))
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 
@@ -141,7 +141,7 @@ def test_a_disk_that_is_full(tmp_path):
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     status, out, err = call(*TRAIN, "--out", "file/run", cwd=tmp_path)
     assert "cannot be made" in mistake(status, err)
     if os.geteuid():  # root may write everywhere
@@ -157,10 +157,10 @@ def test_without_data_and_network_the_toy_set_is_announced(tmp_path):
     env.pop("CIFAR_NB_DATA", None)
     code = "import sys; from cifar_nb.cli import main; sys.exit(main())"
     argv = ["train", "small", "--images", "640", "--epochs", "1", "--device", "cpu", "--out", "run"]
-    p = subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, env=env, text=True, capture_output=True, timeout=300)
+    p = subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, env=env, capture_output=True, timeout=300, encoding="utf-8")
     assert p.returncode == 0, p.stderr
     assert sum("toy set" in line and "could not be had" in line for line in p.stdout.splitlines()) == 1
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["data"] == "toy"
+    assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["data"] == "toy"
 
 
 def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
@@ -173,7 +173,7 @@ def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
     assert "toy set" in mistake(status, err) and not (tmp_path / "submission.csv").exists()  # it knows drawn shapes only
     status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv", "--anyway", cwd=tmp_path)
     assert status == 0, err
-    rows = (tmp_path / "submission.csv").read_text().splitlines()
+    rows = (tmp_path / "submission.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "ID,Labels" and len(rows) == 10_001
     assert [int(r.split(",")[0]) for r in rows[1:]] == ids.tolist()
     assert {int(r.split(",")[1]) for r in rows[1:]} <= set(range(10))
@@ -191,11 +191,11 @@ def test_reproduce_can_be_stopped_and_goes_on(tmp_path, signum, expected):
     assert not list(tmp_path.glob("results/*.json")) and list(tmp_path.glob("runs/*/checkpoint.pt"))
     status, out, err = call(*asked, cwd=tmp_path)
     assert (status, out.count("images/s; ")) == (0, 2), (out, err)
-    records = {f.name: json.loads(f.read_text()) for f in tmp_path.glob("results/*.json")}
+    records = {f.name: json.loads(f.read_text(encoding="utf-8")) for f in tmp_path.glob("results/*.json")}
     assert sorted(records) == [f"small-report-9epochs-seed{s}-cpu-toy-256images.json" for s in (0, 1)]
     status, out, err = call("train", "small", "--data", "toy", "--images", "256", "--seed", "1", "--device", "cpu", "--out", "alone", cwd=tmp_path)
     assert status == 0, err
-    alone = [json.loads(line) for line in (tmp_path / "alone/log.jsonl").read_text().splitlines()]
+    alone = [json.loads(line) for line in (tmp_path / "alone/log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert alone == records["small-report-9epochs-seed1-cpu-toy-256images.json"]["log"]
     status, out, err = call(*asked, cwd=tmp_path)
     assert status == 0 and "All 2 trainings are recorded" in out, (out, err)

@@ -19,7 +19,7 @@ BOOK = {p.name.split("_")[0]: p for p in sorted(NBS.glob("[0-9]*_*.ipynb"))}
 CHECK = re.compile(r"^check\(", re.M)
 
 
-def cells(path): return [(c["cell_type"], "".join(c["source"]), c.get("outputs", [])) for c in json.loads(path.read_text())["cells"]]
+def cells(path): return [(c["cell_type"], "".join(c["source"]), c.get("outputs", [])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
 
 
 def section(chapter):
@@ -193,15 +193,15 @@ def exercise():
 def test_what_is_solved_stays_solved(exercise, memory):
     states = [(workbook.check(exercise, a).state, read_progress().get(exercise)) for a in (..., 2, None, 3, 2)]
     assert states == [("unsolved", None), ("wrong", "wrong"), ("unsolved", "wrong"), ("solved", "solved"), ("wrong", "solved")]
-    assert [p.name for p in memory.parent.iterdir()] == ["progress.json"], "no half-written file is left"
+    assert {p.name for p in memory.parent.iterdir()} == {"progress.json", ".progress.json.lock"}, "no half-written file is left"
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[1, 2]", "null", '"solved"', "\x00\x01", "{'00.1': 'solved'}"])
+@pytest.mark.parametrize("damage", ["", "{", "[1, 2]", "null", '"solved"', "\x00\x01", "{'00.1': 'solved'}", "[" * 100_000], ids=range(8))
 def test_a_damaged_memory_is_put_aside(exercise, memory, damage):
-    memory.write_text(damage)
+    memory.write_text(damage, encoding="utf-8")
     assert set(progress().values()) == {"new"}
-    assert (memory.parent / "progress.json.damaged").read_text() == damage
-    assert workbook.check(exercise, 3).state == "solved" and json.loads(memory.read_text()) == {exercise: "solved"}
+    assert (memory.parent / "progress.json.damaged").read_text(encoding="utf-8") == damage
+    assert workbook.check(exercise, 3).state == "solved" and json.loads(memory.read_text(encoding="utf-8")) == {exercise: "solved"}
 
 
 def test_bytes_that_are_no_text_are_put_aside(exercise, memory):
@@ -211,13 +211,13 @@ def test_bytes_that_are_no_text_are_put_aside(exercise, memory):
 
 @pytest.mark.parametrize("state", ["half", 3, None, ["solved"], {"solved": True}])
 def test_a_state_that_nobody_knows_counts_as_none(exercise, memory, state):
-    memory.write_text(json.dumps({exercise: state, "77.7": "solved"}))
+    memory.write_text(json.dumps({exercise: state, "77.7": "solved"}), encoding="utf-8")
     assert progress()[exercise] == "new" and "77.7" not in progress() and str(progress())
 
 
 def test_without_a_place_to_write_the_verdict_comes_all_the_same(exercise, memory, monkeypatch, capsys):
     "A file in the place of a folder, and a folder in the place of the file."
-    memory.write_text("{}")
+    memory.write_text("{}", encoding="utf-8")
     folder = memory.parent / "folder"
     folder.mkdir()
     for place in (memory / "below" / "progress.json", folder):
@@ -226,4 +226,21 @@ def test_without_a_place_to_write_the_verdict_comes_all_the_same(exercise, memor
         told = capsys.readouterr().out
         assert str(place) in told and told.count("\n") == 1 and "CIFAR_NB_PROGRESS" in told
         assert progress()[exercise] == "new"
-    assert memory.read_text() == "{}" and not list(folder.iterdir())
+    assert memory.read_text(encoding="utf-8") == "{}" and not list(folder.iterdir())
+
+
+def test_without_a_home_folder_the_verdict_comes_all_the_same(exercise, monkeypatch, capsys):
+    def nowhere(): raise RuntimeError("Could not determine home directory.")
+    monkeypatch.delenv("CIFAR_NB_PROGRESS")
+    monkeypatch.setattr(workbook.Path, "home", nowhere)
+    monkeypatch.setattr(workbook.Path, "is_dir", lambda p: False)
+    assert workbook.check(exercise, 3).state == "solved" and progress()[exercise] == "new"
+    assert capsys.readouterr().out == 2 * "There is no memory of what is solved: Could not determine home directory. Set CIFAR_NB_PROGRESS to a file that can be written.\n"
+
+
+def test_a_tilde_is_the_home_folder(exercise, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("CIFAR_NB_PROGRESS", "~/mine.json")
+    workbook.check(exercise, 3)
+    assert (tmp_path / "mine.json").exists()

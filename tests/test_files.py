@@ -34,7 +34,7 @@ def test_a_damaged_json_is_one_sentence(tmp_path, raw, why):
     (tmp_path / 'x.json').write_bytes(raw)
     with pytest.raises(InputError, match=why): read_json(tmp_path / 'x.json')
     said = []
-    (tmp_path / 'good.json').write_text('{"b": 2}')
+    (tmp_path / 'good.json').write_text('{"b": 2}', encoding="utf-8")
     assert list(json_records(tmp_path, said.append)) == [(tmp_path / 'good.json', {'b': 2})]
     assert len(said) == 1 and 'x.json' in said[0]
 
@@ -48,9 +48,9 @@ def test_hidden_files_folders_and_dangling_links_are_no_records(tmp_path):
 
 
 def test_lines(tmp_path):
-    (tmp_path / 'log.jsonl').write_text('{"a": 1}\n{"a": 2}\n')
+    (tmp_path / 'log.jsonl').write_text('{"a": 1}\n{"a": 2}\n', encoding="utf-8")
     assert read_lines(tmp_path / 'log.jsonl') == [{'a': 1}, {'a': 2}]
-    (tmp_path / 'log.jsonl').write_text('{"a": 1}\n{"a')
+    (tmp_path / 'log.jsonl').write_text('{"a": 1}\n{"a', encoding="utf-8")
     with pytest.raises(InputError, match='line 2'): read_lines(tmp_path / 'log.jsonl')
 
 
@@ -81,7 +81,7 @@ HOLD = 'import sys, time; from cifar_nb.core.files import locked\nwith locked(sy
 
 def test_a_lock_is_held_by_a_process_and_freed_by_its_death(tmp_path):
     lock = tmp_path / '.lock'
-    p = subprocess.Popen([sys.executable, '-c', HOLD, str(lock)], stdout=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, '-c', HOLD, str(lock)], stdout=subprocess.PIPE, encoding="utf-8")
     assert p.stdout.readline() == 'held\n'
     with pytest.raises(InputError, match='in use'):
         with locked(lock, 'in use'): pass
@@ -91,7 +91,7 @@ def test_a_lock_is_held_by_a_process_and_freed_by_its_death(tmp_path):
 
 def test_a_lock_can_be_waited_for(tmp_path):
     lock, told = tmp_path / '.lock', []
-    p = subprocess.Popen([sys.executable, '-c', HOLD.replace('60', '1'), str(lock)], stdout=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, '-c', HOLD.replace('60', '1'), str(lock)], stdout=subprocess.PIPE, encoding="utf-8")
     assert p.stdout.readline() == 'held\n'
     start = time.time()
     with locked(lock, 'in use', wait=30, waiting=lambda: told.append(1)): assert told == [1] and time.time() - start > .3

@@ -39,16 +39,16 @@ def test_it_passes_its_own_check_and_nbformat():
 
 
 def test_every_link_leads_to_a_file_of_the_repository():
-    text = (ROOT / "kaggle/cifar-nb.ipynb").read_text()
+    text = (ROOT / "kaggle/cifar-nb.ipynb").read_text(encoding="utf-8")
     paths = re.findall(r"/blob/main/([\w./-]+\.ipynb)", text)
     assert len(paths) > 12 and all((ROOT / p).is_file() for p in paths), paths
 
 
 def edit(path, change):
     "Apply `change` to the JSON object in `path`."
-    value = json.loads(path.read_text())
+    value = json.loads(path.read_text(encoding="utf-8"))
     change(value)
-    path.write_text(json.dumps(value))
+    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def code_cell(nb, name): return next(c for c in nb["cells"] if c["id"] == name)
@@ -60,6 +60,7 @@ BROKEN = {
     "not the slug": lambda m: m.update(title="Another title"),
     "5 to 50": lambda m: m.update(title="abc"),
     "no such notebook": lambda m: m.update(code_file="other.ipynb"),
+    "code_file is '../": lambda m: m.update(code_file="../cifar-nb/cifar-nb.ipynb"),
     "language is": lambda m: m.update(language="julia"),
     "kernel_type is": lambda m: m.update(kernel_type="job"),
     "enable_internet is None": lambda m: m.pop("enable_internet"),
@@ -81,6 +82,10 @@ BROKEN_NOTEBOOK = {
     "is not Python": lambda nb: code_cell(nb, "data").update(source=["def"]),
     "calls the shell": lambda nb: code_cell(nb, "data").update(source=["!pip install cifar_nb"]),
     "no notebook of format 4": lambda nb: nb.pop("cells"),
+    "ipynb is no notebook": lambda nb: nb["cells"].append("a text"),
+    "ipynb is no notebook of": lambda nb: nb["cells"][-1].pop("source"),
+    "ipynb is no notebook of format": lambda nb: nb.update(metadata=[]),
+    "ipynb is no notebook of format 4": lambda nb: nb["cells"][0].update(id=7),
 }
 
 
@@ -90,6 +95,34 @@ def test_check_names_what_is_broken(reason, tmp_path):
     file = "kernel-metadata.json" if reason in BROKEN else "cifar-nb.ipynb"
     edit(tmp_path / file, (BROKEN | BROKEN_NOTEBOOK)[reason])
     assert any(reason in p for p in kaggle.check(tmp_path)), kaggle.check(tmp_path)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[" * 100_000, b"\xff\xfe", b"[1]", b'{"cells": '])
+@pytest.mark.parametrize("name", ["cifar-nb.ipynb", "kernel-metadata.json"])
+def test_check_tells_a_damaged_file_in_one_sentence(tmp_path, name, raw):
+    for other in ("cifar-nb.ipynb", "kernel-metadata.json"): (tmp_path / other).write_bytes((ROOT / "kaggle" / other).read_bytes())
+    (tmp_path / name).write_bytes(raw)
+    said, = kaggle.check(tmp_path)
+    assert said.startswith(str(tmp_path / name)) and said.endswith("run `cifar_nb kaggle build`.") and "\n" not in said
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "gbk", "ascii"])
+def test_the_notebook_is_the_same_whatever_the_systems_encoding_is(tmp_path, monkeypatch, encoding):
+    "Everything that opens a text without naming its encoding gets this one."
+    import builtins
+    import io
+    (tmp_path / "probe").write_bytes("ä±€".encode())
+    real = io.open
+    def other(file, mode="r", buffering=-1, given=None, *rest, **more):
+        given = more.pop("encoding", given)
+        return real(file, mode, buffering, given if "b" in mode or given not in (None, "locale") else encoding, *rest, **more)
+    for module in (io, builtins): monkeypatch.setattr(module, "open", other)
+    try: assert open(tmp_path / "probe", encoding=None).read() != "ä±€"
+    except UnicodeError: pass
+    path = kaggle.build(tmp_path)
+    monkeypatch.undo()
+    for name in ("cifar-nb.ipynb", "kernel-metadata.json"):
+        assert (tmp_path / name).read_bytes() == (ROOT / "kaggle" / name).read_bytes(), path
 
 
 def test_push_needs_a_good_folder_the_client_and_a_token(tmp_path, monkeypatch):
@@ -178,7 +211,7 @@ def test_a_table_of_labels_and_one_folder_of_pictures(mount):
     folder = mount / "competitions/cifar-10"
     (folder / "train").mkdir(parents=True)
     for i in range(40): Image.fromarray(x[i].permute(1, 2, 0).numpy()).save(folder / f"train/{i + 1}.png")
-    (folder / "trainLabels.csv").write_text("id,label\n" + "".join(f"{i + 1},{CLASSES[k]}\n" for i, k in enumerate(y)))
+    (folder / "trainLabels.csv").write_text("id,label\n" + "".join(f"{i + 1},{CLASSES[k]}\n" for i, k in enumerate(y)), encoding="utf-8")
     images = session.load_images(say=str)
     assert len(images.x) == 36 and len(images.xt) == 4 and "set aside" in images.test
     assert sorted(map(bytes, torch.cat([images.x, images.xt]).flatten(1).numpy())) == sorted(map(bytes, x.flatten(1).numpy()))
@@ -266,7 +299,7 @@ def execute(nb, here, **options):
     "Execute `nb` in `here` in a kernel that cannot import this package and has no network."
     nb.cells.insert(0, nbformat.v4.new_code_cell(FIRST))
     (here / "shim").mkdir(exist_ok=True)
-    (here / "shim/sitecustomize.py").write_text(SHIM)
+    (here / "shim/sitecustomize.py").write_text(SHIM, encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if k != "CIFAR_NB_DATA"} | dict(PYTHONPATH=str(here / "shim"), OMP_NUM_THREADS="1", KAGGLE_KERNEL_RUN_TYPE="Batch")
     NotebookClient(nb, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(here)}}, **options).execute(env=env)
 
@@ -284,7 +317,7 @@ def run(mount, **settings):
 
 def labels_of(file, ids):
     "The labels of a submission, each row looked at."
-    header, *rows = file.read_text().splitlines()
+    header, *rows = file.read_text(encoding="utf-8").splitlines()
     assert header == "ID,Labels" and [int(r.split(",")[0]) for r in rows] == ids
     assert all(re.fullmatch(r"\d+,[0-9]", r) for r in rows)
     return read_submission(file)[1]
@@ -311,12 +344,12 @@ def test_two_members_new_layout_read_only(mount):
     ids = [7 * i for i in range(30)]
     mean = labels_of(work / "submission-mean.csv", ids)
     single = [labels_of(work / f"submission-small-1epochs-seed{s}-160images.csv", ids) for s in (0, 1)]
-    total = sum(json.loads((work / f"runs/small-1epochs-seed{s}-160images/result.json").read_text())["parameters"] for s in (0, 1))
+    total = sum(json.loads((work / f"runs/small-1epochs-seed{s}-160images/result.json").read_text(encoding="utf-8"))["parameters"] for s in (0, 1))
     assert torch.equal(labels_of(work / "submission.csv", ids), mean if total <= 5_000_000 else single[0])
     assert "mean of the 2" in text and f"{total:,}" in text and "Kaggle, Batch" in text
     assert all((work / f"runs/small-1epochs-seed{s}-160images/confusion.png").exists() for s in (0, 1))
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 8
-    last = json.loads((work / "runs/small-1epochs-seed1-160images/log.jsonl").read_text().splitlines()[-1])
+    last = json.loads((work / "runs/small-1epochs-seed1-160images/log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert last["epoch"] == 1
 
 
@@ -326,10 +359,10 @@ def test_data_parallel_competition_layout(mount):
     competition_file(mount / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
     text, _ = run(mount, EPOCHS=1, DEVICES=["cpu", "cpu"], RECIPES=[TINY], PARALLEL="data")
     work = mount.parent / "working"
-    result = json.loads((work / "runs/tiny-1epochs-seed0/result.json").read_text())
+    result = json.loads((work / "runs/tiny-1epochs-seed0/result.json").read_text(encoding="utf-8"))
     assert result["processes"] == 2 and result["train_images"] == 32 and [p.name for p in (work / "runs").iterdir() if p.is_dir()] == ["tiny-1epochs-seed0"]
     labels_of(work / "submission.csv", [7 * i for i in range(30)])
-    assert "one of 2 processes" in (work / "runs/tiny-1epochs-seed0.txt").read_text() and "mean of the 2" not in text
+    assert "one of 2 processes" in (work / "runs/tiny-1epochs-seed0.txt").read_text(encoding="utf-8") and "mean of the 2" not in text
 
 
 # ---------------------------------------------------------------------------------------------- what bad input gets: one sentence
@@ -355,8 +388,8 @@ def mistakes(tmp_path_factory):
     for name in ("working/submission.csv", "cache", "nothing", "gpu", "no time", "csv", f"damaged/{COURSE}", "foreign/notebooks/me/first/runs/other"): (here / name).mkdir(parents=True)
     for name in ("damaged", "foreign", "setting"): pngs(here / name / "cifar10")
     (here / f"damaged/{COURSE}/cifar_test_nolabel.pkl").write_bytes(b"\x80\x04cut off")
-    (here / "foreign/notebooks/me/first/runs/other/recipe.json").write_text(SMALL.to_json())
-    (here / "foreign/notebooks/me/first/runs/other/log.jsonl").write_text('{"epoch": 1}\n')
+    (here / "foreign/notebooks/me/first/runs/other/recipe.json").write_text(SMALL.to_json(), encoding="utf-8")
+    (here / "foreign/notebooks/me/first/runs/other/log.jsonl").write_text('{"epoch": 1}\n', encoding="utf-8")
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
     cells = {c.id: c for c in nb.cells}
     nb.cells = nb.cells[:next(i for i, c in enumerate(nb.cells) if c.id == "run-text")] + [nbformat.v4.new_code_cell(c) for c in (TINY_CODE, f"RECIPES, EPOCHS = ['{TINY}'], 1")]

@@ -32,7 +32,7 @@ def closure(names):
 def clean(tmp_path_factory):
     "A folder with links to the files of the runtime dependencies, and the freshly built wheel unpacked beside them."
     here = tmp_path_factory.mktemp("clean")
-    build = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", here / "dist", ROOT], capture_output=True, text=True)
+    build = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", here / "dist", ROOT], capture_output=True, encoding="utf-8")
     assert build.returncode == 0, build.stdout[-2000:] + build.stderr[-2000:]
     site = here / "site"
     wheel = next((here / "dist").glob("*.whl"))
@@ -47,7 +47,7 @@ def clean(tmp_path_factory):
 
 def python(site, code):
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-S", "-c", code], cwd=site.parent, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, "-S", "-c", code], cwd=site.parent, env=env, capture_output=True, timeout=300, encoding="utf-8")
 
 
 def test_no_development_tool_is_there(clean):
@@ -87,12 +87,12 @@ def test_modules_import_only_from_earlier_chapters():
     import re
     order = {}
     for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")):
-        sources = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        sources = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
         name = next((m[1] for s in sources if (m := re.search(r"#\|\s*default_exp\s+(\S+)", s))), None)
         if name: order[f"cifar_nb.{name}"] = len(order)
     assert len(order) >= 10
     for module, place in order.items():
-        text = (ROOT / (module.replace(".", "/") + ".py")).read_text()
+        text = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
         for dots, used in re.findall(r"^\s*from (\.*|cifar_nb\.)([\w.]+) import", text, re.M):
             if dots and f"cifar_nb.{used}" in order: assert order[f"cifar_nb.{used}"] < place, f"{module} imports {used}"
 

@@ -40,18 +40,18 @@ except (data.InputError, training.Interrupted) as e:
 
 def begin(here, n=500, pause=0., resume=False, processes=2):
     "`CODE` under torchrun, not waited for."
-    (here / "job.py").write_text(CODE)
-    (here / "recipe.json").write_text(SMALL.to_json())
+    (here / "job.py").write_text(CODE, encoding="utf-8")
+    (here / "recipe.json").write_text(SMALL.to_json(), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, here / "job.py", here, n, pause, "resume" if resume else "new"]
-    return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}, encoding="utf-8")
 
 
 def wait_for(path, seconds=300):
     end = time.time() + seconds
-    while not (path.exists() and path.read_text()):
+    while not (path.exists() and path.read_text(encoding="utf-8")):
         assert time.time() < end, f"{path} did not come"
         time.sleep(.02)
-    return path.read_text()
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -117,8 +117,8 @@ def test_a_network_is_not_judged_on_other_images_than_its_own(tmp_path, capsys):
     from cifar_nb.cli import main
     run = tmp_path / "run"
     assert main(["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--out", str(run)]) == 0
-    result = json.loads((run / "result.json").read_text())
-    (run / "result.json").write_text(json.dumps(result | {"data": "cifar10"}))
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    (run / "result.json").write_text(json.dumps(result | {"data": "cifar10"}), encoding="utf-8")
     capsys.readouterr()
     assert main(["publish", str(run), "--data", "toy", "--folder", str(tmp_path / "shelf")]) == 2
     assert "is not the result of the run that" in capsys.readouterr().err  # the manifest says what it was trained on

@@ -12,7 +12,7 @@ from cifar_nb.recipes import get_recipe
 from cifar_nb.shift import CORRUPTIONS, KINDS, TRAININGS, corrupt, kept, relit, survey, trained_with
 
 ROOT = Path(__file__).parent.parent
-RECORDS = {f.stem: json.loads(f.read_text()) for f in sorted((ROOT / "results/shift").glob("*.json"))}
+RECORDS = {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in sorted((ROOT / "results/shift").glob("*.json"))}
 RANDOM = set(CORRUPTIONS) - {"gaussian_blur", "defocus_blur", "zoom_blur", "brightness", "contrast", "saturate", "jpeg_compression", "pixelate"}
 each = pytest.mark.parametrize("name", CORRUPTIONS)
 

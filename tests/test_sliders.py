@@ -45,15 +45,15 @@ def lab(tmp_path_factory):
     shutil.copy(ROOT/'nbs'/'03_preview.ipynb', home)
     cell = dict(cell_type='code', id='ignores', metadata={}, source=IGNORES, execution_count=None, outputs=[])
     spec = {'kernelspec': {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'}}
-    (home/'ignores.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=spec, nbformat=4, nbformat_minor=5)))
+    (home/'ignores.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=spec, nbformat=4, nbformat_minor=5)), encoding="utf-8")
     quiet = home/'settings/@jupyterlab/apputils-extension'; quiet.mkdir(parents=True)
-    (quiet/'notification.jupyterlab-settings').write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    (quiet/'notification.jupyterlab-settings').write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     token = secrets.token_hex(16)
     env = dict(os.environ, JUPYTER_CONFIG_DIR=str(home/'config'), JUPYTER_RUNTIME_DIR=str(home/'runtime'), JUPYTERLAB_SETTINGS_DIR=str(home/'settings'),
                JUPYTERLAB_WORKSPACES_DIR=str(home/'workspaces'), IPYTHONDIR=str(home/'ipython'), PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1',
                PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')]))
-    log = open(home/'lab.log', 'w')
+    log = open(home/'lab.log', 'w', encoding="utf-8")
     server = subprocess.Popen([sys.executable, '-m', 'jupyter', 'lab', '--no-browser', '--allow-root', '--ServerApp.ip=127.0.0.1', f'--ServerApp.port={port}',
                                '--ServerApp.port_retries=0', f'--IdentityProvider.token={token}', f'--ServerApp.root_dir={home}'],
                               env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)

@@ -77,7 +77,7 @@ def test_only_the_augmentation_and_the_schedule_of_003_differ():
 # ---- what the teams' programs printed
 
 def rows(name):
-    with (ROOT / "nbs" / "logs" / f"{name}.csv").open() as f: return list(csv.DictReader(f))
+    with (ROOT / "nbs" / "logs" / f"{name}.csv").open(encoding="utf-8") as f: return list(csv.DictReader(f))
 
 
 @pytest.mark.parametrize("name", NAMES[:4])

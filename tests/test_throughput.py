@@ -181,7 +181,7 @@ def test_bench_predict_has_what_it_should(recipe, data):
 def test_the_command_writes_its_json(tmp_path):
     said = []
     doc = command_predict(["small"], 32, 1, "cpu", tmp_path / "predict.json", say=said.append)
-    assert json.loads((tmp_path / "predict.json").read_text()) == json.loads(json.dumps(doc)) and len(said) == 2
+    assert json.loads((tmp_path / "predict.json").read_text(encoding="utf-8")) == json.loads(json.dumps(doc)) and len(said) == 2
 
 
 @pytest.mark.parametrize("mistake, sentence", [

@@ -40,9 +40,9 @@ def keep(seconds):
     import torch
     from cifar_nb.training import hardware
     file = Path("results/bench/chapters.json")
-    old = json.loads(file.read_text())["seconds"] if file.exists() else {}
+    old = json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.exists() else {}
     machine = f"{hardware('cpu')}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch {torch.__version__.split('+')[0]}"
-    file.write_text(json.dumps(dict(machine=machine, seconds=dict(sorted({**old, **seconds}.items()))), indent=1) + "\n")
+    file.write_text(json.dumps(dict(machine=machine, seconds=dict(sorted({**old, **seconds}.items()))), indent=1) + "\n", encoding="utf-8")
 
 
 def main(names):

@@ -5,6 +5,7 @@ Every text is UTF-8, whatever the system's own encoding is. Tests: tests/test_fi
 import json
 import math
 import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ __all__ = ['write_atomic', 'make_folder', 'remove_leftovers', 'is_empty', 'free_
 
 CLUTTER = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '.ipynb_checkpoints')  # what systems and notebooks leave in any folder
 LOCK = '.lock'
+WINDOWS = os.name == 'nt'
 
 
 def write_atomic(path, data):
@@ -26,13 +28,22 @@ def write_atomic(path, data):
             f.write(data if isinstance(data, bytes) else data.encode('utf-8'))
             f.flush()
             os.fsync(f.fileno())
-        os.replace(tmp, path)
+        _replace(tmp, path)
     except OSError as e:
         raise InputError(f'{path} cannot be written ({e.strerror}): free some space or choose another place; '
                          'nothing was changed.') from None
     finally:
         try: tmp.unlink(missing_ok=True)
         except OSError: pass
+
+
+def _replace(tmp, path):
+    "Rename `tmp` to `path`; on Windows again and again for a second, while a reader has the file open."
+    for left in reversed(range(20)):
+        try: return os.replace(tmp, path)
+        except PermissionError:
+            if not WINDOWS or not left: raise
+            time.sleep(.05)
 
 
 def make_folder(path) -> Path:

@@ -1,0 +1,294 @@
+"book.py sets itself up whatever interrupted it before, one at a time, and says what is in the way."
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BOOK = Path(__file__).parent.parent / "book.py"
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ensurepip") is None, reason="this Python cannot make environments")
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and links are those of POSIX")
+BACKEND = '''
+import os, time, zipfile
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    with open("began", "a", encoding="utf-8") as f: f.write("x")
+    time.sleep(float(open("pause", encoding="utf-8").read()))
+    if os.path.exists("full"): raise OSError(28, "No space left on device")
+    meta, name = "tiny-1.dist-info/", "tiny-1-py3-none-any.whl"
+    about = "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1\\nProvides-Extra: dev\\n"
+    wheel = "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as z:
+        for file, text in ("tiny.py", "HERE = 1"), (meta + "METADATA", about), (meta + "WHEEL", wheel), (meta + "RECORD", ""):
+            z.writestr(file, text)
+    return name
+'''
+
+
+@pytest.fixture
+def place(tmp_path):
+    "A folder with book.py and a package that pip installs without a network; `began` counts how often."
+    here = tmp_path / "a book"
+    here.mkdir()
+    shutil.copy(BOOK, here)
+    files = {"settings.ini": "", "setup.py": "", "constraints.txt": "", "pause": "0", "backend.py": BACKEND, "began": "",
+             "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'}
+    for name, text in files.items(): (here / name).write_text(text, encoding="utf-8")
+    return here
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    "An environment with pip, to be copied and damaged."
+    venv = tmp_path_factory.mktemp("fresh") / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    return venv
+
+
+@pytest.fixture
+def with_pip(place, fresh):
+    "A place whose .venv is made, with nothing in it yet."
+    shutil.copytree(fresh, place / ".venv", symlinks=True)
+    return place
+
+
+def start(place, *argv, code=None):
+    how = ["-c", code] if code else ["book.py"]
+    argv = argv or ("run", "python", "-c", "import tiny; print('it runs')")
+    return subprocess.Popen([sys.executable, *how, *argv], cwd=place, env=clean(PIP_NO_INDEX="1"),
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+
+
+def clean(**more):
+    "The environment without anybody's settings of pip."
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
+    return env | {"PIP_CONFIG_FILE": os.devnull, "CIFAR_NB_DATA": "toy"} | more
+
+
+def call(place, *argv, **kwargs):
+    p = start(place, *argv, **kwargs)
+    out, err = p.communicate(timeout=120)
+    return p.returncode, out, err
+
+
+def runs(place):
+    status, out, err = call(place)
+    assert status == 0 and out.endswith("it runs\n"), (status, out, err)
+    return out
+
+
+def times(place): return len((place / "began").read_text(encoding="utf-8"))
+
+
+def until(condition):
+    end = time.time() + 60
+    while not condition():
+        assert time.time() < end
+        time.sleep(.02)
+
+
+def test_it_is_set_up_once_and_again_when_something_else_is_asked_for(place):
+    assert "installing" in runs(place) and "installing" not in runs(place) and times(place) == 1
+    assert not (place / ".venv/unfinished").exists()
+    (place / "settings.ini").write_text("[DEFAULT]", encoding="utf-8")
+    assert "made again" not in runs(place) and times(place) == 2
+    (place / ".venv/set-up-dev").write_bytes(b"\xff\0")
+    assert "installing" in runs(place)
+
+
+@posix
+@pytest.mark.parametrize("name, seconds", [("SIGINT", .3), ("SIGINT", 1.2), ("SIGKILL", 2.5)])
+def test_whatever_moment_it_is_interrupted_the_same_command_goes_on(place, name, seconds):
+    (place / "pause").write_text(".5", encoding="utf-8")
+    p = start(place)
+    time.sleep(seconds)
+    p.send_signal(getattr(signal, name))
+    out, err = p.communicate()
+    assert p.returncode in (0, 130, -9) and "Traceback" not in err, err
+    runs(place)
+    assert "installing" not in runs(place)
+
+
+@posix
+def test_a_killed_set_up_leaves_a_pip_that_is_waited_for(with_pip):
+    (with_pip / "pause").write_text("2", encoding="utf-8")
+    p = start(with_pip)
+    until(lambda: times(with_pip) == 1)
+    p.kill()
+    p.communicate()
+    (with_pip / "pause").write_text("0", encoding="utf-8")
+    out = runs(with_pip)
+    assert "waiting for it" in out and "made again: an earlier installation was broken off" in out
+
+
+def test_of_two_at_once_one_waits(with_pip):
+    place = with_pip
+    (place / "pause").write_text("1", encoding="utf-8")
+    both = [start(place) for _ in range(2)]
+    outs = [p.communicate(timeout=120)[0] for p in both]
+    assert [p.returncode for p in both] == [0, 0] and all(out.endswith("it runs\n") for out in outs)
+    assert times(place) == 1 and sum("waiting for it" in out for out in outs) == 1
+
+
+def gone(venv):
+    (venv / "bin/python").unlink()
+    (venv / "bin/python").symlink_to("/nowhere/python3")
+
+
+def not_a_program(venv):
+    (venv / "bin/python").unlink()
+    (venv / "bin/python").write_text("", encoding="utf-8")
+
+
+def without_pip(venv):
+    for p in venv.glob("lib/python*/site-packages/pip*"): shutil.rmtree(p)
+
+
+def half_a_pip(venv):
+    for p in venv.glob("lib/python*/site-packages/pip/_vendor"): shutil.rmtree(p)
+
+
+def no_environment(venv):
+    "Its pip would install beside the system's own Python."
+    (venv / "pyvenv.cfg").unlink()
+
+
+def a_file(venv):
+    shutil.rmtree(venv)
+    venv.write_text("", encoding="utf-8")
+
+
+def a_link_that_leads_nowhere(venv):
+    shutil.rmtree(venv)
+    venv.symlink_to("/nowhere/at/all")
+
+
+@posix
+@pytest.mark.parametrize("damage", [gone, not_a_program, without_pip, half_a_pip, no_environment, a_file, a_link_that_leads_nowhere])
+def test_an_environment_that_cannot_install_is_noticed(with_pip, damage):
+    place = with_pip
+    book = load(place)
+    assert not book.spoiled() and not book.ready(True)
+    (place / ".venv/set-up-dev").write_text(f"{book.wanted()}\n{book.HERE}\n", encoding="utf-8")
+    assert book.ready(True) and book.ready(False)
+    damage(place / ".venv")
+    assert book.spoiled()
+    assert book.ready(True) == (damage is half_a_pip)  # what has been set up needs no pip any more
+
+
+@posix
+@pytest.mark.parametrize("damage", [gone, a_link_that_leads_nowhere])
+def test_an_environment_that_cannot_install_is_made_again(with_pip, damage):
+    place = with_pip
+    damage(place / ".venv")
+    assert ".venv is made again: it " in runs(place)
+
+
+@posix
+def test_somebodys_own_environment_is_used_and_a_linked_one_not_emptied(place, fresh, tmp_path):
+    shutil.copytree(fresh, tmp_path / "own", symlinks=True)
+    (tmp_path / "own/mine").touch()
+    (place / ".venv").symlink_to(tmp_path / "own")
+    assert "made again" not in runs(place) and (tmp_path / "own/mine").exists()
+    (place / ".venv/unfinished").touch()
+    assert "made again" in runs(place) and (tmp_path / "own/mine").exists()
+
+
+@posix
+def test_a_folder_that_was_moved_gets_scripts_that_know_it(with_pip, tmp_path):
+    assert "made again" not in runs(with_pip)
+    with_pip.rename(tmp_path / "elsewhere")
+    assert "made again: its folder was moved" in runs(tmp_path / "elsewhere")
+
+
+def test_a_python_without_venv_is_told(place):
+    for module in ("ensurepip", "venv"):
+        code = f"import sys; sys.modules[{module!r}] = None; sys.argv[0] = 'book.py'; import runpy; runpy.run_path('book.py', run_name='__main__')"
+        status, out, err = call(place, "run", "python", "-V", code=code)
+        assert status == 1 and "comes without the modules venv and ensurepip" in err and "network" not in err and err.count("\n") == 1
+        assert not (place / ".venv").exists()
+
+
+def load(place):
+    "book.py of `place` as a module."
+    spec = importlib.util.spec_from_file_location("book_under_test", place / "book.py")
+    book = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(book)
+    return book
+
+
+@pytest.mark.parametrize("text, word, halves", [
+    ("WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError('<pip>: Failed to establish a new connection: "
+     "[Errno 111] Connection refused')': /simple/x/\nERROR: Could not find a version that satisfies the requirement x (from versions: none)\n"
+     "ERROR: No matching distribution found for x", "cannot be reached. Look at the network", False),
+    ("WARNING: Retrying after connection broken by 'NewConnectionError([Errno -3] Temporary failure in name resolution)'", "be reached. Look", False),
+    ("ERROR: Could not find a version that satisfies the requirement torch>=2.4 (from versions: none)\n"
+     "ERROR: No matching distribution found for torch>=2.4", "cannot be reached, or has nothing for Python 3.", False),
+    ("ERROR: Could not find a version that satisfies the requirement torch>=2.4 (from versions: 1.0, 2.0)\n"
+     "ERROR: No matching distribution found for torch>=2.4", "no version that fits Python 3.", False),
+    ("ERROR: Ignored the following versions that require a different python version: 2.4 Requires-Python >=3.8\n"
+     "ERROR: Could not find a version that satisfies the requirement torch>=2.4 (from versions: none)", "no version that fits", False),
+    ("/x/.venv/bin/python: No module named ensurepip", "without the modules venv and ensurepip", True),
+    ("  error: subprocess-exited-with-error\n  × Preparing editable metadata did not run successfully.", "cannot be built", False),
+    ("ERROR: Package 'cifar-nb' requires a different Python: 3.9.1 not in '>=3.10'", "no version that fits", False),
+    ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full", True),
+    ("ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/x'", "cannot be written to", True),
+    ("ERROR: HTTP error 503 while getting https://x", "refuses", False),
+    ("there was a problem confirming the ssl certificate: SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]"
+     " certificate verify failed')) - Max retries exceeded", "certificate", False),
+    ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "damaged", False),
+    ("something else", "lines above say why", True)])
+def test_the_last_sentence_names_the_cause(place, text, word, halves, monkeypatch, capsys):
+    book = load(place)
+    (place / ".venv").mkdir()
+    monkeypatch.setattr(book, "spoiled", lambda: "")
+    monkeypatch.setattr(book, "listen", lambda lock, *argv: (1, text))
+    with pytest.raises(SystemExit) as stopped: book.set_up(dev=True)
+    assert word in str(stopped.value) and ("network" in str(stopped.value)) == ("reached" in word)
+    assert str(stopped.value).endswith("Then run the same command again.") and "\n" not in str(stopped.value)
+    assert (place / ".venv/unfinished").exists() == halves and not (place / ".venv/set-up-dev").exists()
+
+
+def test_a_killed_pip_is_no_question_of_the_network(place):
+    why, halves = load(place).cause(-9, "")
+    assert "signal 9" in why and "memory" in why and halves
+
+
+@posix
+def test_a_full_disk_is_told_and_then_it_goes_on(with_pip):
+    place = with_pip
+    (place / "full").touch()
+    status, out, err = call(place)
+    assert status == 1 and "disk is full" in err and "network" not in err and "Traceback" not in err
+    (place / "full").unlink()
+    runs(place)
+
+
+@posix
+def test_a_network_that_is_missing_is_told_by_the_real_pip(with_pip):
+    place = with_pip
+    (place / "pyproject.toml").write_text('[build-system]\nrequires = ["setuptools"]\n', encoding="utf-8")
+    env = clean(PIP_INDEX_URL="http://127.0.0.1:9/simple", PIP_RETRIES="1")
+    p = subprocess.run([sys.executable, "book.py", "run", "python", "-V"], cwd=place, env=env, capture_output=True, encoding="utf-8")
+    assert p.returncode == 1 and "index cannot be reached. Look at the network" in p.stderr
+    status, _, err = call(place)  # an index that has nothing
+    assert status == 1 and "cannot be reached, or has nothing for Python" in err
+    assert not (place / ".venv/unfinished").exists()
+
+
+@posix
+def test_a_command_gets_its_own_signals_and_status(with_pip):
+    place = with_pip
+    assert call(place, "run", "python", "-c", "raise SystemExit(7)")[0] == 7
+    assert call(place, "run", "no-such-program")[2] == "book: no-such-program cannot be run (No such file or directory).\n"
+    slow = "import time, pathlib\npathlib.Path('began').write_text('y')\ntry: time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(1.5); print('saved')"
+    (place / "began").unlink()
+    p = start(place, "run", "python", "-c", slow)
+    until(lambda: (place / "began").exists())
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate()
+    assert (p.returncode, out) == (0, "saved\n"), err

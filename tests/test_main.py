@@ -1,0 +1,74 @@
+"The command's own process: it draws to files and writes letters that a terminal may lack; a notebook that calls it keeps its ways."
+import os
+import subprocess
+import sys
+from configparser import ConfigParser
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FAKE = """
+import os, sys, types
+def main():
+    if sys.argv[1:] == ['print']: print('100 \\xb1 5 \\u2713'); print('\\u2713', file=sys.stderr)
+    if sys.argv[1:] == ['name']: print(os.fsdecode(b'a\\xff'))
+    if sys.argv[1:] == ['draw']:
+        import matplotlib.pyplot as plt
+        plt.figure().savefig('figure.png')
+        print(plt.get_backend())
+    return 3
+cli = types.ModuleType('cifar_nb.cli'); cli.main = main
+sys.modules['cifar_nb.cli'] = cli
+from cifar_nb.__main__ import main
+sys.exit(main())
+"""  # the command with another inside, for speed: the way into it is what is tested
+
+
+def command(what, cwd, **env):
+    p = subprocess.run([sys.executable, "-c", FAKE, what], cwd=cwd, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)} | env)
+    assert p.returncode == 3, p.stderr.decode("utf-8", "replace")
+    return p.stdout
+
+
+@pytest.mark.parametrize("env", [dict(PYTHONIOENCODING="ascii"), dict(PYTHONIOENCODING="ascii:strict"), dict(PYTHONIOENCODING="ascii:surrogateescape"), dict(PYTHONIOENCODING="cp437"),
+                                 dict(PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")])
+def test_a_terminal_that_lacks_letters_gets_others(tmp_path, env):
+    out = command("print", tmp_path, **env)
+    assert out.startswith(b"100 ") and b" 5 ?" in out
+
+
+def test_a_terminal_that_has_them_gets_them(tmp_path):
+    assert command("print", tmp_path, PYTHONIOENCODING="utf-8") == "100 ± 5 ✓".encode() + os.linesep.encode()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of files are bytes on POSIX")
+def test_a_file_with_a_name_that_is_no_text_is_named(tmp_path):
+    assert command("name", tmp_path, PYTHONIOENCODING="utf-8") == b"a?\n"
+    assert command("name", tmp_path, PYTHONIOENCODING="utf-8:surrogateescape") == b"a\xff\n"
+
+
+@pytest.mark.parametrize("backend", ["module://not_here.backend_inline", "no such thing", "TkAgg", ""])
+def test_it_draws_to_files_whatever_a_notebook_has_set(tmp_path, backend):
+    assert command("draw", tmp_path, MPLBACKEND=backend).strip().lower() == b"agg" and (tmp_path / "figure.png").stat().st_size
+
+
+def test_a_notebook_that_calls_the_command_keeps_its_backend(monkeypatch, capsys):
+    from cifar_nb.cli import main
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    errors = sys.stdout.errors
+    assert main(["pretrained"]) == 0 and os.environ["MPLBACKEND"] == "svg" and sys.stdout.errors == errors
+
+
+def test_the_installed_command_is_this_one():
+    cfg = ConfigParser(delimiters=["="])
+    cfg.read(ROOT / "settings.ini", encoding="utf-8")
+    module, name = cfg["DEFAULT"]["console_scripts"].removeprefix("cifar_nb=").split(":")
+    assert module == "cifar_nb.__main__" and callable(getattr(import_module(module), name))
+
+
+def test_the_real_table_comes_in_ascii(tmp_path):
+    p = subprocess.run([sys.executable, "-m", "cifar_nb", "scoreboard", "--results", str(ROOT / "results")], cwd=tmp_path, capture_output=True, encoding="ascii",
+                       env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"})
+    assert p.returncode == 0 and len(p.stdout.splitlines()) > 10, p.stderr
