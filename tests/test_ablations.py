@@ -93,7 +93,7 @@ def test_a_study_is_run_once_and_read_back(images, tmp_path):
     assert run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append) == records and len(said) == 4
     assert progress(tmp_path, [a_study()], DEMO, 2)[0]['done'] == '4 of 4'
     assert [row['runs'] for row in table(a_study(), records, 'demo')] == ['2', '2']
-    assert all(len(p.read_text()) < 6000 for p in (tmp_path / 'ablations').glob('*.json'))
+    assert all(len(p.read_text(encoding='utf-8')) < 6000 for p in (tmp_path / 'ablations').glob('*.json'))
 
     # a base is shared, another recipe's run is not taken for ours, a damaged file is made anew
     other = Study('another', '?', {'max': dict(pool='max')}, small=TINY)
@@ -105,10 +105,10 @@ def test_a_study_is_run_once_and_read_back(images, tmp_path):
     assert not any(find_trial(known, wanted(t, DEMO, *images)) for t in plan([changed], DEMO, 2))
     assert not any(find_trial(known, wanted(t, DEMO, 255 - images[0], images[1])) for t in plan([a_study()], DEMO, 2))  # other images of that number
     bad = next((tmp_path / 'ablations').glob('demo-toy-base*'))
-    bad.write_text('{"half')
+    bad.write_text('{"half', encoding='utf-8')
     passed = []
     assert len(study_records(tmp_path / 'ablations', passed.append)) == 5 and bad.name in passed[0]
-    assert len(run_study(a_study(), *images, tmp_path, DEMO, 2, say=lambda s: None)) == 4 and bad.read_text() == '{"half'  # made anew beside it
+    assert len(run_study(a_study(), *images, tmp_path, DEMO, 2, say=lambda s: None)) == 4 and bad.read_text(encoding='utf-8') == '{"half'  # made anew beside it
     assert len(study_records(tmp_path / 'ablations', passed.append)) == 6
 
 

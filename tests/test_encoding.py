@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LATER = ["cifar_nb/" + name for name in ("training.py", "evaluation.py", "recipes.py", "session.py", "reproduce.py", "ablations.py", "laptop.py", "shift.py", "search.py",
-                                         "reading.py", "scoreboard.py", "pretrained.py", "tta.py", "data.py", "cli.py")]  # being rewritten; to be emptied
 MODE = re.compile(r"[rwxabt+U]+")
 OTHER_OPENERS = {"os", "tarfile", "zipfile", "Image", "webbrowser", "urllib", "wave", "request", "lzma_file", "dbm", "shelve"}  # their open() is no text file's
 PROGRAMS = {"run", "Popen", "check_output", "check_call", "call", "getoutput"}
@@ -69,17 +67,8 @@ def python_of(cell):
     return "\n".join("pass" if re.match(r"\s*[%!]", line) else line for line in "".join(cell["source"]).splitlines())
 
 
-MODULES = sorted(p for p in [ROOT / "book.py", ROOT / "setup.py", ROOT / "conftest.py", *(p for d in ("cifar_nb", "tools", "tests") for p in (ROOT / d).rglob("*.py"))]
-                 if p.relative_to(ROOT).as_posix() not in LATER)
+MODULES = sorted(p for p in [ROOT / "book.py", ROOT / "setup.py", ROOT / "conftest.py", *(p for d in ("cifar_nb", "tools", "tests") for p in (ROOT / d).rglob("*.py"))])
 NOTEBOOKS = sorted([*(ROOT / "nbs").rglob("*.ipynb"), ROOT / "kaggle/cifar-nb.ipynb"])
-
-
-def elsewhere(cells):
-    "The cells that are the text of a module: exported ones of a module in `LATER`, and the chapters in the Kaggle notebook."
-    texts = ["".join(c["source"]) for c in cells]
-    exports = [m[1] for t in texts if (m := re.search(r"#\|\s*default_exp\s+(\S+)", t))]
-    later = exports and f"cifar_nb/{exports[0]}.py" in LATER
-    return [c["id"] for c, t in zip(cells, texts) if t.startswith("%%chapter ") or later and re.search(r"#\|\s*export", t)]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -90,8 +79,8 @@ def test_no_module_leaves_it_to_the_system(path):
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if ".ipynb_checkpoints" not in p.parts], ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_no_cell_leaves_it_to_the_system(path):
     cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    skip = elsewhere(cells)
-    assert {c["id"]: lines for c in cells if c["id"] not in skip and (lines := found(python_of(c)))} == {}
+    cells = [c for c in cells if not "".join(c["source"]).startswith("%%chapter ")]  # the text of a module, which is asked above
+    assert {c["id"]: lines for c in cells if (lines := found(python_of(c)))} == {}
 
 
 @pytest.mark.parametrize("text", [

@@ -119,7 +119,7 @@ def test_the_page_tells_the_networks_own_probabilities(run):
     logits = predict(r.load_net("cpu"), xt, PHASE)
     m = evaluate(r, xt, yt, logits, classes=list(SHAPES), tta=("identity", "flip"))
     assert m["ece"] == calibration_error(logits, yt)
-    assert json.loads((r.path / "result.json").read_text())["test, mean of identity, flip"]["ece"] == m["ece"]
+    assert json.loads((r.path / "result.json").read_text(encoding="utf-8"))["test, mean of identity, flip"]["ece"] == m["ece"]
 
 
 def test_the_temperature_of_a_run_needs_its_own_images(run, tmp_path):

@@ -129,9 +129,9 @@ def test_a_manifest_gives_its_recipe_back(r):
 
 def test_what_is_no_manifest_is_a_sentence(tmp_path):
     for text in ('{}', '[]', '{"schema": 1}', json.dumps(BASE | dict(sittings=[])), 'x'):
-        (tmp_path / 'manifest.json').write_text(text)
+        (tmp_path / 'manifest.json').write_text(text, encoding='utf-8')
         with pytest.raises(InputError, match='manifest.json'): M.read_manifest(tmp_path / 'manifest.json')
-    (tmp_path / 'manifest.json').write_text(json.dumps(BASE | dict(schema=99)))
+    (tmp_path / 'manifest.json').write_text(json.dumps(BASE | dict(schema=99)), encoding='utf-8')
     with pytest.raises(InputError, match='later cifar_nb'): M.read_manifest(tmp_path / 'manifest.json')
 
 

@@ -303,7 +303,7 @@ def test_whole_batches_come_before_pictures_and_pictures_before_damaged_batches(
 def test_a_set_without_pictures_does_not_hide_one_that_has_them(tmp_path):
     broken = tmp_path / "kaggle" / "a"
     broken.mkdir(parents=True)
-    (broken / "trainLabels.csv").write_text("id,label\n1,frog\n")
+    (broken / "trainLabels.csv").write_text("id,label\n1,frog\n", encoding="utf-8")
     with pytest.raises(InputError, match="train.7z is unpacked"): session.load_images(say=str)
     with pytest.raises(InputError, match="train.7z is unpacked"): data.load("train", broken, say=str)
     good = picture_set(tmp_path / "kaggle" / "b" / "c")

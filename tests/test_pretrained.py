@@ -122,9 +122,9 @@ def test_a_network_is_not_judged_on_other_images_than_its_own(tmp_path, capsys):
     capsys.readouterr()
     assert main(["publish", str(run), "--data", "toy", "--folder", str(tmp_path / "shelf")]) == 2
     assert "is not the result of the run that" in capsys.readouterr().err  # the manifest says what it was trained on
-    (run / "result.json").write_text(json.dumps(result))
-    manifest = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps(manifest | {"data": manifest["data"] | {"name": "unknown"}}))
+    (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    (run / "manifest.json").write_text(json.dumps(manifest | {"data": manifest["data"] | {"name": "unknown"}}), encoding="utf-8")
     assert main(["publish", str(run), "--data", "toy", "--folder", str(tmp_path / "shelf")]) == 2
     assert "was trained on unknown, and these test images are toy" in capsys.readouterr().err
     assert not (tmp_path / "shelf").exists()

@@ -101,10 +101,10 @@ def test_the_records_are_whole():
 def test_a_try_never_replaces_the_figures_of_all_images(tmp_path):
     from cifar_nb.shift import cmd
     (tmp_path / "shift").mkdir()
-    (tmp_path / "shift/quick.json").write_text('{"asked": "the figures of all images"}')
+    (tmp_path / "shift/quick.json").write_text('{"asked": "the figures of all images"}', encoding='utf-8')
     for _ in range(2): cmd(["quick"], results=tmp_path, data="toy", device="cpu", images=10, say=str)
-    assert (tmp_path / "shift/quick.json").read_text() == '{"asked": "the figures of all images"}'
+    assert (tmp_path / "shift/quick.json").read_text(encoding="utf-8") == '{"asked": "the figures of all images"}'
     tries = list((tmp_path / "shift").glob("quick-10images-*.json"))
-    assert len(tries) == 1 and json.loads(tries[0].read_text())["survey"]["images"] == 10
+    assert len(tries) == 1 and json.loads(tries[0].read_text(encoding='utf-8'))["survey"]["images"] == 10
     cmd(["quick"], results=tmp_path, data="toy", device="cpu", images=12, say=str)
     assert len(list((tmp_path / "shift").glob("quick-*.json"))) == 2
