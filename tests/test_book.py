@@ -292,3 +292,16 @@ def test_a_command_gets_its_own_signals_and_status(with_pip):
     p.send_signal(signal.SIGINT)
     out, err = p.communicate()
     assert (p.returncode, out) == (0, "saved\n"), err
+
+
+def test_a_lossless_copy_beside_the_folder_is_restored_once(with_pip, tmp_path):
+    beside = tmp_path / "shared/cifar10/restore.py"
+    beside.parent.mkdir(parents=True)
+    beside.write_text("import sys, pathlib\nout = pathlib.Path(sys.argv[1], 'cifar-10-batches-py')\nout.mkdir(parents=True, exist_ok=True)\nprint('noise')\n"
+                      "for name in ('test_batch', 'batches.meta'): (out / name).open('a', encoding='utf-8').write('x')\n", encoding="utf-8")
+    env = clean(PIP_NO_INDEX="1", CIFAR_NB_CACHE=str(tmp_path / "cache"))
+    def lines(**more): return subprocess.run([sys.executable, "book.py", "run", "python", "-c", "print(1)"], cwd=with_pip, env=env | more, capture_output=True, encoding="utf-8").stdout.splitlines()
+    assert "restoring" not in " ".join(lines())  # CIFAR_NB_DATA names other images
+    del env["CIFAR_NB_DATA"]
+    assert lines() == ["book: restoring CIFAR-10 from the lossless copy beside this folder", "1"] and lines() == ["1"]
+    assert (tmp_path / "cache/cifar-10-batches-py/test_batch").read_text(encoding="utf-8") == "x"
