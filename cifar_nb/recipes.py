@@ -49,7 +49,7 @@ class Optimizer:
     def __post_init__(self):
         check_choice('optimizer', self.name, OPTIMIZERS)
         for k in ('lr', 'bias_lr', 'head_lr'):
-            if not getattr(self, k) > 0: raise InputError(f'Optimizer: {k}={getattr(self, k)}; give a learning rate above 0.')
+            if not 0 < getattr(self, k) <= 1e30: raise InputError(f'Optimizer: {k}={getattr(self, k)}; give a learning rate above 0 (1e30 at most).')
         object.__setattr__(self, 'betas', tuple(self.betas))
 
     def build(self, params, **kwargs) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Precision', 'memory_order', 'hardware', 'cpu_has_bf16', 'choose_device', 'choose_precision', 'Trainer', 'check_seed',
            'EmaUpdate', 'select_hard_examples', 'fused', 'pieces', 'gradients', 'train_epoch', 'remember', 'update',
-           'predict', 'loss_and_accuracy', 'end_epoch', 'Diverged', 'network', 'snapshot', 'restore', 'Run',
+           'predict', 'loss_and_accuracy', 'end_epoch', 'check_finite', 'network', 'snapshot', 'restore', 'Run',
            'write_lines', 'save_checkpoint', 'load_checkpoint', 'Interrupted', 'noting_signals', 'warm_up', 'prepare',
            'quicken', 'quickened', 'train', 'kept_weights', 'manifest_of', 'planned', 'describe_images', 'first_look',
            'headline', 'keep_best', 'write_weights', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run',
@@ -36,7 +36,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .augment import normalize
 from .blocks import BatchNorm, count_macs, count_parameters
 from .convolution import Conv, cpu_has, keep_memory
-from .core.errors import InputError, check_choice
+from .core.errors import Diverged, InputError, check_choice
 from .core.files import to_json, write_atomic
 from .core.manifest import differing, new_manifest, tensors_fingerprint
 from .core.names import renamed_log
@@ -146,7 +146,7 @@ def check_seed(seed: int) -> int:
     return seed
 
 class EmaUpdate:
-    "For `AveragedModel`: keeps the share `decay` of the average; with `warmup` no more than (1 + n) / (10 + n) after `n` updates (as in timm and TensorFlow)."
+    "For `AveragedModel`: keeps the share `decay` of the average; with `warmup` no more than (1 + n) / (10 + n) after `n` updates (as in TensorFlow)."
     def __init__(self, decay: float, warmup: bool = True): self.decay, self.warmup, self.n = decay, warmup, 0  # the trainer counts
 
     def share(self, n: int) -> float: return min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
@@ -250,13 +250,11 @@ def loss_and_accuracy(logits: torch.Tensor, y: torch.Tensor) -> tuple:
 def end_epoch(t: Trainer, seconds: float, held=None):
     "Close the epoch: a line for the log, the schedule's next rate, and a fresh phase where one begins."
     loss, hits, n = t.sums.tolist()
-    if not math.isfinite(loss):
-        raise Diverged(f'The loss of epoch {t.epoch + 1} is not a number: the training of {t.recipe.name} diverged. '
-                       f'Choose a smaller learning rate (it was {t.lr:.3g}), or a longer warm-up.')
     line = dict(epoch=t.epoch + 1, lr=t.lr, train_loss=loss / n, train_accuracy=100 * hits / n)
     for net in [t.net] if t.ema is None else [t.net, t.ema]: take_from_first(t.group, net.buffers())  # batch statistics
     def judge(): return loss_and_accuracy(predict(network(t), held[0], t.phase, t.precision), held[1])
     if held is not None: line['val_loss'], line['val_accuracy'] = from_first(t.group, judge)
+    check_finite(t, line)
     t.log.append(line)
     t.timing.append(dict(epoch=t.epoch + 1, seconds=seconds, images_per_second=n / seconds) | (dict(warmup=t.warmup) if t.warmup else {}))
     t.warmup = 0.0
@@ -266,8 +264,12 @@ def end_epoch(t: Trainer, seconds: float, held=None):
     if t.epoch in t.ends[:-1]: t.begin_phase()
     if t.epoch < t.recipe.epochs: t.begin_epoch()
 
-class Diverged(InputError):
-    "The loss of a training is no longer a number."
+def check_finite(t: Trainer, line: dict):
+    "Raise `Diverged` unless the figures in `line` and the weights to be kept are numbers."
+    weights = torch.stack([v.isfinite().all() for v in network(t).state_dict().values()])
+    if weights.all() and all(map(math.isfinite, line.values())): return
+    raise Diverged(f'In epoch {t.epoch + 1} a loss or a weight is no longer a number: the training of {t.recipe.name} '
+                   f'diverged. Choose a smaller learning rate (it was {t.lr:.3g}), or a longer warm-up.')
 
 def network(t: Trainer) -> nn.Module:
     "The network to judge and to keep: the moving average where the recipe has one."

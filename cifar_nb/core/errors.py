@@ -1,11 +1,15 @@
 """Plain module: the one exception for mistakes of a call or of an input, and names that are checked."""
 import difflib
 
-__all__ = ['InputError', 'check_choice']
+__all__ = ['InputError', 'Diverged', 'check_choice']
 
 
 class InputError(ValueError):
     "A mistake in a call or in an input, told in one sentence: what is wrong, where, and what to do."
+
+
+class Diverged(InputError):
+    "The loss of a training, or a weight, is no longer a number."
 
 
 def check_choice(what, given, known):
