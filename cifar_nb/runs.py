@@ -24,7 +24,7 @@ from .core.manifest import UNKNOWN, differing, fingerprint, read_manifest, with_
 from .core.names import renamed_log, renamed_result
 from .recipes import recipe_from_json, trained, trained_twin
 
-__all__ = ['RunFiles', 'claimed', 'as_before', 'legacy_manifest', 'legacy_evaluations', 'refuse_other', 'evaluation_file', 'unfinished_runs']
+__all__ = ['RunFiles', 'claimed', 'as_before', 'legacy_manifest', 'legacy_evaluations', 'refuse_other', 'told', 'evaluation_file', 'unfinished_runs']
 
 
 class RunFiles:
@@ -148,7 +148,7 @@ def refuse_other(found: dict, asked: dict, out):
     there = {**found, **{k: asked[k] for k in unknown if _agrees(found[k], asked[k])}}
     if other := differing(there, asked, ('kernels',)):
         raise InputError(f'{out} belongs to another training ({", ".join(other)} differ{"s" * (len(other) == 1)}): resume with the settings with which it '
-                         f'began (recipe {found["name"]}, {_told(found)}), or choose another --out.')
+                         f'began (recipe {found["name"]}, {told(found)}), or choose another --out.')
     return unknown
 
 
@@ -162,7 +162,8 @@ def _agrees(known, asked) -> bool:
 def _of(d, key): return d.get(key, '?') if isinstance(d, dict) else '?'
 
 
-def _told(m: dict) -> str:
+def told(m: dict) -> str:
+    "The run of the manifest `m` in words: its length, seed, images and precision."
     epochs = sum(p['epochs'] for p in m['recipe']['phases']) if isinstance(m['recipe'], dict) else '?'
     return f'{epochs} epochs, seed {m["seed"]}, {_of(m["data"], "images")} images, {_of(m["validation"], "images")} of them held out, {m["precision"]}'
 
