@@ -8,7 +8,6 @@ __all__ = ['FAST', 'SCALES', 'STUDIES', 'MEASURES', 'scaled', 'size', 'deeper', 
            'progress', 'studies_called', 'scale_for', 'cmd']
 
 # %% ../nbs/21_ablations.ipynb #252d592a
-import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import mean
@@ -18,7 +17,7 @@ import torch
 
 from .augment import RandomCrop, Cutout, RandomHorizontalFlip
 from .blocks import NetSpec, count_macs, count_parameters
-from .data import InputError, load, split
+from .data import InputError, load_set, split
 from .reading import ACCENT, GREY, LESS_IS_BETTER, STAGES, Table, compare, differences, trial_runs, trials, words
 from .recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, trained
 from .core import manifest
@@ -304,10 +303,9 @@ def studies_called(names) -> list:
         if n.replace(' ', '-') not in known: raise InputError(f'There is no study {n!r}; choose from {", ".join(known)}.')
     return [known[n.replace(' ', '-')] for n in names] or STUDIES
 
-def scale_for(name: str, x, data: str = None) -> Scale:
-    "The scale `name`, fitted to the toy set where that is what `data` (or $CIFAR_NB_DATA) names."
-    toy = 'toy' in (data, os.environ.get('CIFAR_NB_DATA'))
-    return Scale(name, len(x), len(x) // 5, 'toy') if toy else SCALES[name]
+def scale_for(name: str, x, data: str = 'cifar10') -> Scale:
+    "The scale `name` for the images `x` of the set `data` (as `load_set` calls it), fitted to the toy set where it is that."
+    return Scale(name, len(x), len(x) // 5, 'toy') if data == 'toy' else SCALES[name]._replace(data=data)
 
 def cmd(studies=(), scale: str = 'fast', seeds: int = 3, results='results', data: str = None, device: str = None, listed: bool = False, say=print):
     "What `cifar_nb ablate` does: run the missing trials of the studies named `studies` and print their tables, or list them."
@@ -315,6 +313,6 @@ def cmd(studies=(), scale: str = 'fast', seeds: int = 3, results='results', data
     if scale not in SCALES: raise InputError(f'There is no scale {scale!r}; choose from {", ".join(SCALES)}.')
     if seeds < 2: raise InputError(f'--seeds {seeds}: a spread needs two seeds or more.')
     if listed: return say(str(progress(results, chosen, SCALES[scale], seeds)))
-    x, y = load('train', data, say=say)
-    records = run_study(chosen, x, y, results, scale_for(scale, x, data), seeds, device, say)
+    x, y, found = load_set('train', data, say)
+    records = run_study(chosen, x, y, results, scale_for(scale, x, found), seeds, device, say)
     for s in chosen: say(f'\n{s.question}\n{table(s, records, scale)}')

@@ -20,7 +20,7 @@ import torch
 
 from .augment import count
 from .blocks import count_macs, count_parameters
-from .data import CLASSES, SHAPES, InputError, load, load_competition
+from .data import CLASSES, SHAPES, InputError, load_competition, load_set
 from .evaluation import evaluate
 from .parallel import asked, first_prints, from_first, joined
 from .recipes import get_recipe, list_recipes
@@ -33,11 +33,11 @@ from .tta import check_views, examine, predict_views, viewed_as, write_submissio
 # %% ../nbs/41_cli.ipynb #542f37b1
 def images(part: str, data: str = None, say=print, stand_in: bool = True) -> tuple:
     "`(x, y, name)` of the 'train' or 'test' part; without CIFAR-10, and without a place named, the toy set, announced, if that may `stand_in`."
-    try: return (*load(part, data, say=say), 'toy' if 'toy' in (data, os.environ.get('CIFAR_NB_DATA')) else 'cifar10')
+    try: return tuple(load_set(part, data, say))
     except InputError as e:
         if data or os.environ.get('CIFAR_NB_DATA') or not stand_in: raise
         say(f'CIFAR-10 could not be had, so the built-in toy set stands in: the figures below say nothing about CIFAR-10. ({e})')
-        return (*load(part, 'toy', say=lambda s: None), 'toy')
+        return tuple(load_set(part, 'toy', lambda s: None))
 
 # %% ../nbs/41_cli.ipynb #2dc4efa0
 def cmd_recipes(a):
@@ -262,7 +262,7 @@ def _other_commands(command):
     _ablate_arguments(s)
     s = command('search', cmd_search, 'Optuna looks for channels and blocks under the limit')
     _search_arguments(s)
-    s = command('reproduce', cmd_reproduce, 'the recipes of the five reports at full length, on a GPU')
+    s = command('reproduce', cmd_reproduce, 'the recipes of the five reports at full length, in as many sittings as it takes')
     _reproduce_arguments(s)
     s = command('ladder', cmd_ladder, 'from the plain loop to the recipe quick, one trick at a time; or what was weighed for hour')
     s.add_argument('recipe', nargs='?', choices=['quick', 'hour'], default='quick', help='whose ladder (default: quick)')

@@ -39,10 +39,11 @@ def recorded(m: Member, results: list) -> bool:
     return any(same_experiment(r['manifest'], m.manifest) and 'test' in r['result'] for r in results)
 
 def missing(recipes: list, seeds, results: list, x, y, runs='runs', data: str = 'cifar10', devices=('cpu',), first: int = None, **settings) -> list:
-    "A `Member` for each of `recipes` and `seeds`, trained on `x`, `y`, that `results` have no record of, the cheapest first; `first` says that the images are the first of more."
+    "A `Member` for each of `recipes` and `seeds`, trained on `x`, `y`, that `results` have no record of, seed by seed and on one device the cheapest first; `first` says that the images are the first of more."
     members = identified(plan(recipes, seeds, out=runs, data=data, images=first), x, y, devices, data, **settings)
     members = [m for m in members if not recorded(m, results)]
-    return sorted(members, key=lambda m: (m.seed, training_cost(m.recipe, len(y))))
+    order = 1 if len(set(devices)) == 1 else -1  # several devices: the dearest first, or one of them would work alone at the end
+    return sorted(members, key=lambda m: (m.seed, order * training_cost(m.recipe, len(y))))
 
 def bill(members: list, images: int = 50_000) -> Table:
     "A row a recipe: the trainings that are missing, and what they cost."

@@ -24,7 +24,7 @@ from .core.manifest import UNKNOWN, differing, fingerprint, read_manifest, with_
 from .core.names import renamed_log, renamed_result
 from .recipes import recipe_from_json, trained, trained_twin
 
-__all__ = ['RunFiles', 'claimed', 'as_before', 'legacy_manifest', 'legacy_evaluations', 'refuse_other', 'evaluation_file', 'unfinished_runs']
+__all__ = ['RunFiles', 'claimed', 'as_before', 'legacy_manifest', 'legacy_evaluations', 'refuse_other', 'told', 'evaluation_file', 'unfinished_runs']
 
 
 class RunFiles:
@@ -42,7 +42,12 @@ class RunFiles:
         return [renamed_log(line) for line in read_lines(file, 'take a copy of this run from where it came, or train again.')] if file.exists() else []
 
     @property
-    def log(self) -> list: return self.lines('log')
+    def log(self) -> list:
+        "A dict an epoch."
+        lines = self.lines('log')
+        if self.finished and (len(lines) != self.recipe.epochs or not all('train_loss' in line and 'epoch' in line for line in lines)):
+            raise InputError(f'{self.path / "log.jsonl"} does not have the {self.recipe.epochs} epochs of this finished run: take a copy from where it came, or train again.')
+        return lines
 
     @property
     def trained_on(self) -> str: return self.manifest['data']['name']
@@ -113,7 +118,8 @@ def legacy_manifest(run: RunFiles) -> dict:
     machine = dict(device=r.get('device', UNKNOWN), processor=r.get('hardware', UNKNOWN), processes=r.get('processes', UNKNOWN), threads=r.get('threads', UNKNOWN),
                    kernels=UNKNOWN, compile=UNKNOWN, versions=dict(cifar_nb=UNKNOWN, commit=UNKNOWN, torch=r.get('torch', UNKNOWN), python=r.get('python', UNKNOWN)))
     return dict(schema=1, run=fingerprint([r, log]), name=run.recipe.name, variant=run.recipe.variant, recipe=trained(recipe),
-                data=dict(name=r.get('data', UNKNOWN), images=images, fingerprint=UNKNOWN), validation=dict(images=held, indices=UNKNOWN if held else None),
+                data=dict(name=r.get('data', UNKNOWN), images=images, fingerprint=UNKNOWN) | (dict(train_images=r['train_images']) if images == UNKNOWN and r else {}),
+                validation=UNKNOWN if held == UNKNOWN and not log else dict(images=held, indices=UNKNOWN if held else None),
                 seed=r.get('seed', UNKNOWN), weights=UNKNOWN if held == UNKNOWN else 'best on validation' if held else 'last',
                 precision=r.get('precision', UNKNOWN), memory_format=r.get('memory_format', UNKNOWN), sittings=[dict(began=UNKNOWN, epoch=0, **machine)])
 
@@ -135,23 +141,31 @@ def legacy_evaluations(result: dict, manifest: dict) -> list:
 def refuse_other(found: dict, asked: dict, out):
     """Raise `InputError` unless the training `asked` for may go on as the one `found` in the folder `out`; the facts of `found` that nobody
     wrote down (runs from before there were manifests) cannot speak against it, and come back as a list."""
+    trained_on = found['data'].get('train_images')  # of a run whose total nobody wrote down
+    if trained_on is not None and trained_on != asked['data']['images'] - asked['validation']['images']:
+        raise InputError(f'{out} belongs to another training (it has {trained_on} images to learn from): resume with the settings with which it began.')
     unknown = [k for k in ('data', 'validation', 'seed', 'weights', 'precision', 'memory_format') if UNKNOWN in str(found.get(k))]
     there = {**found, **{k: asked[k] for k in unknown if _agrees(found[k], asked[k])}}
     if other := differing(there, asked, ('kernels',)):
         raise InputError(f'{out} belongs to another training ({", ".join(other)} differ{"s" * (len(other) == 1)}): resume with the settings with which it '
-                         f'began (recipe {found["name"]}, {_told(found)}), or choose another --out.')
+                         f'began (recipe {found["name"]}, {told(found)}), or choose another --out.')
     return unknown
 
 
 def _agrees(known, asked) -> bool:
     "Whether what is known of a fact speaks for what is asked for."
     if known == UNKNOWN: return True
-    return isinstance(known, dict) and all(v in (UNKNOWN, None) or v == asked.get(k) for k, v in known.items())
+    if not isinstance(known, dict) or 'indices' in known and known['images'] == UNKNOWN and not asked['images']: return False  # some were held out
+    return all(v in (UNKNOWN, None) or v == asked.get(k) for k, v in known.items() if k != 'train_images')
 
 
-def _told(m: dict) -> str:
+def _of(d, key): return d.get(key, '?') if isinstance(d, dict) else '?'
+
+
+def told(m: dict) -> str:
+    "The run of the manifest `m` in words: its length, seed, images and precision."
     epochs = sum(p['epochs'] for p in m['recipe']['phases']) if isinstance(m['recipe'], dict) else '?'
-    return f'{epochs} epochs, seed {m["seed"]}, {m["data"].get("images", "?")} images, {m["validation"].get("images", "?")} of them held out, {m["precision"]}'
+    return f'{epochs} epochs, seed {m["seed"]}, {_of(m["data"], "images")} images, {_of(m["validation"], "images")} of them held out, {m["precision"]}'
 
 
 def claimed(stack: ExitStack, out: Path, recipe, manifest: dict, resume: bool, say=print) -> Path:

@@ -17,7 +17,7 @@ import torch
 
 from .ablations import FAST, SCALES, Scale, scale_for, size
 from .blocks import LIMIT, NetSpec, count_macs
-from .data import InputError, load, split
+from .data import InputError, load_set, split
 from .reading import ACCENT, GREY, STAGES, Table
 from .core.files import make_folder, to_json, write_atomic
 from .core.manifest import tensors_fingerprint
@@ -193,8 +193,8 @@ def cmd(trials: int = 25, storage: str = None, name: str = 'fast', results='resu
     if trials < 1: raise InputError(f'--trials {trials}: give 1 or more.')
     need_optuna()
     storage = storage or f'sqlite:///{make_folder("runs") / "search.db"}'
-    x, y = load('train', data, say=say)
-    scale = scale_for('fast', x, data)
+    x, y, named = load_set('train', data, say)
+    scale = scale_for('fast', x, named)
     found = findings(search(x, y, trials, storage, name, scale=scale, device=device, say=say))
     path = make_folder(Path(results) / 'search') / f'{re.sub("[^0-9A-Za-z_-]+", "_", name)}.json'
     write_atomic(path, to_json(dict(schema=1) | found))

@@ -37,7 +37,7 @@ from .policies import Table
 from .core.errors import check_choice
 from .core.manifest import fingerprint, same_training
 from .recipes import get_recipe, recipe_from_json, trained
-from .runs import refuse_other
+from .runs import refuse_other, told
 from .core.files import make_folder, write_atomic
 from .training import (Interrupted, Run, choose_device, choose_precision, describe_images, hardware, loss_and_accuracy,
                        planned, train)
@@ -444,8 +444,7 @@ def opened(folder, say=print) -> list:
 def _refuse(run: Run):
     "Say that `run` is not what the settings ask for."
     r, m = run.recipe, run.manifest
-    raise InputError(f'{run.path} is an unfinished run of {r.name} ({r.epochs} epochs, seed {m["seed"]}, {m["data"]["images"]} images, '
-                     f'{m["validation"]["images"]} of them held out, {m["precision"]}), which the settings do not ask for: '
+    raise InputError(f'{run.path} is an unfinished run of {r.name} ({told(m)}), which the settings do not ask for: '
                      'set RECIPES, EPOCHS, SEEDS, HOLDOUT and PRECISION as they were, or RESUME = False to begin anew.')
 
 # %% ../nbs/39_session.ipynb #f28c28db

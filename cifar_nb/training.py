@@ -37,7 +37,7 @@ from .augment import normalize
 from .blocks import BatchNorm, count_macs, count_parameters
 from .convolution import Conv, cpu_has, keep_memory
 from .core.errors import Diverged, InputError, check_choice
-from .core.files import to_json, write_atomic
+from .core.files import make_folder, to_json, write_atomic
 from .core.manifest import differing, new_manifest, tensors_fingerprint
 from .core.names import renamed_log
 from .core.version import versions
@@ -538,6 +538,7 @@ def interrupt(t, out, signum):
 # %% ../nbs/06_training.ipynb #41c484ea
 def claim(t: Trainer, out: Path, resume: bool, say=print, stack: ExitStack = None) -> str:
     "Make `out` the folder of this training, locked until `stack` closes, and give its name; a folder that holds anything else is an `InputError`."
+    make_folder(Path(out).parent)
     t.claim = stack or ExitStack()
     return str(claimed(t.claim, out, t.recipe, getattr(t, 'manifest', None) or dict(recipe=trained(t.recipe)), resume, say))
 
