@@ -12,7 +12,7 @@ from cifar_nb.attention import class_activation, feature_maps, overlay, pair_mis
 from cifar_nb.blocks import NetSpec
 from cifar_nb.calibration import calibration_floor, fit_temperature, run_temperature
 from cifar_nb.data import SHAPES, InputError, toy
-from cifar_nb.evaluation import calibration_error, evaluate, metrics, paired_gain, reliability, show_curves, show_reliability
+from cifar_nb.evaluation import calibration_error, evaluate, metrics, paired_gain, reliability, show_reliability
 from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.training import Run, predict, train
 from cifar_nb.tta import (VIEW_SETS, VIEWS, agreement, check_views, colour_blur, learn_weights, mean_of_views, predict_views,
@@ -128,17 +128,6 @@ def test_the_temperature_of_a_run_needs_its_own_images(run, tmp_path):
     with pytest.raises(InputError, match="give the same ones"): run_temperature(r, x[:100], y[:100])
     train(Recipe("demo", SMALL, (PHASE,)), x, y, tmp_path / "all", device="cpu", progress=False, say=str)
     with pytest.raises(InputError, match="train with --holdout"): run_temperature(tmp_path / "all", x, y)
-
-
-def test_the_curves_show_what_the_log_says(run):
-    r, _, _ = run
-    assert "val_loss" in r.log[0]
-    for log, drawn in ((r.log, ("train", "val")), ([dict(l) for l in r.log], ("train",))):
-        if len(drawn) == 1: log = [{k: v for k, v in l.items() if not k.startswith("val")} for l in log]
-        loss, accuracy, rate = show_curves(log).axes
-        for ax, key in ((loss, "loss"), (accuracy, "accuracy")):
-            assert [list(line.get_ydata()) for line in ax.lines] == [[l[f"{part}_{key}"] for l in log] for part in drawn]
-        assert [list(line.get_ydata()) for line in rate.lines] == [[l["lr"] for l in log]]
 
 
 def test_metrics_know_classes_that_do_not_occur():
