@@ -160,7 +160,7 @@ def show_curves(log: list, test: dict = None):
     epochs = [l['epoch'] for l in log]
     style = '.-' if len(log) < 50 else '-'
     for ax, key in zip(axes, ('loss', 'accuracy')):
-        for part, name in (('train', 'training'), ('held', 'held out')):
+        for part, name in (('train', 'training'), ('val', 'validation')):
             if f'{part}_{key}' in log[0]: ax.plot(epochs, [l[f'{part}_{key}'] for l in log], style, label=name)
         if test: ax.plot(epochs[-1], test[key], '*', ms=11, color='crimson', label='test')
         ax.set(ylabel=f'{key} (%)' if key == 'accuracy' else key); ax.legend(frameon=False)
