@@ -285,3 +285,12 @@ def test_a_refused_submission_leaves_nothing_behind(tmp_path):
     write_submission(tmp_path / "s.csv", torch.tensor([1]), torch.tensor([2]))
     write_submission(tmp_path / "t.csv", torch.tensor([2]), torch.tensor([2]))
     with pytest.raises(InputError, match="no id in common"): agreement(tmp_path / "s.csv", tmp_path / "t.csv")
+
+
+def test_the_curves_show_training_and_validation():
+    "Each with its own figures, by the names that the log has."
+    from cifar_nb.evaluation import show_curves
+    log = [dict(epoch=e, lr=.1, train_loss=2. - e, train_accuracy=10. * e, val_loss=2.5 - e, val_accuracy=9. * e) for e in (1, 2)]
+    loss, accuracy, _ = show_curves(log).axes
+    assert [(line.get_label(), list(line.get_ydata())) for line in loss.lines] == [("training", [1., 0.]), ("validation", [1.5, .5])]
+    assert [list(line.get_ydata()) for line in accuracy.lines] == [[10., 20.], [9., 18.]]
