@@ -41,6 +41,7 @@ def unchanged():
 def main():
     unchanged()
     run(sys.executable, "tools/readme.py", "--check")
+    run(sys.executable, "tools/bare_comparisons.py")
     run(BIN / "nbdev_test", "--n_workers", "2", "--timing", threads=1)  # two processes of one thread: more would wait for each other
     notebooks = [] if "--quick" in sys.argv else ["nbs", "--ignore", "nbs/solutions", "--nbval-lax", "--nbval-sanitize-with", "tools/nbval_sanitize.cfg"]  # the solutions have run above
     run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile", "tests", *notebooks, threads=1)
