@@ -18,7 +18,7 @@ import torch
 from .augment import RandomCrop, Cutout, RandomHorizontalFlip
 from .blocks import NetSpec, count_macs, count_parameters
 from .data import InputError, load_set, split
-from .reading import ACCENT, GREY, LESS_IS_BETTER, STAGES, Table, compare, differences, trial_runs, trials, words
+from .reading import ACCENT, GREY, LESS_IS_BETTER, STAGES, Table, compare, differences, trials
 from .recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, trained
 from .core import manifest
 from .core.files import LOCK, locked, make_folder

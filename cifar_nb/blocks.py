@@ -136,6 +136,7 @@ def _problems(s):
     yield n != [n[0]] * 3 and f'NetSpec: widths, depths and strides have {n[0]}, {n[1]} and {n[2]} entries; give each stage one of each.'
     yield (not s.widths or min(s.widths) < 1) and f'NetSpec: widths={s.widths}; every stage needs at least one channel.'
     yield (not s.depths or min(s.depths) < 0 or max(s.depths) < 1) and f'NetSpec: depths={s.depths}; give at least one stage a block.'
+    yield (sum(s.depths) > 1000 or max(s.widths, default=0) > 65_536) and f'NetSpec: depths={s.depths}, widths={s.widths}; more than 1,000 blocks or 65,536 channels are a typing error rather than a plan.'
     yield (not s.strides or min(s.strides) < 1) and f'NetSpec: strides={s.strides}; a stride is 1 or more.'
     yield s.block not in ('basic', 'plain', 'preact') and f"NetSpec: block={s.block!r}; choose 'basic', 'plain' or 'preact'."
     yield s.init not in ('default', 'kaiming') and f"NetSpec: init={s.init!r}; choose 'default' or 'kaiming'."

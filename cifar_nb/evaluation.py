@@ -265,5 +265,5 @@ def summarize(records: list) -> str:
         name = r['recipe'] + (' (code)' if r['variant'] == 'code' else '') + (' on the toy set' if r.get('data') == 'toy' else '')
         together = f", {r['together']} at a time" if r.get('together', 1) > 1 else ''
         out.append(f"| {name} | {r['epochs']} | {r['parameters']:,} | {r['macs'] / 1e6:.1f}M | {spread([r['test']['accuracy'] for r in runs])} | {spread([viewed(r) for r in runs])} | {len(runs)} | "
-                   f"{seconds:.0f} | {speed:.0f} | {r['hardware']}, {r['threads']} threads, {r['precision']}, torch {r['torch']}{together} |")
+                   f"{seconds:.0f} | {speed:.0f} | {r['hardware']}, {r['threads']} threads, {r['precision']}, torch {', '.join(sorted({o['torch'] for o in runs}))}{together} |")
     return '\n'.join(out if records else ['Nothing has been recorded yet.'])

@@ -73,6 +73,7 @@ class FastSpec:
     def __post_init__(self):
         object.__setattr__(self, 'widths', tuple(self.widths))
         if not self.widths or min(self.widths) < 1: raise InputError(f'FastSpec: widths={self.widths}; every group needs at least one channel.')
+        if len(self.widths) > 100 or max(self.widths) > 65_536: raise InputError('FastSpec: more than 100 groups or 65,536 channels are a typing error rather than a plan.')
         if self.depth not in (2, 3): raise InputError(f'FastSpec: depth={self.depth!r}; give each group 2 or 3 convolutions.')
         if self.activation not in ACTIVATIONS: raise InputError(f'FastSpec: activation={self.activation!r}; choose one of {", ".join(ACTIVATIONS)}.')
         if not 1 <= self.whiten <= 4: raise InputError(f'FastSpec: whiten={self.whiten}; give the side of a patch, 1 to 4.')

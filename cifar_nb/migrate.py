@@ -9,9 +9,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from .core.errors import InputError
-from .core.files import json_records, read_json, to_json, write_atomic
+from .core.files import json_records, to_json, write_atomic
 from .core.manifest import SCHEMA, UNKNOWN, fingerprint
-from .core.names import FIELDS, TITLES, TRANSFORMS, renamed_log, renamed_result, title
+from .core.names import FIELDS, TRANSFORMS, renamed_log, renamed_result, title
 from .data import CIFAR10
 from .recipes import get_recipe, trained
 from .records import _slug, file_stem

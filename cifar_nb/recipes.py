@@ -10,10 +10,9 @@ __all__ = ['OPTIMIZERS', 'SHAPES', 'MOST', 'CHECKS', 'SMALL', 'HOMES', 'Optimize
 # %% ../nbs/05_recipes.ipynb #b8e70be4
 import importlib
 import json
-import math
 import pkgutil
 import warnings
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from statistics import mean
 
 import torch

@@ -38,7 +38,7 @@ from .blocks import BatchNorm, count_macs, count_parameters
 from .convolution import Conv, cpu_has, keep_memory
 from .core.errors import Diverged, InputError, check_choice
 from .core.files import make_folder, to_json, write_atomic
-from .core.manifest import differing, new_manifest, tensors_fingerprint
+from .core.manifest import new_manifest, tensors_fingerprint
 from .core.names import renamed_log
 from .core.version import versions
 from .data import CIFAR10, split

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from cifar_nb.blocks import LIMIT, Block, NetSpec, PreActBlock, count_macs, count_parameters
 from cifar_nb.reading import draw_net, parts
 from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule, recipe_from_json
+from cifar_nb.core.errors import InputError
 from cifar_nb.data import toy
+from cifar_nb.fast_blocks import FastSpec
 from cifar_nb.throughput import fold_batch_norm
 from cifar_nb.training import train
 
@@ -93,3 +95,10 @@ for i in range(150):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_networks_without_end_are_refused_before_they_are_built():
+    for changes in (dict(widths=(8,), depths=(10 ** 6,), strides=(1,)), dict(widths=(10 ** 9,), depths=(1,), strides=(1,)), dict(widths=(8,) * 10 ** 5, depths=(1,) * 10 ** 5, strides=(1,) * 10 ** 5)):
+        with pytest.raises(InputError, match="typing error"): NetSpec(**changes)
+    for widths in ((8,) * 200, (10 ** 9,)):
+        with pytest.raises(InputError, match="typing error"): FastSpec(widths=widths)

@@ -1,8 +1,6 @@
 "Records are found by what they are; figures are filed under what they measured, and nothing replaces anything else."
-import copy
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +14,7 @@ from cifar_nb.evaluation import evaluate
 from cifar_nb.recipes import get_recipe, trained
 from cifar_nb.records import (counts_as_full, file_stem, find_trial, full_record, grouped, keep_trial, load_results, one_a_seed, record_run,
                               study_records, test_evaluations as of_the_test_set, with_test_figures)
-from cifar_nb.reproduce import missing, recorded, reproduce
-from cifar_nb.runs import RunFiles
+from cifar_nb.reproduce import recorded, reproduce
 from cifar_nb.session import Images, Member, identified, is_run_of, plan, train_members
 from cifar_nb.training import Run, train
 
