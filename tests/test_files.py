@@ -109,3 +109,15 @@ def test_names_are_checked_and_near_ones_suggested():
     check_choice('optimizer', 'SGD', ('SGD', 'AdamW'))
     with pytest.raises(InputError, match='did you mean AdamW'): check_choice('optimizer', 'adamw', ('SGD', 'AdamW'))
     with pytest.raises(InputError, match='choose one of'): check_choice('optimizer', 'xyz', ('SGD', 'AdamW'))
+
+
+def test_what_goes_wrong_in_the_middle_changes_nothing(tmp_path, monkeypatch):
+    "Bytes go beside the file and to the disk before they take its place."
+    import errno
+    write_atomic(tmp_path / 'a.txt', 'whole')
+    def full(handle): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(InputError, match='nothing was changed'):
+        write_atomic(tmp_path / 'a.txt', 'half of something longer')
+    assert (tmp_path / 'a.txt').read_text(encoding='utf-8') == 'whole'
+    assert [p.name for p in tmp_path.iterdir()] == ['a.txt']

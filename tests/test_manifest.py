@@ -157,3 +157,10 @@ def test_plans_without_end_are_refused():
     with pytest.raises(InputError, match='up to'): QUICK.with_epochs(10 ** 9)
     with pytest.raises(InputError): replace(QUICK.phases[0], epochs=MOST + 1)
     assert AlternatingFlip().seed == 0
+
+
+def test_a_fingerprint_is_the_sha256_of_sorted_json():
+    "So it is the same in any order, in any process, and in the next release."
+    want = hashlib.sha256(b'{"a": [1, 2.5], "b": {"c": null}}').hexdigest()
+    assert M.fingerprint({'b': {'c': None}, 'a': (1.0, 2.5)}, 64) == want
+    assert M.fingerprint({'a': [1, 2.5], 'b': {'c': None}}) == want[:16]

@@ -471,6 +471,24 @@ def test_which_way_an_image_looks_first_depends_on_the_seed():
         assert 16 < (shown(seed, 0) != shown(seed + 1, 0)).sum() < 48
 
 
+# The first look
+
+def test_the_whitening_layer_sees_training_images_only():
+    "On the patches of the images that are not held out its outputs are uncorrelated."
+    net, place = FastSpec(widths=(4, 4, 4)), held_out(20)
+    t = ours(recipe(replace(PHASE, epochs=1), net=net), holdout=20)
+    filters = t.net.whiten.weight.detach().flatten(1).double()
+    def covariance(x):
+        p = F.unfold(Chapter().normalized(x), 2).transpose(1, 2).reshape(-1, 12).double()
+        return p.T @ p / len(p)
+    wanted = torch.linalg.eigvalsh(covariance(place['x'])).flip(0)
+    wanted = torch.diag(wanted / (wanted + 5e-4))
+    assert torch.equal(filters[12:], -filters[:12])
+    error = (filters[:12] @ covariance(place['x']) @ filters[:12].T - wanted).abs().max()
+    other = (filters[:12] @ covariance(X) @ filters[:12].T - wanted).abs().max()
+    assert error < 1e-3 and other > 1e-2, (error, other)
+
+
 # Muon
 
 def newton_schulz(g, steps=3):

@@ -1,0 +1,143 @@
+"""Recipes planned for another number of epochs, rates that can be drawn, and what is refused.
+
+Rates step by step stand in test_training.py, beside a training.
+"""
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from cifar_nb.augment import Cutout, Resize
+from cifar_nb.core.errors import InputError
+from cifar_nb.recipes import (Optimizer, Phase, Recipe, Schedule, get_recipe, learning_rates,
+                              list_recipes, stretch)
+from cifar_nb.blocks import NetSpec
+
+NET = NetSpec(widths=(4,), depths=(1,), strides=(1,))
+EVERY = pytest.mark.parametrize('r', list_recipes(), ids=lambda r: f'{r.name}-{r.variant}')
+
+
+def recipe(*phases): return Recipe('a', NET, phases)
+
+
+def planned(epochs, schedule, to, **more):
+    return stretch(recipe(Phase(epochs, schedule=schedule, **more)), to).phases[0]
+
+
+# Rates
+
+@pytest.mark.parametrize('name', ['quick', 'laptop', 'hour'])
+def test_the_rates_of_muon_can_be_drawn(name):
+    "Linear to zero over all steps: by hand, from the images that each epoch takes."
+    r = get_recipe(name)
+    p, = r.phases
+    assert (p.optimizer.name, p.schedule.shape, p.schedule.unit) == ('Muon', 'linear', 'step')
+    assert not p.schedule.warmup_epochs and p.schedule.t_max == r.epochs
+    taken = [round(50_000 * p.keep_fraction[min(e, len(p.keep_fraction) - 1)]) if p.keep_fraction
+             else 50_000 for e in range(r.epochs)]
+    steps = [n // p.batch_size + (n % p.batch_size > 1) for n in taken]
+    wanted = [p.optimizer.lr * (1 - sum(steps[:e]) / sum(steps)) for e in range(r.epochs)]
+    assert r.learning_rates() == pytest.approx(wanted, rel=1e-6)
+
+
+@EVERY
+def test_every_schedule_can_be_drawn(r):
+    rates = learning_rates(r)
+    assert len(rates) == r.epochs and min(rates) >= 0 and len(learning_rates(r, 5000)) == r.epochs
+    begins = [sum(p.epochs for p in r.phases[:i]) for i in range(len(r.phases))]
+    for p, e in zip(r.phases, begins):
+        first = p.schedule.warmup_start_factor if p.schedule.warmup_epochs else 1
+        assert rates[e] == pytest.approx(p.optimizer.lr * first)
+        assert max(rates[e:e + p.epochs]) <= p.optimizer.lr * (1 + 1e-9)
+
+
+# Another number of epochs
+
+def test_small_twice_as_long_and_a_third_as_long():
+    "9 epochs, of them 2 of warm-up and 7 of cosine."
+    def numbers(r): s = r.phases[0].schedule; return r.epochs, s.warmup_epochs, s.t_max
+    small = get_recipe('small')
+    assert numbers(small) == (9, 2, 7)
+    assert numbers(small.with_epochs(18)) == (18, 4, 14)
+    assert numbers(small.with_epochs(3)) == (3, pytest.approx(2 / 3), pytest.approx(7 / 3))
+    assert small.with_epochs(9) == small
+
+
+def test_whole_epochs_stay_whole():
+    s = planned(20, Schedule('cosine', warmup_epochs=5, t_max=15), 7).schedule
+    assert (s.warmup_epochs, s.t_max) == (2, 5)  # 1.75 and 5.25
+    assert planned(20, Schedule('cosine', warmup_epochs=5, t_max=15), 2).schedule.warmup_epochs == 0
+    assert planned(100, Schedule('cosine', t_max=10), 2).schedule.t_max == 1  # never 0
+
+
+@pytest.mark.parametrize('to, patience', [(50, 10), (10, 2), (25, 5), (3, 1), (100, 20)])
+def test_a_plateau_bears_its_share(to, patience):
+    assert planned(50, Schedule('plateau', patience=10), to).schedule.patience == patience
+
+
+@pytest.mark.parametrize('to, milestones', [(16, (8, 12)), (8, (4, 6)), (32, (16, 24)), (3, (1, 2)),
+                                            (4, (2, 3))])
+def test_milestones_move_along(to, milestones):
+    s = Schedule('multistep', milestones=(8, 12))
+    assert planned(16, s, to).schedule.milestones == milestones
+    s = replace(s, unit='step')
+    assert planned(16, s, 6).schedule.milestones == (3, 4.5)
+
+
+def test_sizes_and_shares_go_with_the_time():
+    "8 epochs in 4: each new one ends where two of the old ones end; 4 in 8: each is there twice."
+    more = dict(augment=(Cutout(8), Resize((16, 20, 24, 24, 28, 32))),
+                keep_fraction=(1, 1, .9, .9, .7))
+    p = planned(8, Schedule(), 4, **more)
+    assert p.augment == (Cutout(8), Resize((20, 24, 32, 32))) and p.keep_fraction == (1, .9, .7, .7)
+    p = planned(4, Schedule(), 8, augment=(Resize((16, 32)),), keep_fraction=(1, .5))
+    assert p.augment[0].sizes == (16, 16, 32, 32, 32, 32, 32, 32)
+    assert p.keep_fraction == (1, 1, .5, .5, .5, .5, .5, .5)
+    assert planned(4, Schedule(), 8).keep_fraction == ()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(1, 200))
+def test_phases_share_the_epochs(lengths, to):
+    r = recipe(*(Phase(n, augment=(Cutout(2),)) for n in lengths))
+    if to < len(lengths):
+        with pytest.raises(InputError, match=f'{len(lengths)} or more'): stretch(r, to)
+        return
+    new = [p.epochs for p in stretch(r, to).phases]
+    assert sum(new) == to and min(new) >= 1
+    if to % sum(lengths) == 0: assert new == [n * to // sum(lengths) for n in lengths]
+    shares = zip(new, lengths)
+    if to >= 4 * len(lengths): assert all(abs(a - b * to / sum(lengths)) <= 4 for a, b in shares)
+
+
+@EVERY
+def test_a_recipe_in_its_own_time_is_itself_and_in_twice_the_time_has_the_same_course(r):
+    assert r.with_epochs(r.epochs) == r
+    if any(p.schedule.unit == 'epoch' for p in r.phases): return
+    top = max(p.optimizer.lr for p in r.phases)
+    twice = r.with_epochs(2 * r.epochs).learning_rates()[::2]
+    assert twice == pytest.approx(r.learning_rates(), abs=.02 * top)
+
+
+# What is refused
+
+WRONG = [(Optimizer, dict(lr=v), 'lr') for v in (0, -.1, float('nan'), float('inf'), 1e39)]
+WRONG += [
+    (Optimizer, dict(name='Muon', bias_lr=0), 'bias_lr'), (Optimizer, dict(name='sdg'), 'SGD'),
+    (Schedule, dict(shape='cosine'), 't_max'), (Schedule, dict(shape='sine'), 'cosine'),
+    (Schedule, dict(shape='linear', t_max=1.5), 'whole epochs'),
+    (Schedule, dict(unit='day'), 'unit'),
+    (Schedule, dict(shape='plateau', warmup_epochs=2), 'plateau'),
+    (Phase, dict(epochs=0), 'epochs'), (Phase, dict(epochs=1, batch_size=0), 'batch_size'),
+    (Phase, dict(epochs=1, micro_batch=-1), 'micro_batch'),
+    (Phase, dict(epochs=1, label_smoothing=1.), 'label_smoothing'),
+    (Phase, dict(epochs=1, keep_fraction=(.5, 0)), 'keep_fraction'),
+    (Recipe, dict(name='a', net=NET, phases=()), 'at least one phase'),
+    (Recipe, dict(name='a', net=NET, phases=(Phase(1),), ema=1.), 'ema'),
+    (Recipe, dict(name='a', net=NET, phases=(Phase(1),), clip=-1), 'clip')]
+
+
+@pytest.mark.parametrize('cls, given, word', WRONG)
+def test_what_cannot_be_is_one_sentence(cls, given, word):
+    with pytest.raises(InputError, match=word) as e: cls(**given)
+    assert '\n' not in str(e.value)
