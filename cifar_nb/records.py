@@ -12,9 +12,9 @@ from .core.files import LOCK, json_records, locked, make_folder, read_json, to_j
 from .core.manifest import SCHEMA, UNKNOWN, comparable, fingerprint, new_manifest, same_experiment
 from .core.names import renamed_log, renamed_result
 from .data import CIFAR10
-from .recipes import trained, trained_twin
+from .recipes import get_recipe, trained, trained_twin
 
-__all__ = ['Results', 'load_results', 'record_run', 'grouped', 'one_a_seed', 'test_evaluations', 'with_test_figures', 'counts_as_full', 'full_record',
+__all__ = ['Results', 'load_results', 'record_run', 'grouped', 'one_a_seed', 'test_evaluations', 'with_test_figures', 'counts_as_full', 'todays', 'full_record',
            'find_trial', 'keep_trial', 'study_records', 'file_stem']
 
 
@@ -106,6 +106,14 @@ def full_record(recipe, result: dict = {}, log=(), seed: int = 0, images: int = 
     m = new_manifest(trained(recipe), recipe.name, recipe.variant, data, dict(images=0, indices=None), seed, 'last', 'fp32', 'contiguous', kernels=list(kernels))
     own = dict(recipe=recipe.name, variant=recipe.variant, epochs=recipe.epochs, seed=seed, train_images=images, val_images=0, manifest=m)
     return dict(manifest=m, result=own | dict(result), log=list(log), evaluations=[])
+
+
+def todays(records: list) -> list:
+    "Those of `records` that trained what the recipe of their name and variant says today: a name alone promises nothing."
+    def recipe(m):
+        try: return trained(get_recipe(m['name'], m['variant']))
+        except InputError: return None
+    return [r for r in records if r['manifest']['recipe'] == recipe(r['manifest'])]
 
 
 def _slug(*parts) -> str: return '-'.join(re.sub('[^0-9A-Za-z_.-]+', '_', str(p)).strip('._-') or 'x' for p in parts)
