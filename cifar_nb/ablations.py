@@ -226,8 +226,9 @@ def run_study(
     todo, out = plan([studies] if isinstance(studies, Study) else studies, scale, seeds), []
     if len(x) < scale.images: raise InputError(f'A study at scale {scale.name!r} needs {scale.images:,} images, and there are {len(x):,}: choose another scale or other data.')
     folder = make_folder(Path(folder) / 'ablations')
-    known, data = study_records(folder, say), describe_images(x[:scale.images], y[:scale.images], scale.data)
+    data = describe_images(x[:scale.images], y[:scale.images], scale.data)
     with locked(folder / LOCK, f'another process runs studies in {folder}: wait until it ends, or choose another folder with --results.'):
+        known = study_records(folder, say)
         for i, trial in enumerate(todo, 1):
             r = find_trial(known, wanted(trial, scale, x, y, device, data))
             if r is None:

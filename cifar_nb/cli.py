@@ -64,6 +64,7 @@ def cmd_train(a):
     "Train, evaluate, write the submission, and say where everything lies."
     recipe = get_recipe(a.recipe, a.variant)
     recipe = recipe.with_epochs(a.epochs) if a.epochs is not None else recipe
+    if a.results and Path(a.results).exists() and not Path(a.results).is_dir(): raise InputError(f'--results {a.results} is a file: name a folder.')
     competition = load_competition(a.competition) if a.competition else None
     x, y, data = images('train', a.data)
     if a.images is not None:
@@ -122,8 +123,9 @@ def cmd_predict(a):
     from cifar_nb.pretrained import open_network
     run, out = open_network(a.run), Path(a.out)
     run.result
-    if run.trained_on == 'toy' and not a.anyway:
-        raise InputError(f'{a.run} was trained on the toy set, drawn shapes: its answers to {a.file} would mean nothing. Name a network trained on CIFAR-10, or say --anyway.')
+    if run.trained_on not in ('cifar10', 'pictures') and not a.anyway:
+        what = 'the toy set, drawn shapes' if run.trained_on == 'toy' else f'images of a set called {run.trained_on}'
+        raise InputError(f'{a.run} was trained on {what}: its answers to {a.file} may mean nothing. Name a network trained on CIFAR-10, or say --anyway.')
     if out.exists() and not a.overwrite: raise InputError(f'{out} is already there: choose another name with --out, or say --overwrite.')
     c = load_competition(a.file)
     logits = predict_views(run.load_net(a.device), c.images, run.recipe.phases[-1], views_of(run, a.tta))

@@ -230,6 +230,7 @@ def evaluate(
 ) -> dict:
     "Evaluate a finished run on `x`, `y`: a record of its own in the run's folder, and report.md with four pictures; the metrics."
     run = run if isinstance(run, Run) else Run(run)
+    run.check_weights()
     result, manifest, precision = run.result, run.manifest, choose_precision(choose_device(device))
     if logits is None: logits = predict(run.load_net(device), x, run.recipe.phases[-1], precision)
     views = 'single view' if tuple(tta) == ('identity',) else f'mean of {", ".join(tta)}'
@@ -254,7 +255,8 @@ def spread(values) -> str:
 
 def viewed(result: dict):
     "Test accuracy with several views averaged (%), None where only single views were judged."
-    return next((v['accuracy'] for k, v in result.items() if k.startswith('test, ')), None)
+    several = {k: v['accuracy'] for k, v in result.items() if k.startswith('test, ')}
+    return several[max(several, key=lambda k: k.count(','))] if several else None  # with the most of them
 
 def summarize(records: list) -> str:
     "A Markdown table of results: one row for the runs of a recipe that differ by seed only, with mean and standard deviation."

@@ -89,8 +89,8 @@ def run_ladder(x, y, folder='results', seeds: int = 1, held: int = 5000, device:
     if seeds < 1: raise InputError(f'--seeds {seeds}: give 1 or more.')
     if len(y) <= held: raise InputError(f'The ladder holds {held:,} images out, and there are {len(y):,}: use CIFAR-10.')
     folder, out, data = make_folder(Path(folder) / name), [], describe_images(x, y)
-    known = study_records(folder, say)
     with locked(folder / LOCK, f'another process trains for {folder}: wait until it ends, or choose another folder with --results.'):
+        known = study_records(folder, say)
         for seed in range(seeds):
             for i, (rung, recipe) in enumerate((rungs or ladder() | asides()).items()):
                 r = find_trial(known, planned(recipe, x, y, seed=seed, device=device, holdout=held, keep='last', kernels=kernels, data=data))

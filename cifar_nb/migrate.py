@@ -8,13 +8,13 @@ import json
 from dataclasses import fields, replace
 from pathlib import Path
 
-from .core.errors import InputError
-from .core.files import json_records, to_json, write_atomic
+from .core.errors import InputError, check_choice
+from .core.files import LOCK, json_records, locked, read_json, slug, to_json, write_atomic
 from .core.manifest import SCHEMA, UNKNOWN, fingerprint
 from .core.names import FIELDS, TRANSFORMS, renamed_log, renamed_result, title
 from .data import CIFAR10
 from .recipes import get_recipe, trained
-from .records import _slug, file_stem
+from .records import file_stem
 from .runs import RunFiles, as_before, evaluation_file, legacy_evaluations, legacy_manifest
 
 __all__ = ['cmd', 'migrated', 'migrate_run']
@@ -33,7 +33,7 @@ def _validation(images, held, name='cifar10') -> dict:
 
 def _machine(d: dict, kernels) -> dict:
     return dict(device=d.get('device', UNKNOWN), processor=d.get('hardware', UNKNOWN), processes=d.get('processes', UNKNOWN), threads=d.get('threads', UNKNOWN),
-                kernels=kernels, compile=False, versions=dict(cifar_nb=UNKNOWN, commit=UNKNOWN, torch=d.get('torch', UNKNOWN), python=d.get('python', UNKNOWN)))
+                kernels=kernels, compile=UNKNOWN, versions=dict(cifar_nb=UNKNOWN, commit=UNKNOWN, torch=d.get('torch', UNKNOWN), python=d.get('python', UNKNOWN)))
 
 
 def _manifest(d: dict, recipe, name, variant, images, held, weights, kernels, data='cifar10') -> dict:
@@ -122,7 +122,7 @@ def _of_trial(d, kernels):
     changes = [[title(c) if isinstance(c, str) else c for c in row] for row in d.get('changes', [])]
     kept = {k: v for k, v in renamed_result(d).items() if k not in ('recipe', 'data')}
     words = d['scale'] if d['data'] == 'cifar10' else f'{d["scale"]}-{d["data"]}', d['study'] or 'base', name
-    return dict(schema=SCHEMA, manifest=m) | kept | dict(base=base, changes=changes), _slug(*words, f'seed{d["seed"]}')
+    return dict(schema=SCHEMA, manifest=m) | kept | dict(base=base, changes=changes), slug(*words, f'seed{d["seed"]}')
 
 
 def _of_rung(d, kernels):
@@ -136,7 +136,7 @@ def _of_rung(d, kernels):
     kept = {k: v for k, v in renamed_result(d).items() if k not in ('recipe', 'views')}
     several = dict(tta_transforms=list(rungs[name].tta_transforms)) if known else {}
     order = next((f'{i:02}' for names in (ladder() | asides(), choices()) for i, n in enumerate(names) if n == name), 'xx')
-    return dict(schema=SCHEMA, manifest=m) | kept | several, _slug(order, name, f'seed{d["seed"]}')
+    return dict(schema=SCHEMA, manifest=m) | kept | several, slug(order, name, f'seed{d["seed"]}')
 
 
 def _of_training(d, kernels):
@@ -150,7 +150,7 @@ def _of_training(d, kernels):
     severities = list(range(1, 1 + max(len(v) for k, v in d['survey'].items() if isinstance(v, list))))
     asked = what_of(dict(names=[k for k in d['survey'] if k not in ('images', 'clean')], severities=severities))
     kept = {k: v for k, v in renamed_result(d).items() if k not in ('recipe', 'mark')}
-    return dict(schema=SCHEMA, manifest=m, asked=asked) | kept, _slug('training', name, f'seed{d["seed"]}')
+    return dict(schema=SCHEMA, manifest=m, asked=asked) | kept, slug('training', name, f'seed{d["seed"]}')
 
 
 def _of_survey(d, kernels):
@@ -191,22 +191,36 @@ def migrate_run(folder: Path, kernels=UNKNOWN) -> bool:
     return True
 
 
+KERNELS = ('fused_norm', 'winograd')
+
+
+def _written(path: Path, r: dict, stem, say) -> bool:
+    "Write the record `r` in place of the file `path`, under the name `stem` unless another record has it."
+    out = path if stem is None else path.with_name(f'{stem}.json')
+    if out != path and out.exists():
+        there = read_json(out)
+        if there.get('manifest', {}).get('run') != r.get('manifest', {}).get('run'): out = path  # never over another record
+    write_atomic(out, to_json(r))
+    if out != path: path.unlink()
+    if isinstance(r.get('manifest'), dict) and r['manifest']['recipe'] == UNKNOWN: say(f'{out}: what was trained is not known; today no recipe of that name agrees with it')
+    return True
+
+
 def cmd(folder, kernels: str = None, say=print):
     """What `cifar_nb migrate` does: every record in `folder` and one folder below, and every run folder there, gets a manifest. `kernels` says which compiled
     kernels ran ('none', or names with commas), if somebody knows; else that stays unknown."""
     folder = Path(folder)
     if not folder.is_dir(): raise InputError(f'There is no folder {folder}: name one with records or runs.')
-    known = UNKNOWN if kernels is None else [] if kernels == 'none' else sorted(kernels.split(','))
+    known = UNKNOWN if kernels is None else [] if kernels == 'none' else sorted(k.strip() for k in kernels.split(','))
+    for k in known if known != UNKNOWN else (): check_choice('compiled kernel', k, KERNELS)
     done = 0
-    for home in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:
-        if (home / 'recipe.json').exists(): done += migrate_run(home, known); continue
-        for path, d in list(json_records(home, say)):
-            if not (new := migrated(d, known)): continue
-            r, stem = new
-            out = path if stem is None else path.with_name(f'{stem}.json')
-            if out != path and out.exists(): out = path  # never over another record
-            write_atomic(out, to_json(r))
-            if out != path: path.unlink()
-            done += 1
-            if isinstance(r.get('manifest'), dict) and r['manifest']['recipe'] == UNKNOWN: say(f'{out}: what was trained is not known; today no recipe of that name agrees with it')
+    with locked(folder / LOCK, f'another process works in {folder}: wait until it ends.'):
+        for home in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:
+            try:
+                if (home / 'recipe.json').exists(): done += migrate_run(home, known); continue
+            except InputError as e: say(f'{home} is left as it is: {e}'); continue
+            for path, d in list(json_records(home, say)):
+                try: new = migrated(d, known)
+                except (KeyError, TypeError, ValueError, AttributeError) as e: say(f'{path} is left as it is: it looks like a record and is none ({type(e).__name__}: {e})'); continue
+                if new: done += _written(path, *new, say)
     say(f'{done} records and runs in {folder} were given a manifest' if done else f'everything in {folder} has a manifest')

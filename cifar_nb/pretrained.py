@@ -74,15 +74,18 @@ def training_command(m: dict, recipe, run: dict) -> str:
     "The command that gives the run of the manifest `m` (None: one from before there were manifests, of which `run` tells); '' if none does."
     try: known = get_recipe(recipe.name, recipe.variant)
     except InputError: return ''
-    is_code, epochs = recipe.variant == 'code', recipe.epochs
-    if trained(known) == trained(recipe): stretched = ''
-    elif epochs >= len(known.phases) and trained(known.with_epochs(epochs)) == trained(recipe): stretched = f' --epochs {epochs}'
+    is_code, epochs, what = recipe.variant == 'code', recipe.epochs, m['recipe'] if m else trained(recipe)
+    if trained(known) == what: stretched = ''
+    elif epochs >= len(known.phases) and trained(known.with_epochs(epochs)) == what: stretched = f' --epochs {epochs}'
     else: return ''
+    if run['data'] not in ('cifar10', 'toy') or m and not (isinstance(m['validation'], dict) and isinstance(m['validation']['images'], int)): return ''
     held = m['validation']['images'] if m else 0
+    if m and m['weights'] != ('best on validation' if held else 'last'): return ''
     images = m['data']['images'] if m else run['train_images']
     whole = 5_000 if run['data'] == 'toy' else 50_000
     words = [' --variant code' * is_code, f' --seed {run["seed"]}', stretched, ' --data toy' * (run['data'] == 'toy'),
-             f' --images {images}' * (images != whole), f' --holdout {held}' * bool(held)]
+             f' --images {images}' * (images != whole), f' --holdout {held}' * bool(held),
+             f" --precision '{m['precision']} nchw'" if m and m['memory_format'] == 'contiguous' else '']
     return f'cifar_nb train {recipe.name}{"".join(words)}'
 
 def card(name: str, entry: dict, recipe) -> str:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from .core.errors import InputError
-from .core.files import LOCK, json_records, locked, make_folder, read_json, to_json, write_atomic
-from .core.manifest import SCHEMA, UNKNOWN, comparable, fingerprint, new_manifest, same_experiment
+from .core.files import LOCK, json_records, locked, make_folder, read_json, slug, to_json, write_atomic
+from .core.manifest import SCHEMA, UNKNOWN, comparable, fingerprint, is_known, is_sane, new_manifest, same_experiment
 from .core.names import renamed_log, renamed_result
 from .data import CIFAR10
 from .recipes import get_recipe, trained, trained_twin
@@ -36,16 +36,16 @@ def _of_the_test_set(e: dict, manifest: dict) -> bool:
     return im.get('fingerprint') == CIFAR10['test'] or (im.get('fingerprint') == UNKNOWN and im.get('name') == 'test set' and im.get('images') == 10_000)
 
 
-def test_evaluations(manifest: dict, evaluations: list) -> list:
-    "Those of `evaluations` that asked the network of the run `manifest` about its test set, single views first, the oldest kernels and precision first."
-    own = [e for e in evaluations if _of_the_test_set(e, manifest)]
+def test_evaluations(manifest: dict, evaluations: list, weights: str = None) -> list:
+    "Those of `evaluations` that asked the network of the run `manifest` about its test set, fewest views first; with `weights`, of no other weights."
+    own = [e for e in evaluations if _of_the_test_set(e, manifest) and (weights is None or e['weights'] in (weights, UNKNOWN))]
     return sorted(own, key=lambda e: len(e['tta']['transforms']))
 
 
 def with_test_figures(result: dict, manifest: dict, evaluations: list) -> dict:
     "`result` with the figures of the test set, 'test' for a single view and 'test, mean of ...' with TTA, taken from `evaluations` and nowhere else."
     out = {k: v for k, v in result.items() if k != 'test' and not k.startswith('test, ')}
-    for e in test_evaluations(manifest, evaluations):
+    for e in test_evaluations(manifest, evaluations, result.get('weights')):
         tta = e['tta']['transforms']
         key = 'test' if tta == ['identity'] else f'test, mean of {", ".join(tta)}'
         out.setdefault(key, e['metrics'] | dict(set=e['images']['name'], views='single view' if key == 'test' else key.removeprefix('test, ')))
@@ -57,12 +57,14 @@ def with_test_figures(result: dict, manifest: dict, evaluations: list) -> dict:
 def _opened(r: dict) -> dict:
     "A record of a run as readers want it: today's names, and in its result the manifest and the test figures."
     result, evaluations = renamed_result(r['result']), r.get('evaluations', [])
-    if 'manifest' in r: manifest = trained_twin(r['manifest'])
+    if 'manifest' in r:
+        if not is_sane(r['manifest']): raise KeyError('manifest')
+        manifest = trained_twin(r['manifest'])
     else:  # not migrated: nothing says what was trained
         manifest = dict(schema=SCHEMA, run=fingerprint(r), name=result.get('recipe'), variant=result.get('variant'), recipe=UNKNOWN, seed=result.get('seed'),
                         data=dict(name=result.get('data', UNKNOWN), images=UNKNOWN, fingerprint=UNKNOWN), validation=UNKNOWN, weights=UNKNOWN,
                         precision=UNKNOWN, memory_format=UNKNOWN, sittings=[{}])
-    if evaluations: result = with_test_figures(result, manifest, evaluations)
+    if evaluations or 'manifest' in r: result = with_test_figures(result, manifest, evaluations)
     return r | dict(manifest=manifest, evaluations=evaluations, result=result | dict(manifest=manifest), log=[renamed_log(line) for line in r.get('log', [])])
 
 
@@ -96,7 +98,7 @@ def grouped(records: list) -> list:
 def counts_as_full(r: dict) -> bool:
     "Whether the record `r` is of a training on all of CIFAR-10's training images, none held out, that was asked about the test set."
     data, validation = r['manifest']['data'], r['manifest']['validation']
-    known = data.get('fingerprint') == CIFAR10['train']
+    known = isinstance(data, dict) and data.get('fingerprint') == CIFAR10['train']
     return known and isinstance(validation, dict) and validation.get('images') == 0 and 'test' in r['result']
 
 
@@ -116,31 +118,28 @@ def todays(records: list) -> list:
     return [r for r in records if r['manifest']['recipe'] == recipe(r['manifest'])]
 
 
-def _slug(*parts) -> str: return '-'.join(re.sub('[^0-9A-Za-z_.-]+', '_', str(p)).strip('._-') or 'x' for p in parts)
-
-
 def file_stem(m: dict) -> str:
     "What the file of a run's record is called, for people."
     recipe, data, held = m['recipe'], m['data'], m['validation']
     epochs = sum(p['epochs'] for p in recipe['phases']) if isinstance(recipe, dict) else 'x'
-    out = _slug(m['name'], m['variant'], f'{epochs}epochs', f'seed{m["seed"]}', m['sittings'][-1].get('device', 'x'))
-    out += '' if data.get('name') == 'cifar10' else '-' + _slug(data.get('name'))
+    out = slug(m['name'], m['variant'], f'{epochs}epochs', f'seed{m["seed"]}', m['sittings'][-1].get('device', 'x'))
+    out += '' if data.get('name') == 'cifar10' else '-' + slug(data.get('name'))
     images = data.get('images')
     out += f'-{images}images' * (images not in (50_000, UNKNOWN)) + f'-{held["images"]}val' * (isinstance(held, dict) and held.get('images') not in (0, UNKNOWN))
     return out
 
 
 def _same_machine(a: dict, b: dict) -> bool:
-    def of(m): return [{k: s.get(k) for k in ('device', 'processor', 'processes', 'threads', 'compile', 'versions')} for s in m['sittings']]
-    def plain(sittings): return [{**s, 'versions': {k: v for k, v in (s['versions'] or {}).items() if k == 'torch'} if isinstance(s['versions'], dict) else s['versions']} for s in sittings]
-    return plain(of(a)) == plain(of(b))
+    "Whether the sittings of both were on the same kind of machine, with the same torch."
+    def of(s): return [s.get(k) for k in ('device', 'processor', 'processes', 'threads', 'compile')] + [(s.get('versions') or {}).get('torch') if isinstance(s.get('versions'), dict) else None]
+    return list(map(of, a['sittings'])) == list(map(of, b['sittings']))
 
 
 def _write_record(folder: Path, stem: str, r: dict, replaces) -> Path:
     "Write `r` over the first record in `folder` that it `replaces` (a question about a record), else beside all others."
     make_folder(folder)
     with locked(folder / f'.write{LOCK}', f'{folder} is in use by another process for too long: try again.', wait=60):
-        known = ((p, o | dict(manifest=trained_twin(o['manifest']))) for p, o in json_records(folder, lambda s: None) if isinstance(o.get('manifest'), dict))
+        known = ((p, o | dict(manifest=trained_twin(o['manifest']))) for p, o in json_records(folder, lambda s: None) if is_sane(o.get('manifest')))
         old = next((p for p, o in known if replaces(o)), None)
         path, i = old or folder / f'{stem}.json', 1
         while old is None and path.exists(): i += 1; path = folder / f'{stem}-{i}.json'
@@ -151,13 +150,18 @@ def _write_record(folder: Path, stem: str, r: dict, replaces) -> Path:
 def record_run(run, folder='results') -> Path:
     """Copy manifest, result, log and evaluations of a finished, evaluated run into `folder` as one JSON file; its path.
 
-    It replaces the record of the same run, or of the same experiment on the same machine; any other record stays."""
+    It replaces the record of the same run with the same weights, or of the same experiment on the same machine, where that is known; any other
+    record stays."""
     manifest, evaluations = run.manifest, run.evaluations
     result = {k: v for k, v in run.result.items() if k != 'test' and not k.startswith('test, ')}
-    if not test_evaluations(manifest, evaluations):
+    if not test_evaluations(manifest, evaluations, result.get('weights')):
         raise InputError(f'{run.path} has not been evaluated on its test set ({manifest["data"]["name"]}): run `cifar_nb evaluate {run.path}` first.')
     r = dict(schema=SCHEMA, manifest=manifest, result=result, log=run.log, timing=run.lines('timing'), evaluations=evaluations)
-    def replaces(o): return o['manifest'].get('run') == manifest['run'] or (same_experiment(o['manifest'], manifest) and _same_machine(o['manifest'], manifest))
+    def replaces(o):
+        m = o['manifest']
+        if not same_experiment(m, manifest): return False
+        same_run = m.get('run') == manifest['run'] and o.get('result', {}).get('weights') == result.get('weights')
+        return same_run or (is_known(m) and _same_machine(m, manifest))
     return _write_record(Path(folder), file_stem(manifest), r, replaces)
 
 
@@ -170,7 +174,8 @@ def study_records(folder, say=warn) -> list:
     "The records of trials in `folder` (a subfolder of the results), today's names; files that are damaged or foreign are named and passed over."
     out = []
     for path, r in json_records(folder, say):
-        if not isinstance(r.get('manifest'), dict): say(f'{path} has no manifest: run `cifar_nb migrate {Path(folder).parent}`; it is passed over.'); continue
+        if 'manifest' not in r: say(f'{path} has no manifest: run `cifar_nb migrate {Path(folder).parent}`; it is passed over.'); continue
+        if not is_sane(r['manifest']): say(f'{path} is not the record of a trial: it is passed over.'); continue
         try: out.append(_trial(r))
         except (KeyError, TypeError, AttributeError): say(f'{path} is not the record of a trial: it is passed over.')
     return out
@@ -184,6 +189,6 @@ def find_trial(records: list, wanted: dict, **also):
 def keep_trial(folder, r: dict, *title, also=()) -> dict:
     """Write the record `r` of a trial (with its manifest) into `folder`, over one of the same experiment and the same values of `also` (keys) only;
     `title` are words for the file's name. The record as it will be read."""
-    stem = _slug(*title, f'seed{r["manifest"]["seed"]}')
+    stem = slug(*title, f'seed{r["manifest"]["seed"]}')
     def replaces(o): return same_experiment(o['manifest'], r['manifest']) and all(o.get(k) == r.get(k) for k in also)
     return _trial(read_json(_write_record(Path(folder), stem, dict(schema=SCHEMA) | r, replaces)))

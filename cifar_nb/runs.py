@@ -18,8 +18,8 @@ from pathlib import Path
 
 from .augment import AlternatingFlip
 from .core.errors import InputError
-from .core.files import (LOCK, is_empty, locked, make_folder, read_json, read_lines, read_text, remove_leftovers, to_json,
-                         write_atomic)
+from .core.files import (LOCK, is_empty, locked, make_folder, read_json, read_lines, read_text, remove_leftovers, slug,
+                         to_json, write_atomic)
 from .core.manifest import UNKNOWN, differing, fingerprint, read_manifest, with_sitting
 from .core.names import renamed_log, renamed_result
 from .recipes import recipe_from_json, trained, trained_twin
@@ -52,11 +52,19 @@ class RunFiles:
     @property
     def trained_on(self) -> str: return self.manifest['data']['name']
 
+    @staticmethod
+    def weights_of(folder) -> str:
+        "The fingerprint of the weights in `folder`: the sha256 of model.safetensors, 16 digits of it."
+        try: return sha256((Path(folder) / 'model.safetensors').read_bytes()).hexdigest()[:16]
+        except OSError as e: raise InputError(f'{Path(folder) / "model.safetensors"} cannot be read ({e.strerror}): train again.') from None
+
     @property
-    def weights(self) -> str:
-        "The fingerprint of the trained weights: the sha256 of model.safetensors, 16 digits of it."
-        try: return sha256((self.path / 'model.safetensors').read_bytes()).hexdigest()[:16]
-        except OSError as e: raise InputError(f'{self.path / "model.safetensors"} cannot be read ({e.strerror}): train again.') from None
+    def weights(self) -> str: return self.weights_of(self.path)
+
+    def check_weights(self):
+        "Raise `InputError` unless model.safetensors is the file that the training wrote."
+        if (told := self.result.get('weights')) and told != self.weights:
+            raise InputError(f'{self.path / "model.safetensors"} is not the file that this training wrote: it is damaged, or of another run; train again.')
 
     @property
     def finished(self) -> bool: return (self.path / 'result.json').exists()
@@ -69,8 +77,10 @@ class RunFiles:
         r = renamed_result(read_json(file, 'take a copy of this run from where it came, or train again.'))
         lacking = [k for k in RESULT_HAS if k not in r]
         if lacking: raise InputError(f'{file} is not the result of a run (it lacks {lacking[0]}): take a copy from where it came, or train again.')
+        if bad := [k for k in NUMBERS if not isinstance(r[k], (int, float))]:
+            raise InputError(f'{file} has no number for {bad[0]}: take a copy from where it came, or train again.')
         m = read_manifest(self.path / 'manifest.json') if (self.path / 'manifest.json').exists() else None
-        if m and (m['seed'] != r['seed'] or m['data'].get('name') not in (r.get('data'), UNKNOWN)):
+        if m and (m['seed'] not in (r['seed'], UNKNOWN) or m['data'].get('name') not in (r.get('data'), UNKNOWN) or r.get('run', m['run']) != m['run']):
             raise InputError(f'{file} is not the result of the run that {self.path / "manifest.json"} describes: one of them was changed, or is from another run.')
         return r
 
@@ -79,24 +89,35 @@ class RunFiles:
         "The run's manifest; of a run from before there were manifests what its files tell, with the rest unknown."
         file = self.path / 'manifest.json'
         m = trained_twin(read_manifest(file)) if file.exists() else legacy_manifest(self)
-        if file.exists() and not any(m['recipe'] == trained(r) for r in (self.recipe, as_before(self.recipe, m['seed']))):
+        if file.exists() and m['recipe'] not in (trained(self.recipe), trained(as_before(self.recipe, m['seed']))):
             raise InputError(f'{self.path} holds a recipe.json that is not that of its manifest.json: one of them is from another run.')
         return m
 
     @property
     def evaluations(self) -> list:
         "The records of all evaluations of this run, those that `result.json` of older runs holds included."
-        out = [read_json(p, 'delete it and evaluate again.') for p in sorted((self.path / 'evaluations').glob('*.json')) if not p.name.startswith('.')]
+        out = [checked_evaluation(read_json(p, 'delete it and evaluate again.'), p) for p in sorted((self.path / 'evaluations').glob('*.json')) if not p.name.startswith('.')]
         if not self.finished or (self.path / 'manifest.json').exists(): return out
         known = [e['tta']['transforms'] for e in out if e['images']['data'] == self.trained_on]
         return out + [e for e in legacy_evaluations(self.result, self.manifest) if e['tta']['transforms'] not in known]
 
 
-RESULT_HAS = ('recipe', 'variant', 'seed', 'epochs', 'train_images', 'val_images', 'parameters', 'seconds', 'last')
+NUMBERS = ('seed', 'epochs', 'train_images', 'val_images', 'parameters', 'macs', 'seconds', 'images_per_second', 'threads')
+RESULT_HAS = (*NUMBERS, 'recipe', 'variant', 'checkpoint', 'device', 'hardware', 'precision', 'torch', 'last')
+
+
+def checked_evaluation(e: dict, path) -> dict:
+    "The evaluation `e` from the file `path`, if it is whole; anything else is an `InputError`."
+    images, tta = e.get('images'), e.get('tta')
+    whole = isinstance(images, dict) and {'name', 'data', 'images', 'fingerprint'} <= set(images) and isinstance(tta, dict) and isinstance(tta.get('transforms'), list)
+    if not whole or not isinstance(e.get('metrics'), dict) or 'accuracy' not in e['metrics'] or 'weights' not in e:
+        raise InputError(f'{path} is not the record of an evaluation: delete it and evaluate again.')
+    return e
 
 
 def as_before(recipe, seed: int):
     "`recipe` in today's words as a release without manifests trained it: flips that took no notice of the run's `seed`, and an average without warm-up."
+    if seed == UNKNOWN: return recipe
     def flip(op): return replace(op, seed=op.seed - seed) if isinstance(op, AlternatingFlip) else op
     phases = tuple(replace(p, augment=tuple(map(flip, p.augment))) for p in recipe.phases)
     return replace(recipe, phases=phases, ema_warmup=recipe.ema_warmup and not recipe.ema)
@@ -180,6 +201,7 @@ def claimed(stack: ExitStack, out: Path, recipe, manifest: dict, resume: bool, s
     if out.exists() and not begun() and not (out.is_dir() and is_empty(out)):
         raise InputError(f'{out} exists and is not a run: choose an empty or a new folder with --out.')
     if begun() and not resume: raise InputError(f'{out} already holds a run: go on with --resume, or choose another place with --out.')
+    if resume and not begun(): say(f'There is nothing to resume in {out}, so it begins anew.')
     make_folder(out)
     stack.enter_context(locked(out / LOCK, f'{out} is being trained by another process: wait until it ends, or choose another place with --out.'))
     remove_leftovers(out)
@@ -201,18 +223,29 @@ def _going_on(out: Path, recipe, asked: dict, say) -> dict:
     else:
         run = RunFiles(out)
         found, log = run.manifest, run.log
-        if not (out / 'manifest.json').exists(): asked = {**asked, 'recipe': trained(as_before(recipe, asked['seed']))}
+        if not (out / 'checkpoint.pt').exists() and not log:  # nothing is trained yet
+            if trained(run.recipe) != trained(recipe): raise InputError(f'{out} belongs to another training (the recipe differs): choose another --out.')
+            return asked if found['seed'] == UNKNOWN or not (out / 'manifest.json').exists() else _with_machine(found, asked, out, 0, say)
+        if not (out / 'manifest.json').exists() and not checkpoint_facts(out):
+            raise InputError(f'{out / "checkpoint.pt"} cannot be read, it may be cut off: start again with another --out.')
+        before = trained(as_before(recipe, asked['seed']))
+        if not (out / 'manifest.json').exists() or found['recipe'] == before: asked = {**asked, 'recipe': before}  # begun by a release without manifests
+    return _with_machine(found, asked, out, len(log), say)
+
+
+def _with_machine(found: dict, asked: dict, out, epoch: int, say) -> dict:
+    "The manifest `found` with a sitting for the machine of `asked`, if they are the same training."
     if unknown := refuse_other(found, asked, out):
         say(f'{out} is from before runs wrote down {", ".join(unknown)}: going on with those of this call, and they stay marked as unknown')
     machine = {k: v for k, v in asked['sittings'][0].items() if k not in ('began', 'epoch')}
-    return with_sitting(found, len(log), **machine)
+    return with_sitting(found, epoch, **machine)
 
 
 def evaluation_file(run: RunFiles, e: dict) -> Path:
     "Where the evaluation `e` lies in the folder of `run`: the same evaluation in the same place, any other beside it."
     keys = ('weights', 'tta', 'precision', 'memory_format', 'kernels')
     mark = fingerprint([{k: e[k] for k in keys}, e['images']['fingerprint']])
-    return make_folder(run.path / 'evaluations') / f'{e["images"]["data"]}-{len(e["tta"]["transforms"])}-{mark[:8]}.json'
+    return make_folder(run.path / 'evaluations') / f'{slug(e["images"]["data"])}-{len(e["tta"]["transforms"])}-{mark[:8]}.json'
 
 
 def unfinished_runs(root, manifest: dict) -> list:

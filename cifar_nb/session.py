@@ -35,7 +35,7 @@ from .data import CLASSES, SHAPES, InputError, find, load_set, search
 from .parallel import Lost, asked
 from .policies import Table
 from .core.errors import check_choice
-from .core.manifest import fingerprint, same_training
+from .core.manifest import fingerprint, same_experiment
 from .recipes import get_recipe, recipe_from_json, trained
 from .runs import refuse_other, told
 from .core.files import make_folder, write_atomic
@@ -218,7 +218,11 @@ def identified(members: list, x: torch.Tensor, y: torch.Tensor, devices=('cpu',)
 
 def is_run_of(folder: Path, manifest: dict) -> bool:
     "Whether the run in `folder` is of the training `manifest`: finished, of the same experiment as far as is known; unfinished, one that can go on."
-    try: run = Run(folder); refuse_other(run.manifest, manifest, folder); return not run.finished or same_training(run.manifest, manifest)
+    try:
+        run = Run(folder)
+        if run.finished: return same_experiment(run.manifest, manifest)
+        refuse_other(run.manifest, manifest, folder)
+        return True
     except InputError: return False
 
 # %% ../nbs/39_session.ipynb #ed01ce00
@@ -413,8 +417,10 @@ def copy_run(run: Path, out: Path):
     "Copy the files of the folder `run` to `out`, all or none."
     part = make_folder(out.with_name(f'.{out.name}.part'))
     try:
-        for f in run.iterdir():
-            if f.is_file(): shutil.copyfile(f, part / f.name)
+        for f in [*run.iterdir(), *(run / 'evaluations').glob('*.json')]:
+            if f.is_file() and not f.name.endswith('.lock'):
+                make_folder((part / f.relative_to(run)).parent)
+                shutil.copyfile(f, part / f.relative_to(run))
         os.replace(part, out)
     except OSError as e:
         raise InputError(f'{out} cannot be written ({e.strerror}): free some space in {out.parent}.') from None

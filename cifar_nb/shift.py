@@ -279,8 +279,8 @@ def run_trainings(x, y, folder='results', seeds: int = 1, names=tuple(TRAININGS)
     "The records of all trainings; those that `folder`/shift holds are read, the others made, with PyTorch's own layers, and kept. `what` goes to `survey`."
     if seeds < 1: raise InputError(f'--seeds {seeds}: give 1 or more.')
     folder, out, data = make_folder(Path(folder) / 'shift'), [], describe_images(x, y)
-    known = [r for r in study_records(folder, say) if 'variation' in r]
     with locked(folder / LOCK, f'another process trains for {folder}: wait until it ends, or choose another folder with --results.'):
+        known = [r for r in study_records(folder, lambda s: None) if 'variation' in r]
         for seed in range(seeds):
             for name in names:
                 wanted = planned(trained_with(TRAININGS[name], recipe), x, y, seed=seed, device=device, holdout=held, keep='last', kernels=False, data=data)
@@ -331,7 +331,7 @@ def keep_survey(folder, name: str, run, x, y, s: dict) -> Path:
     whole = asked['images']['fingerprint'] == CIFAR10['test']
     stem = re.sub('[^0-9A-Za-z_-]+', '_', name) + ('' if whole else f'-{asked["images"]["images"]}images-{asked["images"]["fingerprint"][:6]}')
     folder, i = make_folder(folder), 1
-    def free(path): return not path.exists() or read_json(path).get('asked', asked) == asked
+    def free(path): return not path.exists() or read_json(path).get('asked') == asked
     while not free(path := folder / (f'{stem}.json' if i == 1 else f'{stem}-{i}.json')): i += 1
     write_atomic(path, to_json(dict(schema=1, network=name, asked=asked, survey=s)))
     return path

@@ -38,7 +38,7 @@ from .blocks import BatchNorm, count_macs, count_parameters
 from .convolution import Conv, cpu_has, keep_memory
 from .core.errors import Diverged, InputError, check_choice
 from .core.files import make_folder, to_json, write_atomic
-from .core.manifest import new_manifest, tensors_fingerprint
+from .core.manifest import differing, new_manifest, tensors_fingerprint
 from .core.names import renamed_log
 from .core.version import versions
 from .data import CIFAR10, split
@@ -118,7 +118,7 @@ class Trainer:
         self.ema = AveragedModel(self.net, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == 'fp16')
         self.rng, self.log, self.timing, self.epoch = torch.Generator(self.device), [], [], 0
-        self.keep, self.best, self.best_weights = 'last', -1.0, None  # which weights; highest validation accuracy (%) so far, and the weights that had it
+        self.manifest, self.keep, self.best, self.best_weights = None, 'last', -1.0, None  # which weights; highest validation accuracy (%) so far, and the weights that had it
         self.losses = torch.full((images,), math.inf, device=self.device) if any(p.keep_fraction for p in recipe.phases) else None  # of each image, when last seen
         self.begin_phase()
         self.begin_epoch()
@@ -284,6 +284,7 @@ def snapshot(t: Trainer) -> dict:
     s |= {k: getattr(t, k) for k in ('seed', 'images', 'epoch', 'step', 'sums', 'lr', 'log', 'timing', 'best')}
     s |= dict(recipe=t.recipe.to_json(), precision=t.precision.name, memory_format=memory_order(t.precision), rng=t.rng.get_state(), torch_rng=torch.get_rng_state())
     if t.best_weights is not None: s['best_weights'] = t.best_weights
+    if t.manifest: s['manifest'] = t.manifest
     if t.losses is not None: s |= dict(losses=t.losses, order=t.order)
     if t.device.type == 'cuda': s['cuda_rng'] = torch.cuda.get_rng_state(t.device)
     if t.phase.schedule.shape == 'plateau': s['plateau'] = t.scheduler.state_dict()
@@ -315,7 +316,7 @@ class Run(RunFiles):
     def load_net(self, device: str = None) -> nn.Module:
         "The trained network in evaluation mode, from model.safetensors."
         from safetensors.torch import load_file
-        self.result
+        self.check_weights()
         net = self.recipe.net.build()
         try: net.load_state_dict(load_file(self.path / 'model.safetensors'))
         except Exception as e: raise InputError(f'{self.path / "model.safetensors"} does not fit its recipe or is damaged ({type(e).__name__}): train again.') from None
@@ -344,6 +345,7 @@ def load_checkpoint(t: Trainer, out: Path):
     theirs = s | dict(recipe=trained(recipe_from_json(s['recipe'])), memory_format=s.get('memory_format', ours['memory_format']))
     if 'memory_format' not in s: theirs['recipe'] = trained(as_before(recipe_from_json(s['recipe']), s['seed']))
     other = [k for k, v in ours.items() if theirs.get(k) != v]
+    if not other and 'manifest' in s and t.manifest: other = differing(s['manifest'], t.manifest, ('kernels',))
     if other: raise InputError(f'{file} belongs to another training ({", ".join(other)} differ{"s" * (len(other) == 1)}): resume with the same settings or choose another --out.')
     restore(t, s)
     best = out / 'best.safetensors'  # an older release kept the best weights beside the checkpoint
@@ -544,9 +546,11 @@ def claim(t: Trainer, out: Path, resume: bool, say=print, stack: ExitStack = Non
 
 def begin_run(t: Trainer, out: Path, resume: bool, say=print, stack: ExitStack = None) -> Path:
     "Claim `out` (that of the first process), and go on with the checkpoint that is in it."
-    before = (out / 'recipe.json').exists() and not (out / 'manifest.json').exists()  # begun by a release without manifests
     out = Path(from_first(t.group, lambda: claim(t, out, resume, say, stack)))
-    if from_first(t.group, lambda: before): t.recipe = as_before(t.recipe, t.seed)
+    begun = from_first(t.group, lambda: RunFiles(out).manifest)
+    if trained(t.recipe) != begun['recipe'] == trained(as_before(t.recipe, t.seed)):  # by a release without manifests
+        t.recipe = as_before(t.recipe, t.seed)
+    if t.manifest: t.manifest = begun
     if (out / 'checkpoint.pt').exists():
         load_checkpoint(t, out)
         say(f'going on in {out} at epoch {t.epoch + 1}, step {t.step}')
@@ -563,7 +567,7 @@ def finish_run(t: Trainer, out: Path, holdout: int = 0, info: dict = None):
         parameters=count_parameters(t.net), macs=count_macs(t.recipe.net.build()), seconds=round(seconds, 2),
         images_per_second=round(sum(sum(p.taken(t.images)) for p in t.recipe.phases) / seconds, 1), checkpoint=t.keep,
         best_val_accuracy=t.best if t.best_weights is not None else None, last=t.log[-1], **machine(t),
-        **{'data': t.manifest['data']['name'], **(info or {})})))
+        **{**(info or {}), 'data': t.manifest['data']['name'], 'run': t.manifest['run'], 'weights': Run.weights_of(out)})))
     for name in ('checkpoint.pt', 'best.safetensors'): (out / name).unlink(missing_ok=True)
 
 def machine(t: Trainer) -> dict:

@@ -75,6 +75,77 @@ def test_runs_are_migrated_once(tmp_path):
     assert kernels_of(run.manifest) == UNKNOWN and run.manifest['seed'] == 1 and not is_known(run.manifest)
 
 
+@pytest.mark.parametrize('first', ['migrate', 'resume', 'neither'])
+@pytest.mark.parametrize('name', HELD_OUT)
+def test_an_old_run_goes_on_after_a_migration_and_after_another_interruption(name, first, tmp_path):
+    import cifar_nb.training as T
+    shutil.copytree(OLD / f'{name}_stopped', tmp_path / 'run')
+    recipe = Run(OLD / name).recipe
+    settings = dict(seed=1, device='cpu', precision='fp32', kernels=False, holdout=HELD_OUT[name], progress=False, resume=True, say=str, info=dict(data='toy'))
+    class Killed(BaseException): pass
+    if first == 'migrate': cmd(tmp_path, say=str)
+    if first == 'resume':
+        finish = T.finish_run
+        T.finish_run = lambda *a, **k: (_ for _ in ()).throw(Killed())
+        try:
+            with pytest.raises(Killed): train(recipe, X, Y, tmp_path / 'run', **settings)
+        finally: T.finish_run = finish
+        assert (tmp_path / 'run/manifest.json').exists()
+    train(recipe, X, Y, tmp_path / 'run', **settings)
+    torch.testing.assert_close(logits(Run(tmp_path / 'run')), torch.tensor(LOGITS[name]), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('migrate', [False, True])
+def test_an_old_run_without_a_checkpoint_begins_anew_as_todays(migrate, tmp_path):
+    (tmp_path / 'run').mkdir()
+    shutil.copyfile(OLD / 'fast_tiny/recipe.json', tmp_path / 'run/recipe.json')
+    if migrate: cmd(tmp_path, say=str)
+    train(Run(OLD / 'fast_tiny').recipe, X, Y, tmp_path / 'run', seed=1, device='cpu', precision='fp32', kernels=False, progress=False, resume=True, say=str, info=dict(data='toy'))
+    m = Run(tmp_path / 'run').manifest
+    assert is_known(m) and m['seed'] == 1 and Run(tmp_path / 'run').result['seed'] == 1
+
+
+def test_a_damaged_checkpoint_of_an_old_run_changes_nothing(tmp_path):
+    shutil.copytree(OLD / 'res_tiny_stopped', tmp_path / 'run')
+    (tmp_path / 'run/checkpoint.pt').write_bytes(b'half')
+    with pytest.raises(InputError, match='cannot be read'):
+        train(Run(OLD / 'res_tiny').recipe, X, Y, tmp_path / 'run', seed=1, device='cpu', precision='fp32', holdout=40, progress=False, resume=True, say=str)
+    assert not (tmp_path / 'run/manifest.json').exists()
+
+
+def test_migrating_goes_on_over_what_is_damaged_or_foreign_and_writes_nowhere_else(tmp_path):
+    home = tmp_path / 'in' / 'side'
+    for name in ('a', 'b', 'c'): shutil.copytree(OLD / 'res_tiny', home / name)
+    (home / 'b/result.json').write_text('{"half', encoding='utf-8')
+    r = json.loads((home / 'c/result.json').read_text(encoding='utf-8'))
+    r['data'] = '../../../pwned'
+    for k in r:
+        if k.startswith('test'): r[k]['set'] = 'test set'
+    (home / 'c/result.json').write_text(json.dumps(r), encoding='utf-8')
+    for i, d in enumerate([{'result': {'recipe': 'small'}}, {'study': 1, 'variation': 2, 'measures': 3, 'base': 4}, {'rung': 'a', 'recipe': 1, 'curve': 2},
+                           {'training': 'x', 'survey': {}, 'mark': 1}, {'network': 'x', 'survey': 3}, {'space': 1, 'trials': 2, 'importance': 3, 'recipe': 4}]):
+        (home / f'{i}.json').write_text(json.dumps(d), encoding='utf-8')
+    said = []
+    cmd(home, say=said.append)
+    assert [n for n in 'abc' if (home / n / 'manifest.json').exists()] == ['a', 'c'] and sum('left as it is' in s for s in said) == 7
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['in'] and sorted(p.name for p in (tmp_path / 'in').iterdir()) == ['side'] and not list(tmp_path.rglob('pwned*/..'))
+
+
+def test_migrating_again_after_a_kill_doubles_nothing(tmp_path):
+    d = old_record()
+    for name in ('old name.json', 'twin.json'): (tmp_path / name).write_text(json.dumps(d), encoding='utf-8')  # as if killed between writing and deleting
+    cmd(tmp_path, say=str)
+    assert [p.name for p in tmp_path.glob('*.json')] == ['quick-report-8epochs-seed0-cpu.json']
+    with pytest.raises(InputError, match='did you mean winograd'): cmd(tmp_path, 'winogard')
+
+
+def test_records_of_which_nothing_is_known_are_not_averaged():
+    from cifar_nb.records import grouped
+    other = old_record(recipe='quack'), old_record(recipe='quack', macs=3)
+    rs = [dict(manifest=m['manifest'], result=m['result'] | dict(manifest=m['manifest'])) for m in (migrated(d)[0] for d in other)]
+    assert [len(g) for g in grouped(rs)] == [1, 1]
+
+
 def test_what_took_no_notice_of_the_seed_is_told_in_todays_words():
     "Before, every seed flipped as seed 0 does now; an average did not warm up."
     flips = [t.seed for seed in (0, 3) for p in as_before(QUICK, seed).phases for t in p.augment if isinstance(t, AlternatingFlip)]

@@ -105,7 +105,7 @@ def test_another_precision_kernel_or_network_of_that_name_stands_beside(run, tmp
                dict(sittings=[sitting | dict(threads=99)]), dict(seed=1)]
     for i, change in enumerate(changes):
         (run.path / 'manifest.json').write_text(json.dumps(m | change | dict(run=f'run{i}')), encoding='utf-8')
-        if 'seed' in change: edited(run.path / 'result.json', seed=1)
+        edited(run.path / 'result.json', run=f'run{i}', **change if 'seed' in change else {})
         record_run(Run(run.path), folder)
     assert len(load_results(folder)) == 1 + len(changes)
     record_run(Run(run.path), folder)

@@ -1,5 +1,6 @@
 "The folder of a training: who may write into it, what may go on in it, and in which order it is written."
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,9 @@ import cifar_nb.training as training
 from cifar_nb.cli import folder_to_resume, main, run_folder
 from cifar_nb.core.errors import InputError
 from cifar_nb.data import toy
+from cifar_nb.evaluation import evaluate
 from cifar_nb.pretrained import training_command
-from cifar_nb.recipes import get_recipe
+from cifar_nb.recipes import get_recipe, trained
 
 from cifar_nb.training import Run, planned, train
 
@@ -160,6 +162,10 @@ def test_weights_that_are_no_numbers_are_not_judged(tmp_path):
     w = load_file(tmp_path / 'run/model.safetensors')
     w['linear.bias'][3] = float('nan')
     save_file(w, tmp_path / 'run/model.safetensors')
+    with pytest.raises(InputError, match='not the file that this training wrote'): Run(tmp_path / 'run').load_net('cpu')
+    r = json.loads((tmp_path / 'run/result.json').read_text(encoding='utf-8'))
+    del r['weights']  # as an older release wrote it
+    (tmp_path / 'run/result.json').write_text(json.dumps(r), encoding='utf-8')
     with pytest.raises(InputError, match='not numbers'): Run(tmp_path / 'run').load_net('cpu')
 
 
@@ -172,13 +178,44 @@ def test_a_training_that_diverges_says_so_and_writes_json(tmp_path):
     assert not Run(tmp_path / 'run').finished
 
 
+@pytest.mark.parametrize('file', ['model.safetensors', 'result.json'])
+def test_a_file_of_another_run_is_not_taken(tmp_path, file):
+    "Weights, or a result, of seed 1 in the folder of seed 0."
+    for s in (0, 1): train(TINY, X, Y, tmp_path / f'run{s}', seed=s, **QUIET)
+    shutil.copyfile(tmp_path / 'run1' / file, tmp_path / 'run0' / file)
+    with pytest.raises(InputError, match='another run'): Run(tmp_path / 'run0').load_net('cpu')
+    with pytest.raises(InputError, match='another run'): evaluate(tmp_path / 'run0', X, Y, device='cpu', data='toy', pictured=False)
+
+
+def test_a_checkpoint_of_a_run_on_other_images_is_not_taken(tmp_path):
+    a, b = stopped(tmp_path / 'a'), tmp_path / 'b'
+    save = training.save_checkpoint
+    training.save_checkpoint = lambda t, out: (save(t, out), (_ for _ in ()).throw(Killed()))
+    try: train(TINY, 255 - X, Y, b, **QUIET)
+    except Killed: pass
+    finally: training.save_checkpoint = save
+    shutil.copyfile(b / 'checkpoint.pt', a / 'checkpoint.pt')
+    with pytest.raises(InputError, match='the images differ'): train(TINY, X, Y, a, resume=True, **QUIET)
+
+
+def test_a_copied_run_brings_its_evaluations(tmp_path):
+    from cifar_nb.session import copy_run
+    train(TINY, X, Y, tmp_path / 'run', **QUIET)
+    evaluate(tmp_path / 'run', X[:50], Y[:50], device='cpu', data='toy', pictured=False)
+    copy_run(tmp_path / 'run', tmp_path / 'copy')
+    assert Run(tmp_path / 'copy').evaluations == Run(tmp_path / 'run').evaluations != [] and not (tmp_path / 'copy/.lock').exists()
+
+
 # ---- cards (I14)
 
 def test_a_card_names_the_command_that_gives_the_network(tmp_path):
     m = planned(get_recipe('quick').with_epochs(2), X, Y, seed=3, device='cpu', precision='fp32', kernels=False, holdout=20, data='toy')
     run = dict(data='toy', seed=3, train_images=180)
     assert training_command(m, get_recipe('quick').with_epochs(2), run) == 'cifar_nb train quick --seed 3 --epochs 2 --data toy --images 200 --holdout 20'
-    assert training_command(m, replace(get_recipe('quick'), clip=1.), run) == '' and training_command(None, TINY, run) == ''
+    assert training_command(m | dict(recipe=trained(replace(get_recipe('quick'), clip=1.))), get_recipe('quick'), run) == ''
+    assert training_command(m | dict(weights='last'), get_recipe('quick').with_epochs(2), run) == '' and training_command(m, get_recipe('quick'), run | dict(data='mine')) == ''
+    assert "--precision 'fp32 nchw'" in training_command(m | dict(memory_format='contiguous'), get_recipe('quick').with_epochs(2), run)
+    assert training_command(None, TINY, run) == ''
     full = dict(data='cifar10', seed=0, train_images=50_000)
     assert training_command(None, get_recipe('laptop'), full) == 'cifar_nb train laptop --seed 0'
 

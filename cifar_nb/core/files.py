@@ -5,13 +5,14 @@ Every text is UTF-8, whatever the system's own encoding is. Tests: tests/test_fi
 import json
 import math
 import os
+import re
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ['write_atomic', 'make_folder', 'remove_leftovers', 'is_empty', 'free_name', 'locked', 'to_json', 'read_text',
+__all__ = ['write_atomic', 'make_folder', 'remove_leftovers', 'is_empty', 'slug', 'free_name', 'locked', 'to_json', 'read_text',
            'read_json', 'read_lines', 'json_records']
 
 CLUTTER = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '.ipynb_checkpoints')  # what systems and notebooks leave in any folder
@@ -56,8 +57,8 @@ def make_folder(path) -> Path:
 
 
 def _is_leftover(path: Path) -> bool:
-    "Whether `path` is a temporary file of `write_atomic`: .NAME.PID."
-    return path.name.startswith('.') and path.suffix[1:].isdigit()
+    "Whether `path` is a temporary file of `write_atomic`: .NAME.ENDING.PID."
+    return bool(re.fullmatch(r'\..+\.\w+\.\d+', path.name))
 
 
 def remove_leftovers(folder):
@@ -72,6 +73,11 @@ def is_empty(folder) -> bool:
     "Whether the folder holds nothing but what systems, locks and killed writers leave: as good as new."
     def counts_not(p): return _is_leftover(p) or p.name in CLUTTER or p.name.startswith('._') or (p.name.startswith('.') and p.name.endswith(LOCK))
     return all(map(counts_not, Path(folder).iterdir()))
+
+
+def slug(*words) -> str:
+    "`words` as one name for a file: letters, digits, _, - and dots; never a path, hidden or empty."
+    return '-'.join(re.sub('[^0-9A-Za-z_.-]+', '_', str(w)).strip('._-') or 'x' for w in words)
 
 
 def free_name(path) -> Path:
@@ -153,6 +159,7 @@ def json_records(folder, say=print):
 
     Hidden files (`._x.json` of a Mac, a half-written `.x.json.PID`) and folders are no records."""
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir(): raise InputError(f'{folder} is a file, and a folder of records is asked for: name another.')
     try: paths = sorted(p for p in folder.iterdir() if p.suffix == '.json' and not p.name.startswith('.') and not p.is_dir())
     except OSError: return
     for path in paths:

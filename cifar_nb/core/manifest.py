@@ -27,7 +27,7 @@ from .errors import InputError
 from .files import read_json
 
 __all__ = ['SCHEMA', 'UNKNOWN', 'fingerprint', 'tensors_fingerprint', 'new_manifest', 'kernels_of', 'experiment', 'experiment_id',
-           'differing', 'same_training', 'same_experiment', 'comparable', 'machines', 'with_sitting', 'read_manifest', 'is_known']
+           'differing', 'same_training', 'same_experiment', 'comparable', 'machines', 'with_sitting', 'read_manifest', 'checked_manifest', 'is_known', 'is_sane']
 
 SCHEMA = 1
 UNKNOWN = 'unknown'
@@ -117,8 +117,10 @@ def same_experiment(a: dict, b: dict) -> bool:
 
 
 def comparable(a: dict, b: dict) -> bool:
-    "May their figures be averaged: do they differ by the seed only (and by machine and versions, which `machines` lists)?"
-    return not differing(a, b, ('seed',))
+    """May their figures be averaged: do they differ by the seed only (and by machine and versions, which `machines` lists)?
+
+    Two of which nobody knows what was trained, or on what, are not."""
+    return not differing(a, b, ('seed',)) and is_known(a, ('kernels', 'seed'))
 
 
 def machines(manifests) -> list:
@@ -126,15 +128,32 @@ def machines(manifests) -> list:
     return sorted({s.get('processor', UNKNOWN) for m in manifests for s in m.get('sittings') or [{}]})
 
 
-def is_known(m: dict) -> bool:
-    "Whether nothing that decides about the experiment is unknown."
-    return UNKNOWN not in json.dumps(_key(m))
+def is_known(m: dict, leave=()) -> bool:
+    "Whether nothing that decides about the experiment is unknown; `leave` names what may be."
+    def known(v): return all(map(known, v.values())) if isinstance(v, dict) else all(map(known, v)) if isinstance(v, list) else v != UNKNOWN
+    return known(_key(m, leave))
+
+
+def is_sane(m) -> bool:
+    "Whether `m` has the shape of a manifest, so that it can be compared; a foreign file has not."
+    if not isinstance(m, dict) or not isinstance(m.get('recipe'), (dict, str)) or not isinstance(m.get('data'), dict): return False
+    sittings = m.get('sittings')
+    if not isinstance(sittings, list) or not sittings or not all(isinstance(s, dict) for s in sittings): return False
+    return all(s.get('kernels', UNKNOWN) == UNKNOWN or isinstance(s['kernels'], list) and all(isinstance(k, str) for k in s['kernels']) for s in sittings)
+
+
+def checked_manifest(m: dict, path) -> dict:
+    "The manifest `m` from the file `path`, if it is whole; anything else is an `InputError`."
+    texts = all(isinstance(m.get(k), str) for k in ('run', 'name', 'variant', 'weights', 'precision', 'memory_format'))
+    counts = isinstance(m.get('schema'), int) and (m.get('seed') == UNKNOWN or isinstance(m.get('seed'), int))
+    validation = m.get('validation')
+    held = validation == UNKNOWN or isinstance(validation, dict) and {'images', 'indices'} <= set(validation)
+    data = is_sane(m) and {'name', 'images', 'fingerprint'} <= set(m['data'])
+    if not (texts and counts and held and data): raise InputError(f'{path} is not the manifest of a run: train again, or get it again from where it came.')
+    if m['schema'] > SCHEMA: raise InputError(f'{path} was written by a later cifar_nb (schema {m["schema"]}): install that one.')
+    return m
 
 
 def read_manifest(path) -> dict:
     "The manifest in the file `path`; one of a later release is an `InputError`."
-    m = read_json(Path(path), 'this folder cannot be used as a run: train again, or get it again from where it came.')
-    if not isinstance(m.get('schema'), int) or not isinstance(m.get('recipe'), (dict, str)) or not isinstance(m.get('sittings'), list) or not m['sittings']:
-        raise InputError(f'{path} is not the manifest of a run: train again, or get it again from where it came.')
-    if m['schema'] > SCHEMA: raise InputError(f'{path} was written by a later cifar_nb (schema {m["schema"]}): install that one.')
-    return m
+    return checked_manifest(read_json(Path(path), 'this folder cannot be used as a run: train again, or get it again from where it came.'), path)

@@ -1,6 +1,6 @@
 """Plain module: names in recipes and records that have changed, one table from old to new, which every reader goes through.
 
-A file that an older release wrote is read with today's names; nothing is ever written with an old one. Tests: tests/test_names.py.
+A file that an older release wrote is read with today's names; nothing is ever written with an old one. Tests: tests/test_manifest.py.
 """
 
 __all__ = ['TRANSFORMS', 'FIELDS', 'TITLES', 'LOG', 'RESULT', 'renamed_recipe', 'renamed_log', 'renamed_result', 'title']
