@@ -92,7 +92,21 @@ def _of_run(d, kernels):
     for e in evaluations:
         if (e['images']['data'], e['images']['name'], e['images']['images']) == ('cifar10', 'test set', 10_000): e['images']['fingerprint'] = CIFAR10['test']
     result = {k: v for k, v in r.items() if k != 'test' and not k.startswith('test, ')}
-    return dict(schema=SCHEMA, manifest=m, result=result, log=log, timing=d.get('timing', []), evaluations=evaluations), file_stem(m)
+    more = {k: v for k, v in d.items() if k not in ('result', 'log', 'timing', 'long_run')}
+    if 'long_run' in d: more |= _of_sittings(d['long_run'], m, r, kernels)
+    return dict(schema=SCHEMA, manifest=m, result=result, log=log, timing=d.get('timing', []), evaluations=evaluations) | more, file_stem(m)
+
+
+def _of_sittings(told: dict, m: dict, r: dict, kernels) -> dict:
+    "Puts the sittings that a record tells of (commit, processor and epochs done at the begin of each) into the manifest `m`; what else it tells comes back."
+    name, sittings = f"{r['recipe']}:{r['variant']}", []
+    for s in told['sittings']:
+        done = s['epochs_done'].get(name, 0)
+        machine = _machine(r | dict(hardware=s['cpu'], threads=s['threads'], torch=s['torch']), kernels)
+        machine['versions']['commit'] = told['commit'][:12]
+        if done < r['epochs'] and not (sittings and sittings[-1]['epoch'] == done): sittings.append(dict(began=s['began'], epoch=done, **machine))
+    m['sittings'] = sittings or m['sittings']
+    return dict(test_curve=told['test_curve'], beside_other_work=any(s.get('beside_other_work') for s in told['sittings']))
 
 
 def _of_trial(d, kernels):

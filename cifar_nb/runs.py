@@ -87,7 +87,9 @@ class RunFiles:
     def evaluations(self) -> list:
         "The records of all evaluations of this run, those that `result.json` of older runs holds included."
         out = [read_json(p, 'delete it and evaluate again.') for p in sorted((self.path / 'evaluations').glob('*.json')) if not p.name.startswith('.')]
-        return out or (legacy_evaluations(self.result, self.manifest) if self.finished else [])
+        if not self.finished or (self.path / 'manifest.json').exists(): return out
+        known = [e['tta']['transforms'] for e in out if e['images']['data'] == self.trained_on]
+        return out + [e for e in legacy_evaluations(self.result, self.manifest) if e['tta']['transforms'] not in known]
 
 
 RESULT_HAS = ('recipe', 'variant', 'seed', 'epochs', 'train_images', 'val_images', 'parameters', 'seconds', 'last')

@@ -110,6 +110,26 @@ def test_other_learning_rates_are_another_recipe():
     assert migrated(d)[0]['manifest']['recipe'] == UNKNOWN
 
 
+def test_a_record_that_tells_of_its_sittings_keeps_them():
+    def sitting(done, cpu): return dict(began='2026-11-25 23:40', cpu=cpu, torch='2.14.1', threads=1, beside_other_work=True, epochs_done={'quick:report': done, 'other:code': 3})
+    told = dict(commit='e242a679aee67861cf9e88402e1e9803f970caed', sittings=[sitting(0, 'one'), sitting(0, 'one'), sitting(5, 'two'), sitting(8, 'three')],
+                test_curve=[dict(epoch=1, test_accuracy=30.)])
+    r, _ = migrated(old_record() | dict(long_run=told), ['winograd'])
+    assert [(s['epoch'], s['processor'], s['kernels'], s['versions']['commit']) for s in r['manifest']['sittings']] == [
+        (0, 'one', ['winograd'], 'e242a679aee6'), (5, 'two', ['winograd'], 'e242a679aee6')]
+    assert r['test_curve'] == told['test_curve'] and r['beside_other_work'] and is_known(r['manifest'])
+
+
+def test_an_older_run_that_is_evaluated_again_keeps_its_older_figures(tmp_path):
+    from cifar_nb.data import SHAPES
+    from cifar_nb.evaluation import evaluate
+    shutil.copytree(OLD / 'res_tiny', tmp_path / 'run')
+    before = Run(tmp_path / 'run').evaluations
+    evaluate(tmp_path / 'run', XT, YT, device='cpu', name='toy test set', classes=list(SHAPES), data='toy', tta=('identity', 'flip', 'left'))
+    after = Run(tmp_path / 'run').evaluations
+    assert len(before) == 2 and len(after) == 3 and all(e in after for e in before)
+
+
 def test_what_has_a_manifest_or_is_no_record_is_left_alone():
     assert migrated(migrated(old_record())[0]) is None and migrated(dict(bench='train', rows=[])) is None and migrated({}) is None
 
