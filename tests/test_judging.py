@@ -38,7 +38,8 @@ def test_precision_and_recall_are_not_the_same():
     first, second = m['classes'][names[0]], m['classes'][names[1]]
     assert (first['precision'], first['recall']) == (100, pytest.approx(100 / 3))
     assert (second['precision'], second['recall']) == (pytest.approx(100 / 3), 100)
-    assert first['f1'] == pytest.approx(50) and first['images'] == 3 and m['accuracy'] == 50 and m['images'] == 4
+    assert first['f1'] == pytest.approx(50) and first['images'] == 3
+    assert m['accuracy'] == 50 and m['images'] == 4
     assert m['confusion'][0][:2] == [1, 2] and m['confusion'][1][:2] == [0, 1]  # rows are true
     wrong, right = math.log(math.exp(5) + 9), math.log(math.exp(5) + 9) - 5
     assert m['loss'] == pytest.approx((2 * right + 2 * wrong) / 4, rel=1e-5)

@@ -265,8 +265,8 @@ RULES = {
     'micro-batches': (dict(micro_batch=6, label_smoothing=.1), dict(micro=6, smoothing=.1)),
     'one image left over of a batch': (dict(micro_batch=5), dict(micro=5)),  # 5, 5 and 6
     'its own mean and deviation': (dict(mean=(.1, .2, .3), std=(.4, .5, .6)),) * 2,
-    'hard examples': (dict(epochs=4, keep_fraction=(1, .7, .4)),
-                      dict(epochs=4, shares=(1, .7, .4))),
+    'hard examples': (dict(epochs=8, keep_fraction=(1, .49, .33)),  # 19.6 and 13.2 images
+                      dict(epochs=8, shares=(1, .49, .33))),
     'smoothed hard examples': (
         dict(epochs=3, keep_fraction=(1, .5), label_smoothing=.3, micro_batch=5),
         dict(epochs=3, shares=(1, .5), smoothing=.3, micro=5))}
@@ -669,12 +669,13 @@ class Steep:
 
 
 def diverging(epochs=1, lr=1e30, net=NET, rule={}, **more):
-    p = replace(PHASE, epochs=epochs, optimizer=Optimizer('SGD', lr=lr), batch_size=30, **rule)
+    rule = dict(optimizer=Optimizer('SGD', lr=lr), batch_size=30) | rule
+    p = replace(PHASE, epochs=epochs, **rule)
     return recipe(p, net=net, **more)
 
 
 DIVERGING = {
-    'in its first epoch': diverging(rule=dict(micro_batch=6)), 'in its second epoch': diverging(3),
+    'in its first epoch': diverging(rule=dict(batch_size=10)), 'in its second epoch': diverging(3),
     'clipped': diverging(2, clip=1.), 'its average': diverging(2, ema=.9),
     'its weights only': diverging(net=Steep(), rule=dict(std=(1e-12,) * 3)),
 }
@@ -684,7 +685,8 @@ DIVERGING = {
 @pytest.mark.parametrize('r', DIVERGING.values(), ids=DIVERGING)
 def test_a_training_that_diverges_stops_and_says_so(r, holdout, tmp_path):
     out = tmp_path / 'run'
-    with pytest.raises(Diverged) as e: ours(r, out=out, holdout=holdout)
+    with pytest.raises(Diverged) as e:
+        ours(r, X[:30 + holdout], Y[:30 + holdout], out=out, holdout=holdout)
     assert '\n' not in str(e.value) and 'diverged' in str(e.value) and 'rate' in str(e.value)
     assert not (out / 'result.json').exists() and not (out / 'model.safetensors').exists()
     for f in out.rglob('*.json'): strict(f.read_text(encoding='utf-8'))
