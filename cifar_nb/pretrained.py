@@ -145,9 +145,13 @@ def publish(
                  images=len(y), set=r['test']['set'], manifest=manifest, run=dict(recipe=recipe.name, data=manifest['data']['name'], accuracy=r['test']['accuracy'], **{k: r[k] for k in kept}))
     folder = make_folder(folder or WEIGHTS)
     with locked(folder / f'.write{LOCK}', f'{folder} is in use by another process for too long: try again.', wait=60):
+        before = registry(folder).get(name)
+        if before and before['sha256'] != entry['sha256']:  # what is published stays whole until the registry names the new file
+            entry['file'] = f'{name}-{entry["sha256"][:8]}.safetensors' if before['file'] == entry['file'] else entry['file']
         write_atomic(folder / entry['file'], data)
         write_atomic(folder / f'{name}.md', card(name, entry, recipe))
         write_atomic(folder / 'registry.json', to_json(dict(sorted({**registry(folder), name: entry}.items()))) + '\n')
+        if before and before['file'] != entry['file']: (folder / before['file']).unlink(missing_ok=True)
     return entry
 
 # %% ../nbs/32_pretrained.ipynb #d5c7d87d

@@ -121,3 +121,11 @@ def test_what_goes_wrong_in_the_middle_changes_nothing(tmp_path, monkeypatch):
         write_atomic(tmp_path / 'a.txt', 'half of something longer')
     assert (tmp_path / 'a.txt').read_text(encoding='utf-8') == 'whole'
     assert [p.name for p in tmp_path.iterdir()] == ['a.txt']
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+    old, fresh, other = (tmp_path / name for name in ('.a.json.123', '.a.json.124', '.notes.2024'))
+    for p in (old, fresh, other): p.touch()
+    for p in (old, other): os.utime(p, (time.time() - 3600,) * 2)
+    write_atomic(tmp_path / 'a.json', '{}')
+    assert not old.exists() and fresh.exists() and other.exists()  # a writer may be at work, and other hidden files are not ours

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import time
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def write_atomic(path, data):
     "Write `data` (bytes or str) to `path` whole or not at all; what goes wrong becomes an `InputError`."
     path = Path(path)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}')
+    _forget_killed_writers(path)
     try:
         with open(tmp, 'wb') as f:
             f.write(data if isinstance(data, bytes) else data.encode('utf-8'))
@@ -45,6 +47,14 @@ def _replace(tmp, path):
         except PermissionError:
             if not WINDOWS or not left: raise
             time.sleep(.05)
+
+
+def _forget_killed_writers(path: Path, minutes: float = 30):
+    "Delete the temporary files for `path` that nobody has touched for `minutes`: their writers were killed."
+    try:
+        for p in path.parent.iterdir():
+            if p.name.startswith(f'.{path.name}.') and _is_leftover(p) and time.time() - p.stat().st_mtime > 60 * minutes: p.unlink()
+    except OSError: pass  # gone already, or a folder that cannot be written to, which is told of when something is written
 
 
 def make_folder(path) -> Path:
