@@ -9,10 +9,12 @@ from pathlib import Path
 
 from .core.errors import InputError
 from .core.files import LOCK, json_records, locked, make_folder, read_json, slug, to_json, write_atomic
+from .core.forms import misfit
 from .core.manifest import SCHEMA, UNKNOWN, comparable, fingerprint, is_known, is_sane, new_manifest, same_experiment
 from .core.names import renamed_log, renamed_result
 from .data import CIFAR10
 from .recipes import get_recipe, trained, trained_twin
+from .runs import EVALUATION, FIGURE, RESULT
 
 __all__ = ['Results', 'load_results', 'record_run', 'grouped', 'one_a_seed', 'test_evaluations', 'with_test_figures', 'counts_as_full', 'todays', 'full_record',
            'find_trial', 'keep_trial', 'study_records', 'file_stem']
@@ -64,6 +66,7 @@ def _opened(r: dict) -> dict:
         manifest = dict(schema=SCHEMA, run=fingerprint(r), name=result.get('recipe'), variant=result.get('variant'), recipe=UNKNOWN, seed=result.get('seed'),
                         data=dict(name=result.get('data', UNKNOWN), images=UNKNOWN, fingerprint=UNKNOWN), validation=UNKNOWN, weights=UNKNOWN,
                         precision=UNKNOWN, memory_format=UNKNOWN, sittings=[{}])
+    if why := misfit(result, RESULT, 'result') or misfit(evaluations, [EVALUATION], 'evaluations') or misfit(r.get('log', []), [dict], 'log'): raise ValueError(why)
     if evaluations or 'manifest' in r: result = with_test_figures(result, manifest, evaluations)
     return r | dict(manifest=manifest, evaluations=evaluations, result=result | dict(manifest=manifest), log=[renamed_log(line) for line in r.get('log', [])])
 
@@ -72,9 +75,9 @@ def load_results(folder='results', say=warn, **wanted) -> Results:
     "The records of runs in `folder` whose results have the `wanted` values, say `device='cpu'`; sorted by file name. `say` is told of files that are passed over."
     out = []
     for path, r in json_records(folder, say):
-        try: ok, r = True, _opened(r) if isinstance(r.get('result'), dict) else None
-        except (KeyError, TypeError, AttributeError, IndexError): ok = False
-        if not ok or r is None or not {'recipe', 'epochs', 'seed'} <= set(r['result']): say(f'{path} is not the record of a run: it is passed over.')
+        try: r, why = _opened(r), ''
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as e: why = f'{e}' if isinstance(e, ValueError) else 'it lacks its parts'
+        if why: say(f'{path} is not the record of a run ({why}): it is passed over.')
         elif all(r['result'].get(k) == v for k, v in wanted.items()): out.append(r)
     return Results(out, Path(folder))
 
@@ -167,6 +170,13 @@ def record_run(run, folder='results') -> Path:
 
 # Records of the trials of a study
 
+OF_ALL = {'variation': str, 'seconds': float, 'curve?': [float], 'losses?': [FIGURE]}
+TRIALS = {  # a key that tells the kind of a trial, and what all of that kind have
+    'measures': OF_ALL | dict(study=str, base=str, scale=str, measures={'*': float}),
+    'accuracy': OF_ALL | dict(accuracy=float, tta_accuracy=float, tta_transforms=[str], pflop=float),
+    'survey': OF_ALL | dict(asked=dict, survey={'images': int, 'clean': float, '*': [float]})}
+
+
 def _trial(r: dict) -> dict: return renamed_result(r) | dict(manifest=trained_twin(r['manifest']))
 
 
@@ -174,10 +184,12 @@ def study_records(folder, say=warn) -> list:
     "The records of trials in `folder` (a subfolder of the results), today's names; files that are damaged or foreign are named and passed over."
     out = []
     for path, r in json_records(folder, say):
+        if 'network' in r: continue  # chapter 33's surveys lie there too
         if 'manifest' not in r: say(f'{path} has no manifest: run `cifar_nb migrate {Path(folder).parent}`; it is passed over.'); continue
         if not is_sane(r['manifest']): say(f'{path} is not the record of a trial: it is passed over.'); continue
-        try: out.append(_trial(r))
-        except (KeyError, TypeError, AttributeError): say(f'{path} is not the record of a trial: it is passed over.')
+        form = next((f for key, f in TRIALS.items() if key in r), dict(measures=dict))
+        if why := misfit(r := _trial(r), form): say(f'{path} is not the record of a trial ({why}): it is passed over.')
+        else: out.append(r)
     return out
 
 

@@ -20,6 +20,7 @@ from .augment import AlternatingFlip
 from .core.errors import InputError
 from .core.files import (LOCK, is_empty, locked, make_folder, read_json, read_lines, read_text, remove_leftovers, slug,
                          to_json, write_atomic)
+from .core.forms import misfit
 from .core.manifest import UNKNOWN, differing, fingerprint, read_manifest, with_sitting
 from .core.names import renamed_log, renamed_result
 from .recipes import recipe_from_json, trained, trained_twin
@@ -39,14 +40,15 @@ class RunFiles:
     def lines(self, name: str) -> list:
         "The records of `name`.jsonl, one a line; empty before the first epoch ends."
         file = self.path / f'{name}.jsonl'
-        return [renamed_log(line) for line in read_lines(file, 'take a copy of this run from where it came, or train again.')] if file.exists() else []
+        return [renamed_log(line) for line in read_lines(file, GET_AGAIN)] if file.exists() else []
 
     @property
     def log(self) -> list:
         "A dict an epoch."
         lines = self.lines('log')
-        if self.finished and (len(lines) != self.recipe.epochs or not all('train_loss' in line and 'epoch' in line for line in lines)):
-            raise InputError(f'{self.path / "log.jsonl"} does not have the {self.recipe.epochs} epochs of this finished run: take a copy from where it came, or train again.')
+        if why := misfit(lines, [LOG], 'line '): raise InputError(f'{self.path / "log.jsonl"} is not the log of a run ({why}): {GET_AGAIN}')
+        if self.finished and len(lines) != self.recipe.epochs:
+            raise InputError(f'{self.path / "log.jsonl"} does not have the {self.recipe.epochs} epochs of this finished run: {GET_AGAIN}')
         return lines
 
     @property
@@ -74,11 +76,8 @@ class RunFiles:
         "What `result.json` holds; an unfinished run raises `InputError`."
         file = self.path / 'result.json'
         if not file.exists(): raise InputError(f'{self.path} is not finished ({len(self.log)} of {self.recipe.epochs} epochs): go on with --resume.')
-        r = renamed_result(read_json(file, 'take a copy of this run from where it came, or train again.'))
-        lacking = [k for k in RESULT_HAS if k not in r]
-        if lacking: raise InputError(f'{file} is not the result of a run (it lacks {lacking[0]}): take a copy from where it came, or train again.')
-        if bad := [k for k in NUMBERS if not isinstance(r[k], (int, float))]:
-            raise InputError(f'{file} has no number for {bad[0]}: take a copy from where it came, or train again.')
+        r = renamed_result(read_json(file, GET_AGAIN))
+        if why := misfit(r, RESULT): raise InputError(f'{file} is not the result of a run ({why}): {GET_AGAIN}')
         m = read_manifest(self.path / 'manifest.json') if (self.path / 'manifest.json').exists() else None
         if m and (m['seed'] not in (r['seed'], UNKNOWN) or m['data'].get('name') not in (r.get('data'), UNKNOWN) or r.get('run', m['run']) != m['run']):
             raise InputError(f'{file} is not the result of the run that {self.path / "manifest.json"} describes: one of them was changed, or is from another run.')
@@ -102,16 +101,18 @@ class RunFiles:
         return out + [e for e in legacy_evaluations(self.result, self.manifest) if e['tta']['transforms'] not in known]
 
 
-NUMBERS = ('seed', 'epochs', 'train_images', 'val_images', 'parameters', 'macs', 'seconds', 'images_per_second', 'threads')
-RESULT_HAS = (*NUMBERS, 'recipe', 'variant', 'checkpoint', 'device', 'hardware', 'precision', 'torch', 'last')
+GET_AGAIN = 'take a copy from where it came, or train again.'
+FIGURE = (float, None)  # null: it was nan or inf
+LOG = {'epoch': int, 'lr': float, 'train_loss': FIGURE, 'train_accuracy': float, 'val_loss?': FIGURE, 'val_accuracy?': float}
+METRICS = {'accuracy': float, 'loss?': FIGURE, 'ece?': FIGURE, 'images?': int, 'classes?': {'*': {'*': float}}, 'confusion?': [[int]]}
+RESULT = {**dict.fromkeys(('seed', 'epochs', 'train_images', 'val_images', 'parameters', 'macs', 'threads'), int), 'seconds': float, 'images_per_second': float,
+          **dict.fromkeys(('recipe', 'variant', 'checkpoint', 'device', 'hardware', 'precision', 'torch'), str), 'last': LOG, 'best_val_accuracy?': FIGURE}
+EVALUATION = dict(weights=str, metrics=METRICS, tta=dict(transforms=[str]), images=dict(name=str, data=str, images=(int, str), fingerprint=str))
 
 
 def checked_evaluation(e: dict, path) -> dict:
     "The evaluation `e` from the file `path`, if it is whole; anything else is an `InputError`."
-    images, tta = e.get('images'), e.get('tta')
-    whole = isinstance(images, dict) and {'name', 'data', 'images', 'fingerprint'} <= set(images) and isinstance(tta, dict) and isinstance(tta.get('transforms'), list)
-    if not whole or not isinstance(e.get('metrics'), dict) or 'accuracy' not in e['metrics'] or 'weights' not in e:
-        raise InputError(f'{path} is not the record of an evaluation: delete it and evaluate again.')
+    if why := misfit(e, EVALUATION): raise InputError(f'{path} is not the record of an evaluation ({why}): delete it and evaluate again.')
     return e
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import read_json
+from .forms import misfit
 
 __all__ = ['SCHEMA', 'UNKNOWN', 'fingerprint', 'tensors_fingerprint', 'new_manifest', 'kernels_of', 'experiment', 'experiment_id',
            'differing', 'same_training', 'same_experiment', 'comparable', 'machines', 'with_sitting', 'read_manifest', 'checked_manifest', 'is_known', 'is_sane']
@@ -134,22 +135,21 @@ def is_known(m: dict, leave=()) -> bool:
     return known(_key(m, leave))
 
 
+KERNELS = ([str], str)
+SITTING = {'kernels?': KERNELS, **{f'{k}?': str for k in ('began', 'device', 'processor')}}
+MANIFEST = dict(schema=int, run=str, name=str, variant=str, recipe=(dict, str), data=dict(name=str, images=(int, str), fingerprint=str),
+                validation=(dict(images=(int, str), indices=(str, None)), str), seed=(int, str), weights=str, precision=str, memory_format=str, sittings=[SITTING])
+
+
 def is_sane(m) -> bool:
     "Whether `m` has the shape of a manifest, so that it can be compared; a foreign file has not."
-    if not isinstance(m, dict) or not isinstance(m.get('recipe'), (dict, str)) or not isinstance(m.get('data'), dict): return False
-    sittings = m.get('sittings')
-    if not isinstance(sittings, list) or not sittings or not all(isinstance(s, dict) for s in sittings): return False
-    return all(s.get('kernels', UNKNOWN) == UNKNOWN or isinstance(s['kernels'], list) and all(isinstance(k, str) for k in s['kernels']) for s in sittings)
+    return not misfit(m, MANIFEST) and len(m['sittings']) > 0
 
 
 def checked_manifest(m: dict, path) -> dict:
     "The manifest `m` from the file `path`, if it is whole; anything else is an `InputError`."
-    texts = all(isinstance(m.get(k), str) for k in ('run', 'name', 'variant', 'weights', 'precision', 'memory_format'))
-    counts = isinstance(m.get('schema'), int) and (m.get('seed') == UNKNOWN or isinstance(m.get('seed'), int))
-    validation = m.get('validation')
-    held = validation == UNKNOWN or isinstance(validation, dict) and {'images', 'indices'} <= set(validation)
-    data = is_sane(m) and {'name', 'images', 'fingerprint'} <= set(m['data'])
-    if not (texts and counts and held and data): raise InputError(f'{path} is not the manifest of a run: train again, or get it again from where it came.')
+    if not is_sane(m):
+        raise InputError(f'{path} is not the manifest of a run ({misfit(m, MANIFEST) or "it has no sittings"}): train again, or get it again from where it came.')
     if m['schema'] > SCHEMA: raise InputError(f'{path} was written by a later cifar_nb (schema {m["schema"]}): install that one.')
     return m
 
