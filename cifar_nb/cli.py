@@ -64,7 +64,7 @@ def cmd_train(a):
     "Train, evaluate, write the submission, and say where everything lies."
     recipe = get_recipe(a.recipe, a.variant)
     recipe = recipe.with_epochs(a.epochs) if a.epochs is not None else recipe
-    if a.results and Path(a.results).exists() and not Path(a.results).is_dir(): raise InputError(f'--results {a.results} is a file: name a folder.')
+    if a.results and os.path.exists(a.results) and not os.path.isdir(a.results): raise InputError(f'--results {a.results} is a file: name a folder.')
     competition = load_competition(a.competition) if a.competition else None
     x, y, data = images('train', a.data)
     if a.images is not None:
@@ -126,7 +126,7 @@ def cmd_predict(a):
     if run.trained_on not in ('cifar10', 'pictures') and not a.anyway:
         what = 'the toy set, drawn shapes' if run.trained_on == 'toy' else f'images of a set called {run.trained_on}'
         raise InputError(f'{a.run} was trained on {what}: its answers to {a.file} may mean nothing. Name a network trained on CIFAR-10, or say --anyway.')
-    if out.exists() and not a.overwrite: raise InputError(f'{out} is already there: choose another name with --out, or say --overwrite.')
+    if os.path.lexists(out) and not a.overwrite: raise InputError(f'{out} is already there: choose another name with --out, or say --overwrite.')
     c = load_competition(a.file)
     logits = predict_views(run.load_net(a.device), c.images, run.recipe.phases[-1], views_of(run, a.tta))
     write_submission(out, c.ids, logits.argmax(1), a.overwrite)
@@ -161,7 +161,7 @@ def cmd_scoreboard(a):
     "Claims and results."
     from cifar_nb.evaluation import load_results
     from cifar_nb.scoreboard import scoreboard
-    if not Path(a.results).is_dir(): raise InputError(f'There is no folder {a.results}: name the one that holds the recorded runs with --results.')
+    if not os.path.isdir(a.results): raise InputError(f'There is no folder {a.results}: name the one that holds the recorded runs with --results.')
     print(scoreboard(load_results(a.results)))
 
 def cmd_kaggle(a):
@@ -373,5 +373,7 @@ def main(argv: list = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `cifar_nb recipes | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:  # the system refused a file
+        status, message = 2, f'{e.filename or "a file"} cannot be used ({e.strerror or e}): look at its permissions and at the space that is left.'
     print(f'cifar_nb: {" ".join(message.split())}', file=sys.stderr)
     return status

@@ -18,7 +18,7 @@ from .preview import show_images
 from .core.files import to_json, write_atomic
 from .core.version import versions
 from .records import Results, grouped, load_results, record_run, test_evaluations
-from .runs import evaluation_file
+from .runs import evaluation_file, writing
 from .training import Run, choose_device, choose_precision, describe_images, hardware, loss_and_accuracy, memory_order, predict
 
 # %% ../nbs/07_evaluation.ipynb #1d569992
@@ -231,19 +231,21 @@ def evaluate(
     "Evaluate a finished run on `x`, `y`: a record of its own in the run's folder, and report.md with four pictures; the metrics."
     run = run if isinstance(run, Run) else Run(run)
     run.check_weights()
-    result, manifest, precision = run.result, run.manifest, choose_precision(choose_device(device))
+    manifest, precision = run.manifest, choose_precision(choose_device(device))
     if logits is None: logits = predict(run.load_net(device), x, run.recipe.phases[-1], precision)
     views = 'single view' if tuple(tta) == ('identity',) else f'mean of {", ".join(tta)}'
     m = metrics(logits, y, classes) | dict(ece=calibration_error(logits, y))
     shown = m | dict(set=name, views=views)
-    if pictured: write_report(run, x, y, logits, shown, classes)
     asked = describe_images(x, y, data)
     e = dict(schema=1, weights=run.weights, images=asked | dict(data=asked['name'], name=name),
              tta=dict(transforms=list(tta), weights=None, mean='logits'), precision=precision.name, memory_format=memory_order(precision), kernels=[],
              device=choose_device(device).type, processor=hardware(choose_device(device)), versions=versions(), metrics=m)
-    write_atomic(evaluation_file(run, e), to_json(e))
     key = 'test' if views == 'single view' else f'test, {views}'
-    if key not in result and test_evaluations(manifest, [e]): write_atomic(run.path / 'result.json', to_json(result | {key: shown}))
+    with writing(run):  # alone, for others may evaluate it as well
+        if pictured: write_report(run, x, y, logits, shown, classes)
+        write_atomic(evaluation_file(run, e), to_json(e))
+        result = run.result
+        if key not in result and test_evaluations(manifest, [e]): write_atomic(run.path / 'result.json', to_json(result | {key: shown}))
     return shown
 
 # %% ../nbs/07_evaluation.ipynb #3a9973c6

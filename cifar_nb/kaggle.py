@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import pkgutil
 import re
 import tempfile
@@ -402,7 +403,7 @@ def name_problems(m: dict, folder: Path):
     if not 5 <= len(title) <= 50: yield f'title {title!r} has {len(title)} letters; 5 to 50 are allowed'
     if slug_of(title) != ident.rpartition('/')[2]:
         yield f'title {title!r} becomes {slug_of(title)!r}, not the slug of the id; Kaggle would make another notebook'
-    if not code.endswith('.ipynb') or Path(code).name != code or not (folder / code).is_file():
+    if not code.endswith('.ipynb') or Path(code).name != code or not os.path.isfile(folder / code):
         yield f'code_file is {code!r}, and there is no such notebook in {folder}'
 
 def machine_problems(m: dict):
@@ -467,7 +468,7 @@ def check(folder='kaggle') -> list:
         m = reread(folder / 'kernel-metadata.json')
         found = [*name_problems(m, folder), *machine_problems(m), *source_problems(m)]
         path = folder / str(m.get('code_file', ''))
-        return found + ([*notebook_problems(reread(path))] if path.is_file() else [])
+        return found + ([*notebook_problems(reread(path))] if os.path.isfile(path) else [])
     except InputError as e: return [str(e)]
     except (AttributeError, KeyError, TypeError): return found + [f'{path} is no notebook of format 4']
 

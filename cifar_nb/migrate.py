@@ -5,19 +5,21 @@ and what nobody wrote down, is marked as unknown. Calling it again changes nothi
 """
 import hashlib
 import json
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 
 from .core.errors import InputError, check_choice
-from .core.files import LOCK, json_records, locked, read_json, slug, to_json, write_atomic
+from .core.files import LOCK, json_records, locked, read_json, remove, remove_leftovers, slug, there, to_json, write_atomic
 from .core.manifest import SCHEMA, UNKNOWN, fingerprint
 from .core.names import FIELDS, TRANSFORMS, renamed_log, renamed_result, title
+from .core.places import subfolders
 from .data import CIFAR10
 from .recipes import get_recipe, trained
 from .records import file_stem
 from .runs import RunFiles, as_before, evaluation_file, legacy_evaluations, legacy_manifest
 
-__all__ = ['cmd', 'migrated', 'migrate_run']
+__all__ = ['cmd', 'migrated']
 
 # fingerprints of CIFAR-10's first images, and of the indices that `split` holds out of them; tests compute them again
 FIRST = {50_000: CIFAR10['train'], 12_500: '6b87292477cbdb05'}
@@ -179,14 +181,18 @@ def migrated(d: dict, kernels=UNKNOWN):
     return next(filter(None, (kind(d, kernels) for kind in KINDS)), None)
 
 
-def migrate_run(folder: Path, kernels=UNKNOWN) -> bool:
-    "Give the run in `folder` its manifest and its evaluations, if it has none; whether anything was written."
-    if (folder / 'manifest.json').exists(): return False
+def migrated_run(folder: Path, kernels=UNKNOWN) -> tuple:
+    "(manifest, evaluations) for the run in `folder`; None where it has a manifest."
+    if there(folder / 'manifest.json'): return None
     run = RunFiles(folder)
     m = legacy_manifest(run)
     m['sittings'][0]['kernels'] = kernels
-    evaluations = legacy_evaluations(run.result, m) if run.finished else []
-    for e in evaluations: write_atomic(evaluation_file(run, e), to_json(e))
+    return m, legacy_evaluations(run.result, m) if run.finished else []
+
+
+def migrate_run(folder: Path, m: dict, evaluations: list) -> bool:
+    "Write the manifest `m` and the `evaluations` of the run in `folder`."
+    for e in evaluations: write_atomic(evaluation_file(RunFiles(folder), e), to_json(e))
     write_atomic(folder / 'manifest.json', to_json(m))
     return True
 
@@ -194,14 +200,19 @@ def migrate_run(folder: Path, kernels=UNKNOWN) -> bool:
 KERNELS = ('fused_norm', 'winograd')
 
 
+def _is_record_of(path: Path, r: dict) -> bool:
+    "Whether the file `path` holds the record `r`, written by a migration that was stopped before it could delete the older file."
+    try: m = read_json(path).get('manifest')
+    except InputError: return False
+    return isinstance(m, dict) and m.get('run') == r['manifest']['run']
+
+
 def _written(path: Path, r: dict, stem, say) -> bool:
     "Write the record `r` in place of the file `path`, under the name `stem` unless another record has it."
     out = path if stem is None else path.with_name(f'{stem}.json')
-    if out != path and out.exists():
-        there = read_json(out)
-        if there.get('manifest', {}).get('run') != r.get('manifest', {}).get('run'): out = path  # never over another record
+    if out != path and there(out) and not _is_record_of(out, r): out = path  # never over another record
     write_atomic(out, to_json(r))
-    if out != path: path.unlink()
+    if out != path: remove(path)
     if isinstance(r.get('manifest'), dict) and r['manifest']['recipe'] == UNKNOWN: say(f'{out}: what was trained is not known; today no recipe of that name agrees with it')
     return True
 
@@ -210,16 +221,19 @@ def cmd(folder, kernels: str = None, say=print):
     """What `cifar_nb migrate` does: every record in `folder` and one folder below, and every run folder there, gets a manifest. `kernels` says which compiled
     kernels ran ('none', or names with commas), if somebody knows; else that stays unknown."""
     folder = Path(folder)
-    if not folder.is_dir(): raise InputError(f'There is no folder {folder}: name one with records or runs.')
+    if not os.path.isdir(folder): raise InputError(f'There is no folder {folder}: name one with records or runs.')
     known = UNKNOWN if kernels is None else [] if kernels == 'none' else sorted(k.strip() for k in kernels.split(','))
     for k in known if known != UNKNOWN else (): check_choice('compiled kernel', k, KERNELS)
     done = 0
     with locked(folder / LOCK, f'another process works in {folder}: wait until it ends.'):
-        for home in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:
+        for home in [folder, *subfolders(folder)]:
             try:
-                if (home / 'recipe.json').exists(): done += migrate_run(home, known); continue
+                is_run = there(home / 'recipe.json')
+                run, records = (migrated_run(home, known), []) if is_run else (None, list(json_records(home, say)))
             except InputError as e: say(f'{home} is left as it is: {e}'); continue
-            for path, d in list(json_records(home, say)):
+            remove_leftovers(home)
+            if run: done += migrate_run(home, *run)
+            for path, d in records:
                 try: new = migrated(d, known)
                 except (KeyError, TypeError, ValueError, AttributeError) as e: say(f'{path} is left as it is: it looks like a record and is none ({type(e).__name__}: {e})'); continue
                 if new: done += _written(path, *new, say)

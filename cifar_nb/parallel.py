@@ -43,7 +43,11 @@ class Group:
 def asked() -> Group:
     "The group that `torchrun` put this process into by RANK, WORLD_SIZE and LOCAL_RANK; without them one process alone."
     if 'MASTER_ADDR' not in os.environ or 'RANK' not in os.environ: return Group()
-    return Group(*(int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0))))
+    given = {k: os.environ.get(k, d) for k, d in (('RANK', '0'), ('WORLD_SIZE', '1'), ('LOCAL_RANK', '0'))}
+    try: group = Group(*map(int, given.values()))
+    except ValueError: group = Group(size=0)
+    if 0 <= group.rank < group.size and group.local >= 0: return group
+    raise InputError(f'{", ".join(f"{k}={v}" for k, v in given.items())} do not fit together: start with torchrun, or unset RANK.')
 
 @contextmanager
 def joined(minutes: float = 10):

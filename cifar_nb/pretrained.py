@@ -8,6 +8,7 @@ __all__ = ['KINDS', 'STEP', 'WEIGHTS', 'quantize', 'dequantize', 'pack', 'unpack
 
 # %% ../nbs/32_pretrained.ipynb #6fa153e7
 import json
+import os
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -15,12 +16,11 @@ from pathlib import Path
 import torch
 
 from .data import CLASSES, SHAPES, InputError
-from .core.files import LOCK, locked, read_json, to_json
 from .core.names import renamed_result
+from .core.shelf import read_registry, shelve
 from .reading import Table
 from .records import with_test_figures
 from .recipes import check_choice, get_recipe, recipe_from_json, trained
-from .core.files import make_folder, write_atomic
 from .training import Run, choose_device, loss_and_accuracy
 from .tta import one_and_mean
 
@@ -63,11 +63,7 @@ WEIGHTS = Path(__file__).parent / 'weights' if '__file__' in globals() else Path
 
 def registry(folder=None) -> dict:
     "Name to entry of the networks that are published in `folder` (default: those of the package)."
-    file = Path(folder or WEIGHTS) / 'registry.json'
-    entries = read_json(file, 'install the package again, or publish the networks again.') if file.exists() else {}
-    for name, e in entries.items():
-        if not isinstance(e, dict) or not {'file', 'sha256', 'kind', 'run'} <= set(e) or Path(e['file']).name != e['file']:
-            raise InputError(f'{file} has no proper entry for {name}: install the package again, or publish that network again.')
+    entries = read_registry(folder or WEIGHTS)
     return {name: renamed_result(e) | ({'tta_accuracy': e['accuracy_views']} if 'accuracy_views' in e else {}) for name, e in entries.items()}
 
 def training_command(m: dict, recipe, run: dict) -> str:
@@ -141,18 +137,9 @@ def publish(
     net = recipe.net.build()
     net.load_state_dict(unpack(packed))
     kept = ('variant', 'seed', 'epochs', 'train_images', 'seconds', 'checkpoint', 'device', 'hardware', 'precision', 'torch')
-    entry = dict(file=f'{name}.safetensors', sha256=sha256(data).hexdigest(), bytes=len(data), kind=kind, parameters=r['parameters'], **judged(net.eval(), x, y, recipe),
+    entry = dict(kind=kind, parameters=r['parameters'], **judged(net.eval(), x, y, recipe),
                  images=len(y), set=r['test']['set'], manifest=manifest, run=dict(recipe=recipe.name, data=manifest['data']['name'], accuracy=r['test']['accuracy'], **{k: r[k] for k in kept}))
-    folder = make_folder(folder or WEIGHTS)
-    with locked(folder / f'.write{LOCK}', f'{folder} is in use by another process for too long: try again.', wait=60):
-        before = registry(folder).get(name)
-        if before and before['sha256'] != entry['sha256']:  # what is published stays whole until the registry names the new file
-            entry['file'] = f'{name}-{entry["sha256"][:8]}.safetensors' if before['file'] == entry['file'] else entry['file']
-        write_atomic(folder / entry['file'], data)
-        write_atomic(folder / f'{name}.md', card(name, entry, recipe))
-        write_atomic(folder / 'registry.json', to_json(dict(sorted({**registry(folder), name: entry}.items()))) + '\n')
-        if before and before['file'] != entry['file']: (folder / before['file']).unlink(missing_ok=True)
-    return entry
+    return shelve(folder or WEIGHTS, name, data, entry, lambda e: card(name, e, recipe))
 
 # %% ../nbs/32_pretrained.ipynb #d5c7d87d
 class Pretrained:
@@ -194,7 +181,7 @@ class Pretrained:
 
 def open_network(name):
     "The `Run` in the folder `name`, or the `Pretrained` of that name: both have a recipe and a network."
-    if Path(name).exists(): return Run(name)
+    if os.path.lexists(name): return Run(name)
     if name in registry(): return Pretrained(name)
     raise InputError(f'{name} is neither the folder of a run nor a published network ({", ".join(registry())}): check the name.')
 

@@ -3,12 +3,11 @@
 A record is a JSON file with a `manifest` (core.manifest). That of a run has `result`, `log`, `timing` and `evaluations` besides, that of a trial of a
 study its figures. Files that are damaged or foreign are passed over and named. Tests: tests/test_records.py.
 """
-import re
 import sys
 from pathlib import Path
 
 from .core.errors import InputError
-from .core.files import LOCK, json_records, locked, make_folder, read_json, slug, to_json, write_atomic
+from .core.files import LOCK, json_records, locked, make_folder, read_json, remove_leftovers, slug, there, to_json, write_atomic
 from .core.forms import misfit
 from .core.manifest import SCHEMA, UNKNOWN, comparable, fingerprint, is_known, is_sane, new_manifest, same_experiment
 from .core.names import renamed_log, renamed_result
@@ -17,7 +16,7 @@ from .recipes import get_recipe, trained, trained_twin
 from .runs import EVALUATION, FIGURE, RESULT
 
 __all__ = ['Results', 'load_results', 'record_run', 'grouped', 'one_a_seed', 'test_evaluations', 'with_test_figures', 'counts_as_full', 'todays', 'full_record',
-           'find_trial', 'keep_trial', 'study_records', 'file_stem']
+           'write_record', 'find_trial', 'keep_trial', 'study_records', 'file_stem']
 
 
 def warn(sentence: str): print(f'cifar_nb: {sentence}', file=sys.stderr)
@@ -138,14 +137,14 @@ def _same_machine(a: dict, b: dict) -> bool:
     return list(map(of, a['sittings'])) == list(map(of, b['sittings']))
 
 
-def _write_record(folder: Path, stem: str, r: dict, replaces) -> Path:
+def write_record(folder, stem: str, r: dict, replaces) -> Path:
     "Write `r` over the first record in `folder` that it `replaces` (a question about a record), else beside all others."
-    make_folder(folder)
+    folder = make_folder(folder)
     with locked(folder / f'.write{LOCK}', f'{folder} is in use by another process for too long: try again.', wait=60):
-        known = ((p, o | dict(manifest=trained_twin(o['manifest']))) for p, o in json_records(folder, lambda s: None) if is_sane(o.get('manifest')))
-        old = next((p for p, o in known if replaces(o)), None)
+        remove_leftovers(folder)
+        old = next((p for p, o in json_records(folder, lambda s: None) if replaces(o)), None)
         path, i = old or folder / f'{stem}.json', 1
-        while old is None and path.exists(): i += 1; path = folder / f'{stem}-{i}.json'
+        while old is None and there(path): i += 1; path = folder / f'{stem}-{i}.json'
         write_atomic(path, to_json(r))
     return path
 
@@ -161,11 +160,12 @@ def record_run(run, folder='results') -> Path:
         raise InputError(f'{run.path} has not been evaluated on its test set ({manifest["data"]["name"]}): run `cifar_nb evaluate {run.path}` first.')
     r = dict(schema=SCHEMA, manifest=manifest, result=result, log=run.log, timing=run.lines('timing'), evaluations=evaluations)
     def replaces(o):
-        m = o['manifest']
+        if not is_sane(o.get('manifest')): return False
+        m = trained_twin(o['manifest'])
         if not same_experiment(m, manifest): return False
         same_run = m.get('run') == manifest['run'] and o.get('result', {}).get('weights') == result.get('weights')
         return same_run or (is_known(m) and _same_machine(m, manifest))
-    return _write_record(Path(folder), file_stem(manifest), r, replaces)
+    return write_record(folder, file_stem(manifest), r, replaces)
 
 
 # Records of the trials of a study
@@ -202,5 +202,5 @@ def keep_trial(folder, r: dict, *title, also=()) -> dict:
     """Write the record `r` of a trial (with its manifest) into `folder`, over one of the same experiment and the same values of `also` (keys) only;
     `title` are words for the file's name. The record as it will be read."""
     stem = slug(*title, f'seed{r["manifest"]["seed"]}')
-    def replaces(o): return same_experiment(o['manifest'], r['manifest']) and all(o.get(k) == r.get(k) for k in also)
-    return _trial(read_json(_write_record(Path(folder), stem, dict(schema=SCHEMA) | r, replaces)))
+    def replaces(o): return is_sane(o.get('manifest')) and same_experiment(trained_twin(o['manifest']), r['manifest']) and all(o.get(k) == r.get(k) for k in also)
+    return _trial(read_json(write_record(folder, stem, dict(schema=SCHEMA) | r, replaces)))

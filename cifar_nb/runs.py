@@ -11,28 +11,30 @@
 
 Tests: tests/test_runs.py, tests/test_faults.py.
 """
-from contextlib import ExitStack
+import os
+import zipfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from .augment import AlternatingFlip
 from .core.errors import InputError
-from .core.files import (LOCK, is_empty, locked, make_folder, read_json, read_lines, read_text, remove_leftovers, slug,
-                         to_json, write_atomic)
+from .core.files import (LOCK, entries, is_empty, locked, make_folder, read_json, read_lines, read_text, remove, remove_leftovers, slug,
+                         there, to_json, write_atomic)
 from .core.forms import misfit
 from .core.manifest import UNKNOWN, differing, fingerprint, read_manifest, with_sitting
 from .core.names import renamed_log, renamed_result
 from .recipes import recipe_from_json, trained, trained_twin
 
-__all__ = ['RunFiles', 'claimed', 'as_before', 'legacy_manifest', 'legacy_evaluations', 'refuse_other', 'told', 'evaluation_file', 'unfinished_runs']
+__all__ = ['RunFiles', 'claimed', 'as_before', 'legacy_manifest', 'legacy_evaluations', 'read_checkpoint', 'refuse_other', 'told', 'drop_checkpoint', 'writing', 'evaluation_file', 'unfinished_runs']
 
 
 class RunFiles:
     "A training's folder `path`, opened for reading."
     def __init__(self, path):
         self.path = Path(path)
-        if not (self.path / 'recipe.json').is_file():
+        if not there(self.path / 'recipe.json'):
             raise InputError(f'{path} is not a run (there is no recipe.json in it): give the folder that `cifar_nb train` wrote.')
         try: self.recipe = recipe_from_json(read_text(self.path / 'recipe.json'))
         except InputError as e: raise InputError(f'{self.path / "recipe.json"} cannot be used: {e}') from None
@@ -40,7 +42,7 @@ class RunFiles:
     def lines(self, name: str) -> list:
         "The records of `name`.jsonl, one a line; empty before the first epoch ends."
         file = self.path / f'{name}.jsonl'
-        return [renamed_log(line) for line in read_lines(file, GET_AGAIN)] if file.exists() else []
+        return [renamed_log(line) for line in read_lines(file, GET_AGAIN)] if there(file) else []
 
     @property
     def log(self) -> list:
@@ -69,16 +71,16 @@ class RunFiles:
             raise InputError(f'{self.path / "model.safetensors"} is not the file that this training wrote: it is damaged, or of another run; train again.')
 
     @property
-    def finished(self) -> bool: return (self.path / 'result.json').exists()
+    def finished(self) -> bool: return there(self.path / 'result.json')
 
     @property
     def result(self) -> dict:
         "What `result.json` holds; an unfinished run raises `InputError`."
         file = self.path / 'result.json'
-        if not file.exists(): raise InputError(f'{self.path} is not finished ({len(self.log)} of {self.recipe.epochs} epochs): go on with --resume.')
+        if not self.finished: raise InputError(f'{self.path} is not finished ({len(self.log)} of {self.recipe.epochs} epochs): go on with --resume.')
         r = renamed_result(read_json(file, GET_AGAIN))
         if why := misfit(r, RESULT): raise InputError(f'{file} is not the result of a run ({why}): {GET_AGAIN}')
-        m = read_manifest(self.path / 'manifest.json') if (self.path / 'manifest.json').exists() else None
+        m = read_manifest(self.path / 'manifest.json') if there(self.path / 'manifest.json') else None
         if m and (m['seed'] not in (r['seed'], UNKNOWN) or m['data'].get('name') not in (r.get('data'), UNKNOWN) or r.get('run', m['run']) != m['run']):
             raise InputError(f'{file} is not the result of the run that {self.path / "manifest.json"} describes: one of them was changed, or is from another run.')
         return r
@@ -87,16 +89,16 @@ class RunFiles:
     def manifest(self) -> dict:
         "The run's manifest; of a run from before there were manifests what its files tell, with the rest unknown."
         file = self.path / 'manifest.json'
-        m = trained_twin(read_manifest(file)) if file.exists() else legacy_manifest(self)
-        if file.exists() and m['recipe'] not in (trained(self.recipe), trained(as_before(self.recipe, m['seed']))):
+        m = trained_twin(read_manifest(file)) if there(file) else legacy_manifest(self)
+        if there(file) and m['recipe'] not in (trained(self.recipe), trained(as_before(self.recipe, m['seed']))):
             raise InputError(f'{self.path} holds a recipe.json that is not that of its manifest.json: one of them is from another run.')
         return m
 
     @property
     def evaluations(self) -> list:
         "The records of all evaluations of this run, those that `result.json` of older runs holds included."
-        out = [checked_evaluation(read_json(p, 'delete it and evaluate again.'), p) for p in sorted((self.path / 'evaluations').glob('*.json')) if not p.name.startswith('.')]
-        if not self.finished or (self.path / 'manifest.json').exists(): return out
+        out = [checked_evaluation(read_json(p, 'delete it and evaluate again.'), p) for p in entries(self.path / 'evaluations') if p.suffix == '.json' and not p.name.startswith('.')]
+        if not self.finished or there(self.path / 'manifest.json'): return out
         known = [e['tta']['transforms'] for e in out if e['images']['data'] == self.trained_on]
         return out + [e for e in legacy_evaluations(self.result, self.manifest) if e['tta']['transforms'] not in known]
 
@@ -124,12 +126,25 @@ def as_before(recipe, seed: int):
     return replace(recipe, phases=phases, ema_warmup=recipe.ema_warmup and not recipe.ema)
 
 
-def checkpoint_facts(folder: Path) -> dict:
-    "Seed, number of training images and precision from the checkpoint in `folder`; nothing where there is none that can be read."
+def read_checkpoint(folder: Path, device='cpu') -> dict:
+    "What checkpoint.pt in `folder` holds; `InputError` where it is damaged, which its checksums tell."
     import torch
-    try: s = torch.load(folder / 'checkpoint.pt', map_location='cpu', weights_only=True)
-    except Exception: return {}
-    return dict(seed=s['seed'], train_images=s['images'], precision=s['precision'])
+    file = Path(folder) / 'checkpoint.pt'
+    try:
+        with zipfile.ZipFile(file) as z: bad = z.testzip()  # torch does not ask for them
+        if bad: raise ValueError(f'{bad} is damaged')
+        s = torch.load(file, map_location=device, weights_only=True)
+        if lacking := {'recipe', 'seed', 'images', 'precision', 'epoch', 'step', 'net', 'log'} - set(s): raise KeyError(min(lacking))
+        return s
+    except Exception as e:
+        raise InputError(f'{file} cannot be read ({type(e).__name__}), it may be cut off or damaged: start again with another --out.') from None
+
+
+def checkpoint_facts(folder: Path) -> dict:
+    "Seed, number of training images, precision and log from the checkpoint in `folder`; nothing where there is none that can be read."
+    try: s = read_checkpoint(folder)
+    except InputError: return {}
+    return dict(seed=s['seed'], train_images=s['images'], precision=s['precision'], log=s['log'])
 
 
 def legacy_manifest(run: RunFiles) -> dict:
@@ -198,8 +213,8 @@ def claimed(stack: ExitStack, out: Path, recipe, manifest: dict, resume: bool, s
     A folder that another process trains in, that holds anything else, or another training, is an `InputError`; nothing is written then."""
     out = Path(out)
     known = ('manifest.json', 'recipe.json')
-    def begun(): return any((out / f).exists() for f in known)
-    if out.exists() and not begun() and not (out.is_dir() and is_empty(out)):
+    def begun(): return any(there(out / f) for f in known)
+    if there(out) and not begun() and not (os.path.isdir(out) and is_empty(out)):
         raise InputError(f'{out} exists and is not a run: choose an empty or a new folder with --out.')
     if begun() and not resume: raise InputError(f'{out} already holds a run: go on with --resume, or choose another place with --out.')
     if resume and not begun(): say(f'There is nothing to resume in {out}, so it begins anew.')
@@ -208,30 +223,40 @@ def claimed(stack: ExitStack, out: Path, recipe, manifest: dict, resume: bool, s
     remove_leftovers(out)
     if begun():
         if not resume: raise InputError(f'{out} already holds a run: go on with --resume, or choose another place with --out.')
-        if (out / 'result.json').exists():
+        if there(out / 'result.json'):
+            drop_checkpoint(out)
             raise InputError(f'{out} is already finished: judge it with `cifar_nb evaluate {out}`, or choose another place with --out.')
         manifest = _going_on(out, recipe, manifest, say)
     write_atomic(out / 'manifest.json', to_json(manifest))
-    if not (out / 'recipe.json').exists(): write_atomic(out / 'recipe.json', recipe.to_json())
+    if not there(out / 'recipe.json'): write_atomic(out / 'recipe.json', recipe.to_json())
     return out
 
 
 def _going_on(out: Path, recipe, asked: dict, say) -> dict:
     "The manifest of the run in `out` with a sitting for the machine that `asked` has."
-    if not (out / 'recipe.json').exists():  # stopped between its first two files: nothing is trained yet
+    if not there(out / 'recipe.json'):  # stopped between its first two files: nothing is trained yet
         found = trained_twin(read_manifest(out / 'manifest.json'))
         log = []
     else:
         run = RunFiles(out)
-        found, log = run.manifest, run.log
-        if not (out / 'checkpoint.pt').exists() and not log:  # nothing is trained yet
+        found, log = run.manifest, _log_so_far(run, say)
+        if not there(out / 'checkpoint.pt') and not log:  # nothing is trained yet
             if trained(run.recipe) != trained(recipe): raise InputError(f'{out} belongs to another training (the recipe differs): choose another --out.')
-            return asked if found['seed'] == UNKNOWN or not (out / 'manifest.json').exists() else _with_machine(found, asked, out, 0, say)
-        if not (out / 'manifest.json').exists() and not checkpoint_facts(out):
+            return asked if found['seed'] == UNKNOWN or not there(out / 'manifest.json') else _with_machine(found, asked, out, 0, say)
+        if not there(out / 'manifest.json') and not checkpoint_facts(out):
             raise InputError(f'{out / "checkpoint.pt"} cannot be read, it may be cut off: start again with another --out.')
         before = trained(as_before(recipe, asked['seed']))
-        if not (out / 'manifest.json').exists() or found['recipe'] == before: asked = {**asked, 'recipe': before}  # begun by a release without manifests
+        if not there(out / 'manifest.json') or found['recipe'] == before: asked = {**asked, 'recipe': before}  # begun by a release without manifests
     return _with_machine(found, asked, out, len(log), say)
+
+
+def _log_so_far(run: RunFiles, say) -> list:
+    "The log of an unfinished run; a damaged one is no loss where there is a checkpoint, from which it is written anew."
+    try: return run.log
+    except InputError as e:
+        if not (log := checkpoint_facts(run.path).get('log')): raise
+        say(f'{e} It is written anew from the checkpoint.')
+        return log
 
 
 def _with_machine(found: dict, asked: dict, out, epoch: int, say) -> dict:
@@ -240,6 +265,21 @@ def _with_machine(found: dict, asked: dict, out, epoch: int, say) -> dict:
         say(f'{out} is from before runs wrote down {", ".join(unknown)}: going on with those of this call, and they stay marked as unknown')
     machine = {k: v for k, v in asked['sittings'][0].items() if k not in ('began', 'epoch')}
     return with_sitting(found, epoch, **machine)
+
+
+def drop_checkpoint(folder: Path):
+    "Delete what a finished run does not need any more."
+    for name in ('checkpoint.pt', 'best.safetensors'): remove(Path(folder) / name)
+
+
+@contextmanager
+def writing(run: RunFiles):
+    "In this block no other process writes into the folder of the finished `run`; what a killed one has left there is deleted first."
+    busy = f'{run.path} is being written to by another process for too long: try again.'
+    with locked(run.path / f'.write{LOCK}', busy, wait=60):
+        for folder in (run.path, run.path / 'evaluations'): remove_leftovers(folder)
+        if run.finished: drop_checkpoint(run.path)
+        yield
 
 
 def evaluation_file(run: RunFiles, e: dict) -> Path:
@@ -257,7 +297,12 @@ def unfinished_runs(root, manifest: dict) -> list:
             run = RunFiles(folder)
             if not run.finished and not _refused(run.manifest, manifest): out.append(folder)
         except InputError: continue
-    return sorted(out, key=lambda f: max(p.stat().st_mtime for p in f.iterdir()))
+    return sorted(out, key=_last_written)
+
+
+def _last_written(folder: Path) -> float:
+    "When a file in `folder` was last written (s)."
+    return max(os.lstat(p).st_mtime for p in entries(folder))
 
 
 def _refused(found, asked) -> bool:

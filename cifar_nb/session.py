@@ -38,7 +38,7 @@ from .core.errors import check_choice
 from .core.manifest import fingerprint, same_experiment
 from .recipes import get_recipe, recipe_from_json, trained
 from .runs import refuse_other, told
-from .core.files import make_folder, write_atomic
+from .core.files import entries, is_empty, make_folder, there, write_atomic
 from .training import (Interrupted, Run, choose_device, choose_precision, describe_images, hardware, loss_and_accuracy,
                        planned, train)
 from .tta import check_views, mean_of_views, predict_views, write_submission
@@ -51,7 +51,7 @@ def input_folder() -> Path:
 def working_folder() -> Path:
     "Where files are kept: `$KAGGLE_WORKING`, or /kaggle/working where there is one, or the current folder."
     named = Path(os.environ.get('KAGGLE_WORKING') or '/kaggle/working')
-    return named if named.is_dir() else Path.cwd()
+    return named if os.path.isdir(named) else Path.cwd()
 
 # %% ../nbs/39_session.ipynb #303a77c6
 def folders(root, depth: int = 7):
@@ -171,11 +171,13 @@ class Member:
     @property
     def notes(self) -> Path: return self.out.with_name(f'{self.name}.txt')  # what its process prints
     @property
-    def finished(self) -> bool: return (self.out / 'result.json').exists()
+    def finished(self) -> bool: return there(self.out / 'result.json')
     @property
-    def begun(self) -> bool: return any((self.out / f).exists() for f in ('manifest.json', 'recipe.json'))
+    def begun(self) -> bool: return any(there(self.out / f) for f in ('manifest.json', 'recipe.json'))
     @property
-    def log(self) -> list: return Run(self.out).log if (self.out / 'recipe.json').exists() else []
+    def log(self) -> list:
+        try: return Run(self.out).log
+        except InputError: return []  # not begun, or damaged, which the training will tell
 
 def plan(
     recipes,                  # names, or recipes
@@ -230,7 +232,7 @@ def work(settings: dict) -> int:
     "Train the member that `settings` describe; the exit status: 0, 2 for a user's mistake, 143 when it was stopped."
     s, out, group = dict(settings), Path(settings['out']), asked()
     x, y = torch.load(s.pop('images'), weights_only=True)
-    recipe, s['out'], s['resume'] = recipe_from_json(s.pop('recipe')), out, any((out / f).exists() for f in ('manifest.json', 'recipe.json'))
+    recipe, s['out'], s['resume'] = recipe_from_json(s.pop('recipe')), out, any(there(out / f) for f in ('manifest.json', 'recipe.json'))
     s['device'] = s.pop('devices')[group.local]
     try: train(recipe, x, y, say=lambda line: print(line, flush=True), **s)
     except Lost as e: print(f'\n{e}', flush=True); return 3
@@ -313,7 +315,8 @@ def outcome(m: Member):
 # %% ../nbs/39_session.ipynb #23972e9a
 def threads_each(n: int) -> int:
     "Threads of the CPU for each of `n` trainings at a time: those that the environment names, or a fair share of the cores."
-    return int(os.environ.get('OMP_NUM_THREADS') or max(1, (os.cpu_count() or 1) // n))
+    named = os.environ.get('OMP_NUM_THREADS', '').split(',')[0].strip()  # OpenMP takes '4,2' as well
+    return int(named) if re.fullmatch('[1-9][0-9]{0,3}', named) else max(1, (os.cpu_count() or 1) // n)
 
 def train_members(
     members: list,
@@ -415,12 +418,14 @@ class Live:
 # %% ../nbs/39_session.ipynb #8a667b82
 def copy_run(run: Path, out: Path):
     "Copy the files of the folder `run` to `out`, all or none."
-    part = make_folder(out.with_name(f'.{out.name}.part'))
+    part = out.with_name(f'.{out.name}.part')
     try:
-        for f in [*run.iterdir(), *(run / 'evaluations').glob('*.json')]:
-            if f.is_file() and not f.name.endswith('.lock'):
+        shutil.rmtree(part, ignore_errors=True)  # of a copy that was stopped
+        for f in [*entries(run), *entries(run / 'evaluations')]:
+            if f.is_file() and not f.name.startswith('.'):
                 make_folder((part / f.relative_to(run)).parent)
                 shutil.copyfile(f, part / f.relative_to(run))
+        if is_empty(out): shutil.rmtree(out, ignore_errors=True)
         os.replace(part, out)
     except OSError as e:
         raise InputError(f'{out} cannot be written ({e.strerror}): free some space in {out.parent}.') from None
@@ -429,7 +434,7 @@ def copy_run(run: Path, out: Path):
 # %% ../nbs/39_session.ipynb #0554eb53
 def bring_back(members: list, root=None, say=print):
     "Copy from the input what was done for `members` (`identified`); if nothing there is theirs, an unfinished run is an `InputError`."
-    attached = [r for f in folders(root or input_folder()) if (f / 'recipe.json').is_file() and (f / 'log.jsonl').is_file() for r in opened(f, say)]
+    attached = [r for f in folders(root or input_folder()) if os.path.isfile(f / 'recipe.json') and os.path.isfile(f / 'log.jsonl') for r in opened(f, say)]
     attached.sort(key=lambda run: (run.finished, len(run.log)))
     for m in members:
         same = [r for r in attached if is_run_of(r.path, m.manifest)]

@@ -28,8 +28,8 @@ from .policies import AugMix, AutoAugment, TrivialAugmentWide
 from .pretrained import open_network, registry
 from .reading import ACCENT, GREY, STAGES, Table
 from .recipes import Recipe, check_choice, get_recipe
-from .core.files import LOCK, locked, make_folder, read_json, to_json, write_atomic
-from .records import find_trial, keep_trial, study_records
+from .core.files import LOCK, locked, make_folder
+from .records import find_trial, keep_trial, study_records, write_record
 from .training import Interrupted, describe_images, loss_and_accuracy, machine, network, planned, predict, train
 
 # %% ../nbs/33_shift.ipynb #29287bbd
@@ -330,11 +330,7 @@ def keep_survey(folder, name: str, run, x, y, s: dict) -> Path:
     asked = dict(weights=run.weights, images=describe_images(x, y), corruptions=sorted(k for k in s if k not in ('images', 'clean')))
     whole = asked['images']['fingerprint'] == CIFAR10['test']
     stem = re.sub('[^0-9A-Za-z_-]+', '_', name) + ('' if whole else f'-{asked["images"]["images"]}images-{asked["images"]["fingerprint"][:6]}')
-    folder, i = make_folder(folder), 1
-    def free(path): return not path.exists() or read_json(path).get('asked') == asked
-    while not free(path := folder / (f'{stem}.json' if i == 1 else f'{stem}-{i}.json')): i += 1
-    write_atomic(path, to_json(dict(schema=1, network=name, asked=asked, survey=s)))
-    return path
+    return write_record(folder, stem, dict(schema=1, network=name, asked=asked, survey=s), lambda r: (r.get('network'), r.get('asked')) == (name, asked))
 
 def cmd(names=(), trainings: bool = False, seeds: int = 1, results=None, data: str = None, device: str = None, images: int = None, say=print):
     "What `cifar_nb shift` does: survey runs or published networks on spoiled test images, or with `trainings` train and survey those of `TRAININGS`; kept in `results`/shift if that is given."

@@ -37,14 +37,14 @@ from .augment import normalize
 from .blocks import BatchNorm, count_macs, count_parameters
 from .convolution import Conv, cpu_has, keep_memory
 from .core.errors import Diverged, InputError, check_choice
-from .core.files import make_folder, to_json, write_atomic
+from .core.files import make_folder, there, to_json, write_atomic
 from .core.manifest import differing, new_manifest, tensors_fingerprint
 from .core.names import renamed_log
 from .core.version import versions
 from .data import CIFAR10, split
 from .parallel import Group, add_up, agree, asked, from_first, joined, take_from_first
 from .recipes import OPTIMIZERS, Recipe, advance, batches, build_scheduler, recipe_from_json, trained
-from .runs import RunFiles, as_before, claimed
+from .runs import RunFiles, as_before, claimed, drop_checkpoint, read_checkpoint
 
 # %% ../nbs/06_training.ipynb #7afbdf72
 class Precision(NamedTuple):
@@ -338,9 +338,7 @@ def save_checkpoint(t: Trainer, out: Path):
 
 def load_checkpoint(t: Trainer, out: Path):
     "Go on where the checkpoint in `out` stopped; it must come from the same recipe, images, seed and precision."
-    file = out / 'checkpoint.pt'
-    try: s = torch.load(file, map_location=t.device, weights_only=True)
-    except Exception as e: raise InputError(f'{file} cannot be read ({type(e).__name__}), it may be cut off: start again with another --out.') from None
+    file, s = out / 'checkpoint.pt', read_checkpoint(out, t.device)
     ours = dict(recipe=trained(t.recipe), seed=t.seed, images=t.images, precision=t.precision.name, memory_format=memory_order(t.precision))
     theirs = s | dict(recipe=trained(recipe_from_json(s['recipe'])), memory_format=s.get('memory_format', ours['memory_format']))
     if 'memory_format' not in s: theirs['recipe'] = trained(as_before(recipe_from_json(s['recipe']), s['seed']))
@@ -349,9 +347,10 @@ def load_checkpoint(t: Trainer, out: Path):
     if other: raise InputError(f'{file} belongs to another training ({", ".join(other)} differ{"s" * (len(other) == 1)}): resume with the same settings or choose another --out.')
     restore(t, s)
     best = out / 'best.safetensors'  # an older release kept the best weights beside the checkpoint
-    if t.best >= 0 and t.best_weights is None and best.exists():
+    if t.best >= 0 and t.best_weights is None and there(best):
         from safetensors.torch import load_file
-        t.best_weights = load_file(best)
+        try: t.best_weights = load_file(best)
+        except Exception as e: raise InputError(f'{best} cannot be read ({type(e).__name__}), it may be cut off: start again with another --out.') from None
 
 # %% ../nbs/06_training.ipynb #a246d166
 class Interrupted(KeyboardInterrupt):
@@ -551,7 +550,7 @@ def begin_run(t: Trainer, out: Path, resume: bool, say=print, stack: ExitStack =
     if trained(t.recipe) != begun['recipe'] == trained(as_before(t.recipe, t.seed)):  # by a release without manifests
         t.recipe = as_before(t.recipe, t.seed)
     if t.manifest: t.manifest = begun
-    if (out / 'checkpoint.pt').exists():
+    if there(out / 'checkpoint.pt'):
         load_checkpoint(t, out)
         say(f'going on in {out} at epoch {t.epoch + 1}, step {t.step}')
     return out
@@ -568,7 +567,7 @@ def finish_run(t: Trainer, out: Path, holdout: int = 0, info: dict = None):
         images_per_second=round(sum(sum(p.taken(t.images)) for p in t.recipe.phases) / seconds, 1), checkpoint=t.keep,
         best_val_accuracy=t.best if t.best_weights is not None else None, last=t.log[-1], **machine(t),
         **{**(info or {}), 'data': t.manifest['data']['name'], 'run': t.manifest['run'], 'weights': Run.weights_of(out)})))
-    for name in ('checkpoint.pt', 'best.safetensors'): (out / name).unlink(missing_ok=True)
+    drop_checkpoint(out)
 
 def machine(t: Trainer) -> dict:
     "What the training ran on."

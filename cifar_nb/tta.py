@@ -10,6 +10,7 @@ __all__ = ['VIEWS', 'VIEW_SETS', 'shift', 'zoom', 'blur', 'colour_blur', 'check_
 # %% ../nbs/08_tta.ipynb #a530d69f
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -205,7 +206,7 @@ def write_submission(
 ) -> Path:
     "Write `ID,Labels` rows to `path`, in the order of `ids`."
     path = Path(path)
-    if path.exists() and not overwrite: raise InputError(f'{path} is already there: choose another name with --out, or say --overwrite.')
+    if os.path.lexists(path) and not overwrite: raise InputError(f'{path} is already there: choose another name with --out, or say --overwrite.')
     if problem := _problem(ids, labels): raise InputError(problem)
     rows = '\n'.join(f'{i},{k}' for i, k in zip(ids.tolist(), labels.tolist()))
     write_atomic(path, f'ID,Labels\n{rows}\n')

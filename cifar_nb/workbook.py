@@ -23,6 +23,7 @@ import torch
 
 from .core.errors import InputError
 from .core.memory import change, recall
+from .core.places import expanded
 
 # %% ../nbs/00_workbook.ipynb #ba16906a
 class Wrong(Exception):
@@ -156,9 +157,9 @@ def _same_items(got, want, what, atol, wrong):
 # %% ../nbs/00_workbook.ipynb #e006b959
 def progress_file() -> Path:
     "Where the memory lies: `$CIFAR_NB_PROGRESS`, or /kaggle/working, or the home folder."
-    if os.environ.get('CIFAR_NB_PROGRESS'): return Path(os.environ['CIFAR_NB_PROGRESS']).expanduser()
+    if named := os.environ.get('CIFAR_NB_PROGRESS'): return expanded(named)
     kaggle = Path('/kaggle/working')
-    return kaggle / 'cifar_nb_progress.json' if kaggle.is_dir() else Path.home() / '.cifar_nb' / 'progress.json'
+    return kaggle / 'cifar_nb_progress.json' if kaggle.is_dir() else expanded('~/.cifar_nb/progress.json')
 
 def read_progress() -> dict:
     "What is remembered: 'wrong' or 'solved' by exercise; `InputError` where the file cannot be read."
@@ -176,7 +177,7 @@ def check(name: str, answer) -> Verdict:
     "Judge `answer` to the exercise `name`, remember it, and show what was found."
     verdict = judge(name, answer)
     try: remember(verdict)
-    except (InputError, RuntimeError) as e: _no_memory(e)  # RuntimeError: there is no home folder
+    except InputError as e: _no_memory(e)
     return verdict
 
 def _no_memory(error):
@@ -200,7 +201,7 @@ def progress() -> Progress:
     "Every exercise of the book with its remembered state."
     load_exercises()
     try: states = read_progress()
-    except (InputError, RuntimeError) as e: states = _no_memory(e) or {}
+    except InputError as e: states = _no_memory(e) or {}
     def place(name): return name.split('.')[0], int(name.split('.')[1])
     return Progress({name: states.get(name, 'new') for name in sorted(_exercises, key=place)})
 

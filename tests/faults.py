@@ -273,6 +273,7 @@ class World:
         from cifar_nb.recipes import SMALL, Optimizer, Schedule, register
         from cifar_nb.training import train
         import cifar_nb.ablations, cifar_nb.cli, cifar_nb.kaggle, cifar_nb.migrate, cifar_nb.pretrained, cifar_nb.reproduce  # noqa: all that the children need
+        import encodings.idna, encodings.latin_1, encodings.utf_8_sig  # noqa
         import filelock, matplotlib.pyplot, safetensors.torch, sklearn.metrics, tqdm.auto, torch._dynamo, torch.distributed  # noqa
         import torch
         torch.set_num_threads(1)
@@ -542,6 +543,9 @@ class BringBack(Target):
         (here / 'run').rename(here / 'tiny-3epochs-seed0')
         (here / 'input').mkdir()
         (here / 'tiny-3epochs-seed0').rename(here / 'input/tiny')
+        out = here / f'runs/tiny-3epochs-seed{self.w.seed}'  # where a training was killed at once
+        out.mkdir(parents=True)
+        (out / '.lock').touch()
 
     def act(self, here):
         from cifar_nb.session import bring_back, identified, plan
@@ -587,8 +591,8 @@ def undisturbed(target: Target, here: Path) -> tuple:
     return target.state(here), [line[1:] for line in o.text.splitlines() if line.startswith('@')]
 
 
-def disturbed(target: Target, here: Path, state: dict, mode: str, at: int) -> str:
-    "What goes wrong when the disk fails in the way `mode` at the operation `at`; nothing if all is well in the end."
+def disturbed(target: Target, here: Path, state: dict, mode: str, at: int, what: str) -> str:
+    "What goes wrong when the disk fails in the way `mode` at the operation `at` (`what` it does); nothing if all is well in the end."
     prepared(target, here)
     first = child(lambda: target.act(here), here, Disk(here, at, mode))
     if mode not in KILLS and first.complaint: return f'first {first.complaint}'
@@ -597,9 +601,9 @@ def disturbed(target: Target, here: Path, state: dict, mode: str, at: int) -> st
         for said in target.look(here): return f'in between {said}'
     except Exception as e: return f'a reader fails: {type(e).__name__}: {e}'
     later(here)
-    if first.status != 0 and not target.done(here):
+    if first.status != 0 or 'unlink' in what:  # a file that could not be deleted may stay until the next time
         second = child(lambda: target.again(here), here)
-        if second.status: return f'then {second.complaint or second.last}'
+        if second.status and not (target.done(here) and 'already finished' in second.last): return f'then {second.complaint or second.last}'
     try: return difference(state, target.state(here))
     except (OSError, ValueError) as e: return f'{type(e).__name__}: {e}'
 
@@ -618,7 +622,7 @@ def sweep(world: World, name: str, modes=tuple(MODES), every: int = 1, say=print
         row = Row(f'sweep: {name}', f'{MODES[mode]} ({mode})', operations=len(operations))
         for at in range(1, len(operations) + 1):
             if mode == 'half' and not operations[at - 1].startswith('write') or (at + len(rows)) % every: continue
-            problem = disturbed(target, world.here / 'disturbed', state, mode, at)
+            problem = disturbed(target, world.here / 'disturbed', state, mode, at, operations[at - 1])
             row.add(problem and f'{mode} at {at} ({operations[at - 1]}): {problem}')
         rows.append(row)
         say(row)
@@ -705,10 +709,15 @@ class Book:
         (here / 'course.pkl').write_bytes(pickle.dumps(dict(data=w.xt.numpy(), ids=list(range(len(w.xt))))))
 
 
+def enter(here):
+    try: os.chdir(here)
+    except PermissionError: pass  # as another user
+
+
 def command(*words):
     def do(here, w):
         from cifar_nb.cli import main
-        os.chdir(here)
+        enter(here)
         os.environ['CIFAR_NB_PROGRESS'] = str(here / 'progress.json')
         return main([*words])
     return do
@@ -717,14 +726,14 @@ def command(*words):
 def reproduce_list(here, w):
     from cifar_nb.records import load_results
     from cifar_nb.reproduce import bill, missing
-    os.chdir(here)
+    enter(here)
     print(bill(missing([w.recipe], [0, 1], load_results('results'), w.x, w.y, 'runs', 'toy'), len(w.y)))
 
 
 def evaluate(here, w):
     from cifar_nb.records import record_run
     from cifar_nb.training import Run
-    os.chdir(here)
+    enter(here)
     print([f'{m["accuracy"]:.2f}' for m in w.judge('finished')[:2]])
     record_run(Run('finished'), 'results')
 
@@ -732,31 +741,31 @@ def evaluate(here, w):
 def record(here, w):
     from cifar_nb.records import record_run
     from cifar_nb.training import Run
-    os.chdir(here)
+    enter(here)
     record_run(Run('finished'), 'results')
 
 
 def resume(here, w):
-    os.chdir(here)
+    enter(here)
     w.train(Path('half'), resume=True)
 
 
 def resume_from_the_folder(here, w):
     from cifar_nb.runs import unfinished_runs
     from cifar_nb.training import planned
-    os.chdir(here)
+    enter(here)
     print(unfinished_runs('.', planned(w.recipe, w.x, w.y, seed=w.seed, holdout=60, kernels=False, data='toy')))
 
 
 def publish_again(here, w):
-    os.chdir(here)
+    enter(here)
     from cifar_nb.pretrained import publish
     publish('finished', w.xt, w.yt, 'net', 'fp16', 'weights')
 
 
 def load_published(here, w):
     from cifar_nb.pretrained import list_pretrained, load_pretrained
-    os.chdir(here)
+    enter(here)
     print(list_pretrained('weights'))
     load_pretrained('net', folder='weights')
 
@@ -781,7 +790,7 @@ def study_table(here, w):
 
 def bring_back(here, w):
     from cifar_nb.session import bring_back, identified, plan
-    os.chdir(here)
+    enter(here)
     members = identified(plan([w.recipe], [w.seed], out='new'), w.x, w.y, ['cpu'], 'toy', holdout=60, kernels=False)
     bring_back(members, here)
 
@@ -871,10 +880,11 @@ def shot(target: Target, here: Path, state: dict, kind: str, when: float, tries:
     later(here)
     again = first
     for i in range(tries):
-        if again.status == 0 or target.done(here): break
+        if again.status == 0: break
         if i: time.sleep(pause)
         again = child(lambda: target.again(here), here)
         if again.complaint: return f'then {again.complaint}'
+        if target.done(here) and 'already finished' in again.last: break
     else:
         if again.status: return f'then {again.last}'
     try: return difference(state, target.state(here))
@@ -1077,3 +1087,168 @@ def repeated(world: World, part: str, tries: dict, n: int, say=print) -> list:
         say(row)
         for problem in row.lost: say(f'      {problem}')
     return rows
+
+
+# Odd places, odd limits, odd environments
+
+def as_nobody(do):
+    "`do` as a user who owns nothing; None where we cannot become one."
+    def f():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        os.environ['HOME'] = '/nonexistent'
+        return do()
+    return f
+
+
+def ways_in(w: World, here: Path) -> dict:
+    "Commands that read or write in the folder `here` (a copy of the book), by name."
+    def cli(*words): return lambda: command(*words)(here, w)
+    def new(): w.train(here / 'new')
+    return dict(train=new, resume=lambda: resume(here, w), evaluate=lambda: evaluate(here, w), record=lambda: record(here, w), study=lambda: study_again(here, w),
+                table=lambda: study_table(here, w), publish=lambda: publish_again(here, w), reproduce=lambda: reproduce_list(here, w), migrate=cli('migrate', 'results'),
+                kaggle=cli('kaggle', 'build', '--folder', str(here / 'kaggle')), predict=cli('predict', 'finished', 'course.pkl', '--anyway', '--out', 'new.csv'),
+                scoreboard=cli('scoreboard'), bring=lambda: bring_back(here, w), find=lambda: resume_from_the_folder(here, w), progress=cli('progress'))
+
+
+def everywhere(wrap, only=()):
+    "A try: every way in, its child wrapped by `wrap(do, here)`; each must end well or with one sentence."
+    def f(w, here, random_):
+        said = []
+        for name in ways_in(w, here):
+            if only and name not in only: continue
+            shutil.rmtree(here, ignore_errors=True)
+            shutil.copytree(Book(w).here, here)
+            do = ways_in(w, here)[name]
+            o = child(wrap(do, here), here)
+            if o.complaint: said.append(f'{name}: {o.complaint}')
+        return '; '.join(said)
+    return f
+
+
+def forbidden(mode, only=''):
+    "For everybody but the owner the folders (or those called `only`) have `mode`."
+    def wrap(do, here):
+        for p in [here, *here.rglob('*')]:
+            if p.is_dir() and (not only or p.name == only): p.chmod(mode)
+        for p in here.parents:
+            if p != Path(p.anchor) and p.is_relative_to(tempfile.gettempdir()) and str(p) != tempfile.gettempdir(): p.chmod(0o755)
+        return as_nobody(do)
+    return wrap
+
+
+def unreadable(do, here):
+    "Files that only their owner may read, in folders where all may write."
+    for p in [here, *here.rglob('*')]: p.chmod(0o777 if p.is_dir() else 0o600)
+    for p in here.parents:
+        if p.is_relative_to(tempfile.gettempdir()) and str(p) != tempfile.gettempdir(): p.chmod(0o755)
+    return as_nobody(do)
+
+
+def limited(kind, value):
+    "With a limit of the system: the size of a file, open files, ..."
+    def wrap(do, here):
+        def f():
+            import resource
+            through_a_pipe()
+            resource.setrlimit(getattr(resource, kind), (value, value))
+            return do()
+        return f
+    return wrap
+
+
+def through_a_pipe():
+    "What this process prints goes to another one, which writes it."
+    r, w = os.pipe()
+    if not os.fork():
+        os.close(w)
+        while data := os.read(r, 1 << 16): os.write(1, data)
+        os._exit(0)
+    os.dup2(w, 1)
+    os.dup2(w, 2)
+    os.close(w)
+
+
+def small_disk(size):
+    "On a disk of its own that is nearly full."
+    def f(w, here, random_):
+        here.mkdir()
+        if subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', str(here)], stderr=subprocess.DEVNULL).returncode: return ''
+        try:
+            o = child(lambda: w.train(here / 'run'), here.parent / 'small')
+            if o.complaint: return o.complaint
+            if o.status == 0: return ''
+            subprocess.run(['mount', '-o', 'remount,size=64m', str(here)], check=True)
+            o = child(lambda: Training(w).again(here), here.parent / 'small')
+            if o.status: return f'then {o.last}'
+            target = Training(w)
+            return difference(undisturbed(target, w.here / 'once')[0], target.state(here))
+        finally: subprocess.run(['umount', str(here)])
+    return f
+
+
+def environment(**values):
+    "With these variables, where None is one that is not set."
+    def wrap(do, here):
+        def f():
+            enter(here)
+            for k, v in values.items():
+                if v is None: os.environ.pop(k, None)
+                else: os.environ[k] = v.format(here=here)
+            return do()
+        return f
+    return wrap
+
+
+def places_tried() -> dict:
+    out = {}
+    if os.geteuid() == 0 and hasattr(os, 'setgroups'):
+        out |= {'as another user, all read-only': everywhere(forbidden(0o755)), 'as another user, nothing to be seen': everywhere(forbidden(0o700, 'tried')),
+                'as another user, subfolders closed': everywhere(forbidden(0o700, 'results')), 'as another user, runs closed': everywhere(forbidden(0o700, 'finished')),
+                'as another user, half closed': everywhere(forbidden(0o700, 'half')), 'as another user, evaluations closed': everywhere(forbidden(0o700, 'evaluations')),
+                'as another user, files closed': everywhere(unreadable)}
+        out |= {f'a disk of {size}': small_disk(size) for size in ('4k', '16k', '32k', '64k', '128k')}
+    out |= {f'files of at most {size:,} bytes': everywhere(limited('RLIMIT_FSIZE', size)) for size in (0, 100, 1000, 10_000)}
+    out |= {f'at most {n} open files': everywhere(limited('RLIMIT_NOFILE', n), ('train', 'evaluate', 'study', 'publish', 'kaggle')) for n in (12,)}
+    return out
+
+
+NONSENSE = ('', 'x', '-1', '0', '1.5', '{here}', '{here}/nowhere', '/dev/null', '~nobody-is-called-so/x', ' ', 'é', '9' * 400)
+
+
+def environments_tried() -> dict:
+    names = ('CIFAR_NB_DATA', 'CIFAR_NB_CACHE', 'CIFAR_NB_PROGRESS', 'CIFAR_NB_KERNEL', 'OMP_NUM_THREADS', 'KAGGLE_WORKING', 'KAGGLE_INPUT', 'KAGGLE_KERNEL_RUN_TYPE',
+             'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'HOME', 'TMPDIR', 'XDG_CACHE_HOME', 'CXX', 'COLUMNS', 'MPLBACKEND', 'MPLCONFIGDIR', 'PATH')
+    some = ('evaluate', 'scoreboard', 'progress', 'reproduce', 'bring', 'settings')
+    def of(name): return lambda w, here, random_: '; '.join(filter(None, (in_environment(w, here, **{name: v}) for v in NONSENSE)))
+    out = {f'{name} is nonsense': of(name) for name in names}
+    def group(**v): return lambda w, here, random_: in_environment(w, here, **v)
+    out |= {'RANK and MASTER_ADDR alone': group(RANK='1', MASTER_ADDR='localhost'), 'RANK beyond WORLD_SIZE': group(RANK='2', WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT='29999'),
+            'nonsense of torchrun': group(RANK='x', WORLD_SIZE='y', MASTER_ADDR='z'), 'no HOME': group(HOME=None), 'no PATH': group(PATH=None)}
+    return out
+
+
+def in_environment(w: World, here: Path, **values) -> str:
+    "What goes wrong when every command that looks at the environment finds these `values`."
+    def settings():
+        enter(here)
+        from cifar_nb.core.places import cache_folder
+        from cifar_nb.data import find
+        from cifar_nb.parallel import asked
+        from cifar_nb.session import find_competition, input_folder, mounted, surroundings, threads_each, working_folder
+        from cifar_nb.workbook import check, progress_file
+        working_folder(), input_folder(), mounted(), find_competition(), surroundings(['cpu']), threads_each(2), asked(), cache_folder(), progress_file(), progress()
+        check('01.1', lambda: 1)
+        find(download=False, say=str)
+    def progress():
+        from cifar_nb.workbook import progress
+        return progress()
+    ways = {k: v for k, v in ways_in(w, here).items() if k in ('train', 'table', 'reproduce', 'bring')} | dict(settings=settings)
+    said = []
+    for name, do in ways.items():
+        shutil.rmtree(here, ignore_errors=True)
+        shutil.copytree(Book(w).here, here)
+        o = child(environment(**values)(do, here), here)
+        if o.complaint: said.append(f'{name} with {" ".join(f"{k}={v!r}"[:60] for k, v in values.items())}: {o.complaint}')
+    return '; '.join(said)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cifar_nb import workbook
+from cifar_nb.core import places
 from cifar_nb.workbook import judge, load_exercises, progress, read_progress
 
 NBS = Path(__file__).parent.parent / "nbs"
@@ -230,12 +231,12 @@ def test_without_a_place_to_write_the_verdict_comes_all_the_same(exercise, memor
 
 
 def test_without_a_home_folder_the_verdict_comes_all_the_same(exercise, monkeypatch, capsys):
-    def nowhere(): raise RuntimeError("Could not determine home directory.")
     monkeypatch.delenv("CIFAR_NB_PROGRESS")
-    monkeypatch.setattr(workbook.Path, "home", nowhere)
+    monkeypatch.setattr(places, "home_folder", lambda: None)
     monkeypatch.setattr(workbook.Path, "is_dir", lambda p: False)
     assert workbook.check(exercise, 3).state == "solved" and progress()[exercise] == "new"
-    assert capsys.readouterr().out == 2 * "There is no memory of what is solved: Could not determine home directory. Set CIFAR_NB_PROGRESS to a file that can be written.\n"
+    told = "~/.cifar_nb/progress.json cannot be found, for there is no home folder here: write the whole path"
+    assert capsys.readouterr().out == 2 * f"There is no memory of what is solved: {told}. Set CIFAR_NB_PROGRESS to a file that can be written.\n"
 
 
 def test_a_tilde_is_the_home_folder(exercise, monkeypatch, tmp_path):

@@ -237,7 +237,7 @@ def test_trials_are_kept_beside_each_other_and_found_by_their_manifest(tmp_path)
         recipe['phases'][0]['optimizer']['lr'] = lr
         kept = keep_trial(tmp_path, dict(manifest=m | dict(recipe=recipe), variation='v', asked={}, seconds=1., survey=dict(images=1, clean=1.)), 'a title: with / signs', also=('asked',))
     assert len(list(tmp_path.glob('*.json'))) == 2 and same_experiment(find_trial(study_records(tmp_path), kept['manifest'])['manifest'], kept['manifest'])
-    keep_trial(tmp_path, kept | dict(asked=dict(n=2)), 'a title: with / signs', also=('asked',))
-    assert len(list(tmp_path.glob('*.json'))) == 3 and find_trial(study_records(tmp_path), kept['manifest'], asked=dict(n=2))['asked'] == dict(n=2)
+    keep_trial(tmp_path, kept | dict(asked=dict(seed=2)), 'a title: with / signs', also=('asked',))
+    assert len(list(tmp_path.glob('*.json'))) == 3 and find_trial(study_records(tmp_path), kept['manifest'], asked=dict(seed=2))['asked'] == dict(seed=2)
     assert find_trial(study_records(tmp_path), kept['manifest'] | dict(seed=9)) is None
     assert file_stem(m) == 'tiny-report-1epochs-seed0-x'

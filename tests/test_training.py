@@ -26,7 +26,8 @@ from cifar_nb.data import split, toy
 from cifar_nb.fast_blocks import FastSpec
 from cifar_nb.muon import Muon
 from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule, get_recipe
-from cifar_nb.training import Diverged, Interrupted, Run, network, train
+from cifar_nb.training import (Diverged, Interrupted, Run, Trainer, end_epoch, network, predict,
+                               train, train_epoch)
 
 MEAN, STD = (.4914, .4822, .4465), (.247, .2435, .2616)
 IMAGES, BATCH = 40, 16  # three steps an epoch, of 16, 16 and 8 images
@@ -303,6 +304,19 @@ def test_501_images_of_quick():
     quick = replace(get_recipe('quick'), net=FastSpec(widths=(4, 4, 4))).with_epochs(2)
     t = ours(quick, x, y)
     assert all(math.isfinite(line['train_loss']) for line in t.log) and len(t.log) == 2
+
+
+def test_modes_are_left_as_they_were_and_training_does_not_ask():
+    "Judging in between leaves the network as it was; a network left in evaluation mode is trained."
+    p = replace(PHASE, epochs=1)
+    t = Trainer(recipe(p), IMAGES, device='cpu', precision='fp32 nchw')
+    for mode in (True, False):
+        t.net.train(mode)
+        predict(t.net, X, p)
+        assert all(m.training == mode for m in t.net.modules())
+    train_epoch(t, X, Y)
+    end_epoch(t, 1.)
+    check(t, Textbook(NET, Chapter(1)))
 
 
 # Micro-batches of a network without batch norm are the batch

@@ -2,18 +2,20 @@
 
 Every text is UTF-8, whatever the system's own encoding is. Tests: tests/test_files.py.
 """
+import errno
+import glob
 import json
 import math
 import os
 import re
-import time
+import secrets
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ['write_atomic', 'make_folder', 'remove_leftovers', 'is_empty', 'slug', 'free_name', 'locked', 'to_json', 'read_text',
+__all__ = ['write_atomic', 'make_folder', 'remove', 'there', 'entries', 'remove_leftovers', 'is_empty', 'slug', 'free_name', 'locked', 'to_json', 'read_text',
            'read_json', 'read_lines', 'json_records']
 
 CLUTTER = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '.ipynb_checkpoints')  # what systems and notebooks leave in any folder
@@ -24,20 +26,33 @@ WINDOWS = os.name == 'nt'
 def write_atomic(path, data):
     "Write `data` (bytes or str) to `path` whole or not at all; what goes wrong becomes an `InputError`."
     path = Path(path)
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-    _forget_killed_writers(path)
+    tmp = path.with_name(f'.{path.name}.{secrets.randbelow(10 ** 12)}')  # not the process's number: threads share it, and machines that share a disk
     try:
-        with open(tmp, 'wb') as f:
-            f.write(data if isinstance(data, bytes) else data.encode('utf-8'))
+        with open(tmp, 'xb') as f:
+            f.write(data if isinstance(data, bytes) else data.encode('utf-8', 'backslashreplace'))
             f.flush()
             os.fsync(f.fileno())
+        _remove_older(path, tmp)
         _replace(tmp, path)
     except OSError as e:
         raise InputError(f'{path} cannot be written ({e.strerror}): free some space or choose another place; '
                          'nothing was changed.') from None
-    finally:
-        try: tmp.unlink(missing_ok=True)
-        except OSError: pass
+    finally: remove(tmp)
+
+
+def remove(path):
+    "Delete the file `path` if it is there and can be deleted: what stays does no harm."
+    try: Path(path).unlink(missing_ok=True)
+    except OSError: pass
+
+
+def _remove_older(path: Path, tmp: Path):
+    "Delete what killed writers of `path` have left: temporary files that are ten minutes older than `tmp`, by the clock of their disk."
+    try:
+        now = tmp.stat().st_mtime
+        for p in path.parent.glob(f'.{glob.escape(path.name)}.*'):
+            if p.suffix[1:].isdigit() and p.stat().st_mtime < now - 600: remove(p)
+    except OSError: pass
 
 
 def _replace(tmp, path):
@@ -49,14 +64,6 @@ def _replace(tmp, path):
             time.sleep(.05)
 
 
-def _forget_killed_writers(path: Path, minutes: float = 30):
-    "Delete the temporary files for `path` that nobody has touched for `minutes`: their writers were killed."
-    try:
-        for p in path.parent.iterdir():
-            if p.name.startswith(f'.{path.name}.') and _is_leftover(p) and time.time() - p.stat().st_mtime > 60 * minutes: p.unlink()
-    except OSError: pass  # gone already, or a folder that cannot be written to, which is told of when something is written
-
-
 def make_folder(path) -> Path:
     "The folder `path`, made where it is missing."
     path = Path(path)
@@ -66,23 +73,36 @@ def make_folder(path) -> Path:
     return path
 
 
+def there(path) -> bool:
+    "Whether something has the name `path`, be it a link to nowhere; `InputError` where we may not look."
+    try: os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError): return False
+    except OSError as e: raise InputError(f'{path} cannot be reached ({e.strerror}): look at its permissions, or name another place.') from None
+    return True
+
+
+def entries(folder) -> list:
+    "What lies in `folder`, sorted; nothing where there is no such folder, `InputError` where we may not look."
+    try: return sorted(Path(folder).iterdir())
+    except FileNotFoundError: return []
+    except OSError as e: raise InputError(f'The folder {folder} cannot be opened ({e.strerror}): name another, or look at its permissions.') from None
+
+
 def _is_leftover(path: Path) -> bool:
-    "Whether `path` is a temporary file of `write_atomic`: .NAME.ENDING.PID."
+    "Whether `path` is a temporary file of `write_atomic`: .NAME.ENDING.DIGITS."
     return bool(re.fullmatch(r'\..+\.\w+\.\d+', path.name))
 
 
 def remove_leftovers(folder):
     "Delete what a killed `write_atomic` left in `folder`; call it only while `folder` is `locked`."
-    for p in Path(folder).iterdir():
-        if _is_leftover(p):
-            try: p.unlink()
-            except OSError: pass  # a folder that cannot be written to is told of when something is written
+    for p in entries(folder):
+        if _is_leftover(p): remove(p)
 
 
 def is_empty(folder) -> bool:
     "Whether the folder holds nothing but what systems, locks and killed writers leave: as good as new."
     def counts_not(p): return _is_leftover(p) or p.name in CLUTTER or p.name.startswith('._') or (p.name.startswith('.') and p.name.endswith(LOCK))
-    return all(map(counts_not, Path(folder).iterdir()))
+    return all(map(counts_not, entries(folder)))
 
 
 def slug(*words) -> str:
@@ -104,12 +124,20 @@ def free_name(path) -> Path:
             raise InputError(f'The folder {chosen} cannot be made ({e.strerror}): choose another place.') from None
 
 
+NO_LOCKS = {getattr(errno, name, None) for name in ('EROFS', 'EACCES', 'EPERM', 'ENOLCK', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP', 'EINVAL')}
+
+
+def _others_lock(path) -> bool:
+    "Whether we may write into the folder of the lock file `path` and yet not into this file, which is somebody else's."
+    return os.path.exists(path) and not os.access(path, os.W_OK) and os.access(os.path.dirname(path) or '.', os.W_OK)
+
+
 @contextmanager
 def locked(path, busy: str, wait: float = 0, waiting=None):
     """Hold the lock file `path` for the block; the system frees it when the process ends, however it ends.
 
     Where another process has it, `waiting()` is called once and up to `wait` seconds pass; then `busy` is an `InputError`.
-    Without a place to write (a read-only folder) there is nothing to guard, and the block runs without a lock."""
+    In a folder that cannot be written to there is nothing to guard, and on some disks nothing can be locked: the block runs without a lock."""
     from filelock import FileLock, Timeout
     lock = FileLock(str(path))
     try:
@@ -119,8 +147,10 @@ def locked(path, busy: str, wait: float = 0, waiting=None):
             if waiting: waiting()
             lock.acquire(timeout=wait, poll_interval=.2)
     except Timeout: raise InputError(busy) from None
-    except (OSError, NotImplementedError) as e:
-        if isinstance(e, OSError) and e.errno == 28: raise InputError(f'{path} cannot be written ({e.strerror}): free some space.') from None
+    except NotImplementedError: lock = None
+    except OSError as e:
+        if e.errno not in NO_LOCKS or _others_lock(path):
+            raise InputError(f'{path} cannot be written ({e.strerror}): free some space, look at its permissions, or choose another place.') from None
         lock = None
     try: yield
     finally:
@@ -167,11 +197,9 @@ def read_lines(path, what: str = '') -> list:
 def json_records(folder, say=print):
     """Pairs (path, dict) of the .json files in `folder`, by name; `say` is told of each that is damaged or foreign.
 
-    Hidden files (`._x.json` of a Mac, a half-written `.x.json.PID`) and folders are no records."""
+    Hidden files (`._x.json` of a Mac, a half-written `.x.json.DIGITS`) and folders are no records."""
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir(): raise InputError(f'{folder} is a file, and a folder of records is asked for: name another.')
-    try: paths = sorted(p for p in folder.iterdir() if p.suffix == '.json' and not p.name.startswith('.') and not p.is_dir())
-    except OSError: return
-    for path in paths:
+    if os.path.exists(folder) and not os.path.isdir(folder): raise InputError(f'{folder} is a file, and a folder of records is asked for: name another.')
+    for path in [p for p in entries(folder) if p.suffix == '.json' and not p.name.startswith('.') and not os.path.isdir(p)]:
         try: yield path, read_json(path, 'it is passed over.')
         except InputError as e: say(f'{e}')
