@@ -10,8 +10,10 @@ from cifar_nb import training
 from cifar_nb.augment import Resize
 from cifar_nb.blocks import NetSpec
 from cifar_nb.data import SHAPES, toy
-from cifar_nb.evaluation import (confused_pairs, evaluate, metrics, paired_gain, spread,
-                                 standard_error, worst_mistakes)
+from cifar_nb.evaluation import (confused_pairs, evaluate, metrics, paired_gain, reliability,
+                                 spread, standard_error, worst_mistakes)
+from cifar_nb.core.manifest import fingerprint
+from cifar_nb.reading import trials
 from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.scoreboard import spent, ten_minutes, training_cost
 from cifar_nb.training import Precision, Run, train
@@ -69,13 +71,29 @@ def test_standard_errors_and_gains_by_hand():
     assert spread([90., 92.]) == '91.00% ± 1.41' and spread([90.]) == '90.00%'
 
 
+def test_answers_fall_into_the_bin_of_their_confidence():
+    "Of ten bins the k-th holds what is above k tenths, up to and with the next tenth."
+    sure = torch.tensor([.101, .199, .35, .5001, .55, .75, .999], dtype=torch.float64)
+    rest = (1 - sure) / 99
+    logits = rest.log()[:, None].repeat(1, 100)
+    logits[:, 0] = sure.log()
+    y = torch.tensor([0, 1, 0, 0, 1, 0, 0])
+    r = reliability(logits, y, bins=10)
+    assert r.images.tolist() == [0, 2, 0, 1, 0, 2, 0, 1, 0, 1]
+    assert r.confidence.tolist() == pytest.approx([0, .15, 0, .35, 0, .52505, 0, .75, 0, .999])
+    assert r.accuracy.tolist() == [0, .5, 0, 1, 0, .5, 0, 1, 0, 1]
+    half = torch.tensor([[0., 0.]])
+    assert reliability(half, y[:1], bins=2).images.tolist() == [1, 0]  # one half is in the first
+
+
 # A run, judged
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     x, y = toy(200)
     r = Recipe('judged', NET, (PHASE,), tta_transforms=TTA)
-    train(r, x, y, tmp_path / 'run', device='cpu', kernels=False, progress=False, say=str)
+    train(r, x, y, tmp_path / 'run', device='cpu', kernels=False, progress=False, say=str,
+          info=dict(data='toy'))
     exact = Precision('fp32', '')
     monkeypatch.setattr(training, 'choose_precision', lambda device, name=None: exact)
     return Run(tmp_path / 'run')
@@ -112,6 +130,28 @@ def test_a_network_is_judged_by_the_numbers_it_was_trained_with(run):
     assert m['loss'] == pytest.approx(F.cross_entropy(by_hand(run, x), y).item(), abs=1e-4)
 
 
+def test_an_evaluation_stands_beside_every_other(run):
+    "Other images of the same set, and a set that the network was not trained for."
+    x, y = toy(100, seed=1)
+    about = dict(device='cpu', classes=list(SHAPES))
+    first = evaluate(run, x, y, data='toy', **about)
+    others = [evaluate(run, 255 - x, y, data='toy', **about),
+              evaluate(run, x.flip(2), y, data='drawn by hand', name='elsewhere', **about)]
+    assert len({m['loss'] for m in (first, *others)}) == 3
+    assert sorted(e['metrics']['loss'] for e in run.evaluations) == sorted(
+        m['loss'] for m in (first, *others))
+    assert Run(run.path).result['test']['loss'] == first['loss']
+
+
+def test_a_foreign_set_first_is_not_the_test_set(run):
+    x, y = toy(100, seed=1)
+    about = dict(device='cpu', classes=list(SHAPES))
+    evaluate(run, x.flip(2), y, data='drawn by hand', name='elsewhere', **about)
+    assert 'test' not in Run(run.path).result
+    m = evaluate(run, x, y, data='toy', **about)
+    assert Run(run.path).result['test']['loss'] == m['loss']
+
+
 # What a training costs
 
 def test_the_cost_of_a_training_by_hand():
@@ -136,3 +176,38 @@ def test_the_quickest_learner_stands_first():
     rows = ten_minutes([record('a', 50.), record('b', 90.), record('c', 70.)])
     assert [r['recipe'] for r in rows] == ['b', 'c', 'a']
     assert rows[0]['held-out %'] == '90.0 ± 3.0' and rows[0]['images seen'] == '1,800'
+
+
+# What studies found
+
+def trial(name, figure, seed, recipe=None, base='b', **changes):
+    m = dict(recipe=recipe or ('b' if name == 'base' else name), seed=seed,
+             data=dict(name='cifar10', fingerprint='x'), sittings=[dict(kernels=[])])
+    return dict(manifest=m | changes, scale='fast', study='' if name == 'base' else 's',
+                variation=name, base=fingerprint(base), measures=dict(accuracy=figure))
+
+
+def of_a_study(figures, **changes):
+    return [trial(name, figure, seed, **changes) for name in ('base', 'v')
+            for seed, figure in enumerate(figures[name])]
+
+
+@pytest.mark.parametrize('changes', [
+    dict(sittings=[dict(kernels=['winograd'])]), dict(data=dict(name='cifar10', fingerprint='y')),
+    dict(validation=dict(images=5)), dict(precision='bf16')])
+@pytest.mark.parametrize('turned', [False, True])
+def test_trials_are_of_one_setting_in_whatever_order(changes, turned):
+    new, old = dict(base=[70., 71.], v=[72., 73.]), dict(base=[10., 11.], v=[12., 13.])
+    began = [dict(kernels=[], began='2030-01-01T00:00:00Z')]
+    rows = of_a_study(new, sittings=began), of_a_study(old, **changes)
+    assert trials(sum(rows[::-1] if turned else rows, []), 's', 'fast') == new
+
+
+@pytest.mark.parametrize('turned', [False, True])
+def test_trials_stand_beside_the_base_that_they_name(turned):
+    new = dict(base=[70., 71.], v=[72., 73.])
+    began = [dict(kernels=[], began='2030-01-01T00:00:00Z')]
+    older = [trial('base', 10., 0, recipe='older', base='older'),
+             trial('v', 11., 0, base='older'), trial('v', 11., 1, base='older')]
+    rows = of_a_study(new, sittings=began), older
+    assert trials(sum(rows[::-1] if turned else rows, []), 's', 'fast') == new
