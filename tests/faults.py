@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-for name, value in dict(OMP_NUM_THREADS='1', MPLBACKEND='Agg', CIFAR_NB_DATA='toy', CIFAR_NB_KERNEL='off', CUDA_VISIBLE_DEVICES='').items(): os.environ[name] = value
+SURROUNDINGS = dict(OMP_NUM_THREADS='1', MPLBACKEND='Agg', CIFAR_NB_DATA='toy', CIFAR_NB_KERNEL='off', CUDA_VISIBLE_DEVICES='')  # of the children alone
 sys.path.insert(0, str(HERE.parent))
 
 
@@ -183,12 +183,22 @@ def begin(do, text: Path, disk: Disk = None) -> int:
         os.dup2(fd, 2)
         sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(k, 'w', closefd=False), encoding='utf-8', write_through=True) for k in (1, 2))
         for s in (signal.SIGTERM, signal.SIGHUP): signal.signal(s, signal.SIG_DFL)
+        settle()
         if disk: disk.install()
         status = as_command(do)
     except BaseException: traceback.print_exc()
     finally:
         if disk and disk.trace is not None: os.write(2, ('\n@' + '\n@'.join(disk.trace) + '\n').encode())
         os._exit(status)
+
+
+def settle():
+    "The surroundings of a child."
+    import matplotlib
+    import torch
+    os.environ.update(SURROUNDINGS)
+    matplotlib.use('Agg')
+    torch.set_num_threads(1)
 
 
 def as_command(do) -> int:
@@ -275,8 +285,6 @@ class World:
         import cifar_nb.ablations, cifar_nb.cli, cifar_nb.kaggle, cifar_nb.migrate, cifar_nb.pretrained, cifar_nb.reproduce  # noqa: all that the children need
         import encodings.idna, encodings.latin_1, encodings.utf_8_sig  # noqa
         import filelock, matplotlib.pyplot, safetensors.torch, sklearn.metrics, tqdm.auto, torch._dynamo, torch.distributed  # noqa
-        import torch
-        torch.set_num_threads(1)
         self.here, (self.x, self.y), (self.xt, self.yt) = here, toy(240), toy(100, seed=1)
         phase = replace(SMALL.phases[0], epochs=3, batch_size=40, augment=(RandomHorizontalFlip(),), optimizer=Optimizer('SGD', lr=.5, momentum=.9),
                         schedule=Schedule('constant'))

@@ -16,7 +16,7 @@ from cifar_nb.blocks import LIMIT, NetSpec, count_parameters
 from cifar_nb.data import InputError, toy
 from cifar_nb.evaluation import Results, load_results, summarize
 from cifar_nb.reading import compare, contest, differences, mattered, trial_runs, words
-from cifar_nb.core.manifest import fingerprint as mark
+from cifar_nb.core.manifest import fingerprint as mark, new_manifest
 from cifar_nb.recipes import Optimizer, get_recipe, recipe_from_json, trained
 from cifar_nb.records import find_trial, study_records
 
@@ -146,10 +146,15 @@ def test_killed_half_way_leaves_whole_files_only(tmp_path):
     assert len(done) == 4 and len(trial_runs(Results([], tmp_path))) == 4
 
 
+def manifest(recipe, seed, data='cifar10'):
+    data = dict(name=data, images=1000, fingerprint=data)
+    return new_manifest(recipe, 'b', 'report', data, dict(images=0, indices=None), seed, 'last', 'fp32', 'contiguous', kernels=[])
+
+
 def records(better, worse, study='s', scale='fast', data='cifar10'):
     def r(name, v, seed):
-        m = dict(recipe='b' if name == 'base' else name, data=dict(name=data, fingerprint=data), seed=seed, sittings=[dict(kernels=[])])
-        return dict(manifest=m, scale=scale, study='' if name == 'base' else study, variation=name, base=mark('b'), measures=dict(accuracy=v, gap=v))
+        return dict(manifest=manifest('b' if name == 'base' else name, seed, data), scale=scale, study='' if name == 'base' else study, variation=name, base=mark('b'),
+                    seconds=1., measures=dict(accuracy=v, gap=v))
     return [r(name, v, i) for name, values in (('base', better), ('x', worse)) for i, v in enumerate(values)]
 
 
@@ -176,8 +181,7 @@ def test_findings_are_honest(tmp_path):
 
 def test_every_claim_of_a_study_is_judged_by_it(tmp_path):
     scale, number = SCALES['fast'], {m.report.title: m.report.source[7:10] for m in scoreboard.teams()}
-    def m(t): return dict(recipe=trained(t.recipe), data=dict(name='cifar10', fingerprint='x'), seed=t.seed, sittings=[dict(kernels=[])])
-    results = keep(tmp_path, [dict(manifest=m(t), scale='fast', study=t.study, variation=t.variation, base=fingerprint(t.base),
+    results = keep(tmp_path, [dict(manifest=manifest(trained(t.recipe), t.seed), scale='fast', seconds=1., study=t.study, variation=t.variation, base=fingerprint(t.base),
                                    measures=dict.fromkeys(MEASURES, 50. + t.seed)) for t in plan(STUDIES)])
     judged = {f'{number[title]}: {c.what}' for title, c in scoreboard.all_claims(results) if 'at small scale' in words(c.found)}
     assert judged == {c for s in STUDIES for c in s.claims}

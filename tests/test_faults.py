@@ -6,7 +6,7 @@ import pytest
 if os.name != 'posix': pytest.skip('forks', allow_module_level=True)
 import faults
 
-PARTS = [('train', ('kill', 'half', 'enospc'), 12), ('progress', ('kill', 'full'), 2), ('study', ('kill', 'enospc'), 7),
+PARTS = [('train', ('kill', 'half', 'enospc'), 12), ('progress', ('kill', 'full'), 2), ('study', ('kill', 'enospc'), 3),
          ('migrate', ('kill',), 7), ('publish', ('kill',), 5)]
 
 

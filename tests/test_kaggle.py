@@ -389,7 +389,7 @@ def mistakes(tmp_path_factory):
     for name in ("damaged", "foreign", "setting"): pngs(here / name / "cifar10")
     (here / f"damaged/{COURSE}/cifar_test_nolabel.pkl").write_bytes(b"\x80\x04cut off")
     (here / "foreign/notebooks/me/first/runs/other/recipe.json").write_text(SMALL.to_json(), encoding="utf-8")
-    (here / "foreign/notebooks/me/first/runs/other/log.jsonl").write_text('{"epoch": 1}\n', encoding="utf-8")
+    (here / "foreign/notebooks/me/first/runs/other/log.jsonl").write_text('{"epoch": 1, "lr": 0.1, "train_loss": 1.5, "train_accuracy": 40.0}\n', encoding="utf-8")
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
     cells = {c.id: c for c in nb.cells}
     nb.cells = nb.cells[:next(i for i, c in enumerate(nb.cells) if c.id == "run-text")] + [nbformat.v4.new_code_cell(c) for c in (TINY_CODE, f"RECIPES, EPOCHS = ['{TINY}'], 1")]
