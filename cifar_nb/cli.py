@@ -123,7 +123,7 @@ def cmd_predict(a):
     from cifar_nb.pretrained import open_network
     run, out = open_network(a.run), Path(a.out)
     run.result
-    if run.trained_on not in ('cifar10', 'pictures') and not a.anyway:
+    if not run.trained_on.startswith(('cifar10', 'pictures')) and not a.anyway:
         what = 'the toy set, drawn shapes' if run.trained_on == 'toy' else f'images of a set called {run.trained_on}'
         raise InputError(f'{a.run} was trained on {what}: its answers to {a.file} may mean nothing. Name a network trained on CIFAR-10, or say --anyway.')
     if os.path.lexists(out) and not a.overwrite: raise InputError(f'{out} is already there: choose another name with --out, or say --overwrite.')
@@ -190,7 +190,7 @@ def cmd_publish(a):
     trained = Run(a.run).trained_on
     x, y, data = images('test', a.data or ('toy' if trained == 'toy' else None), stand_in=False)
     if trained != data: raise InputError(f'{a.run} was trained on {trained}, and these test images are {data}: name others with --data.')
-    e = publish(a.run, x, y, a.name, a.weights, a.folder)
+    e = publish(a.run, x, y, a.name, a.weights, a.folder, a.overwrite)
     print(f"{a.folder}/{e['file']}: {e['bytes']:,} bytes, {e['accuracy']:.2f}% of {e['images']:,} images ({e['run']['accuracy']:.2f}% before it was packed)")
 
 def cmd_migrate(a):
@@ -355,6 +355,7 @@ def _publish_arguments(s):
     s.add_argument('run', metavar='RUN', help='folder that train wrote')
     s.add_argument('--name', help="what to call it (default: as its recipe)")
     s.add_argument('--weights', default='fp16', help="'fp16' or 'int8' (default: fp16)")
+    s.add_argument('--overwrite', action='store_true', help='even if a network of another run has this name')
     s.add_argument('--folder', metavar='DIR', default='weights', help='where to write it (default: weights; those of the package are in cifar_nb/weights)')
     s.add_argument('--data', metavar='ROOT', help=f"folder of CIFAR-10, or 'toy' (default: {ANY_DATA})")
 

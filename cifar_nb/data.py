@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'MEAN', 'STD', 'CIFAR10', 'SHAPES', 'MD5', 'SIZES', 'ARCHIVE_BYTES', 'FILES', 'toy', 'holds', 'holder',
-           'whole', 'search', 'find', 'fetch', 'Loaded', 'load_set', 'load', 'load_or_toy', 'mean_std', 'split',
-           'roughness', 'Competition', 'load_competition']
+           'whole', 'search', 'find', 'fetch', 'Loaded', 'set_name', 'load_set', 'load', 'load_or_toy', 'mean_std',
+           'split', 'roughness', 'Competition', 'load_competition']
 
 # %% ../nbs/01_data.ipynb #2c5f92b3
 import hashlib, math, os
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from .core.download import bring, md5_of
 from .core.errors import InputError
 from .core.kinds import instead, kind_of
+from .core.manifest import fingerprint
 from .core.pictures import complaint, read_pictures, test_pictures, training_pictures
 from .core.places import best, cache_folder, expanded, subfolders, tilde
 from .core.safe_pickle import as_text, unpickle
@@ -210,7 +211,7 @@ def fetch(
 FILES = {'train': [f'data_batch_{i}' for i in range(1, 6)], 'test': ['test_batch']}
 
 class Loaded(NamedTuple):
-    "Images uint8 (N, 3, 32, 32), labels int64 (N), and 'cifar10', 'pictures' or 'toy'."
+    "Images uint8 (N, 3, 32, 32), labels int64 (N), and 'cifar10', 'toy', or the name of a picture set ('pictures-' and eight digits)."
     x: torch.Tensor
     y: torch.Tensor
     name: str
@@ -222,6 +223,10 @@ def _batches(folder, part):
     y = np.concatenate([np.asarray(batch[b'labels'], dtype=np.int64) for batch in read])
     return Loaded(torch.from_numpy(x).view(-1, 3, 32, 32), torch.from_numpy(y), 'cifar10')
 
+def set_name(files: list) -> str:
+    "What the picture set of these (path, class) is called: no two sets have the same name, wherever they lie."
+    return f"pictures-{fingerprint(sorted([k, Path(p).name, os.path.getsize(p)] for p, k in files), 8)}"
+
 def _pictures(folder, part):
     "A part of a picture set; without test pictures one training picture in ten is set aside."
     test = test_pictures(folder, CLASSES)
@@ -231,7 +236,7 @@ def _pictures(folder, part):
         kept, held = split([k for _, k in files], len(files)//10)
         files = [files[i] for i in (kept if part == 'train' else held)]
     x = torch.from_numpy(read_pictures([path for path, _ in files]))
-    return Loaded(x, torch.tensor([k for _, k in files]), 'pictures')
+    return Loaded(x, torch.tensor([k for _, k in files]), set_name(training_pictures(folder, CLASSES) + test))
 
 # %% ../nbs/01_data.ipynb #4f0a7c1e
 def load_set(

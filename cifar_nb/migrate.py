@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .core.errors import InputError, check_choice
 from .core.files import LOCK, json_records, locked, read_json, remove, remove_leftovers, slug, there, to_json, write_atomic
-from .core.manifest import SCHEMA, UNKNOWN, fingerprint
+from .core.manifest import SCHEMA, UNKNOWN, fingerprint, unknown_manifest
 from .core.names import FIELDS, TRANSFORMS, renamed_log, renamed_result, title
 from .core.places import subfolders
 from .data import CIFAR10
@@ -40,9 +40,10 @@ def _machine(d: dict, kernels) -> dict:
 
 def _manifest(d: dict, recipe, name, variant, images, held, weights, kernels, data='cifar10') -> dict:
     "The manifest of the record `d`; `recipe` is a Recipe, or None if nothing is known of it."
-    return dict(schema=SCHEMA, run=fingerprint(d), name=name, variant=variant, recipe=trained(as_before(recipe, d['seed'])) if recipe else UNKNOWN,
-                data=_data(images, data), validation=_validation(images, held, data), seed=d['seed'], weights=weights, precision=d.get('precision', UNKNOWN),
-                memory_format=d.get('memory_format', UNKNOWN), sittings=[dict(began=UNKNOWN, epoch=0, **_machine(d, kernels))])
+    told = {k: d[k] for k in ('precision', 'memory_format') if k in d}
+    return unknown_manifest(run=fingerprint(d), name=name, variant=variant, recipe=trained(as_before(recipe, d['seed'])) if recipe else UNKNOWN,
+                            data=_data(images, data), validation=_validation(images, held, data), seed=d['seed'], weights=weights, **told,
+                            sittings=[dict(began=UNKNOWN, epoch=0, **_machine(d, kernels))])
 
 
 # What older records carried as the fingerprint of what was trained

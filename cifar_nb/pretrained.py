@@ -122,6 +122,7 @@ def publish(
     name: str = None,          # default: that of the recipe, with -code for a code's
     kind: str = 'fp16',
     folder=None,               # default: the package's
+    overwrite: bool = False,   # even a network of another run that has this name
 ) -> dict:
     "Pack the network of `run`, judge what was packed, and write file, card and entry into `folder`; the entry."
     from safetensors.torch import save
@@ -139,7 +140,7 @@ def publish(
     kept = ('variant', 'seed', 'epochs', 'train_images', 'seconds', 'checkpoint', 'device', 'hardware', 'precision', 'torch')
     entry = dict(kind=kind, parameters=r['parameters'], **judged(net.eval(), x, y, recipe),
                  images=len(y), set=r['test']['set'], manifest=manifest, run=dict(recipe=recipe.name, data=manifest['data']['name'], accuracy=r['test']['accuracy'], **{k: r[k] for k in kept}))
-    return shelve(folder or WEIGHTS, name, data, entry, lambda e: card(name, e, recipe))
+    return shelve(folder or WEIGHTS, name, data, entry, lambda e: card(name, e, recipe), overwrite)
 
 # %% ../nbs/32_pretrained.ipynb #d5c7d87d
 class Pretrained:

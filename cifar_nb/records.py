@@ -9,7 +9,7 @@ from pathlib import Path
 from .core.errors import InputError
 from .core.files import LOCK, json_records, locked, make_folder, read_json, remove_leftovers, slug, there, to_json, write_atomic
 from .core.forms import misfit
-from .core.manifest import SCHEMA, UNKNOWN, comparable, fingerprint, is_known, is_sane, new_manifest, same_experiment
+from .core.manifest import SCHEMA, UNKNOWN, comparable, fingerprint, is_known, is_sane, new_manifest, same_experiment, unknown_manifest
 from .core.names import renamed_log, renamed_result
 from .data import CIFAR10
 from .recipes import get_recipe, trained, trained_twin
@@ -62,9 +62,8 @@ def _opened(r: dict) -> dict:
         if not is_sane(r['manifest']): raise KeyError('manifest')
         manifest = trained_twin(r['manifest'])
     else:  # not migrated: nothing says what was trained
-        manifest = dict(schema=SCHEMA, run=fingerprint(r), name=result.get('recipe'), variant=result.get('variant'), recipe=UNKNOWN, seed=result.get('seed'),
-                        data=dict(name=result.get('data', UNKNOWN), images=UNKNOWN, fingerprint=UNKNOWN), validation=UNKNOWN, weights=UNKNOWN,
-                        precision=UNKNOWN, memory_format=UNKNOWN, sittings=[{}])
+        manifest = unknown_manifest(run=fingerprint(r), name=result.get('recipe'), variant=result.get('variant'), seed=result.get('seed'),
+                                    data=dict(name=result.get('data', UNKNOWN), images=UNKNOWN, fingerprint=UNKNOWN))
     if why := misfit(result, RESULT, 'result') or misfit(evaluations, [EVALUATION], 'evaluations') or misfit(r.get('log', []), [dict], 'log'): raise ValueError(why)
     if evaluations or 'manifest' in r: result = with_test_figures(result, manifest, evaluations)
     return r | dict(manifest=manifest, evaluations=evaluations, result=result | dict(manifest=manifest), log=[renamed_log(line) for line in r.get('log', [])])

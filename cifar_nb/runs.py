@@ -23,11 +23,11 @@ from .core.errors import InputError
 from .core.files import (LOCK, entries, is_empty, locked, make_folder, read_json, read_lines, read_text, remove, remove_leftovers, slug,
                          there, to_json, write_atomic)
 from .core.forms import misfit
-from .core.manifest import UNKNOWN, differing, fingerprint, read_manifest, with_sitting
+from .core.manifest import TRAINING, UNKNOWN, differing, fingerprint, known, read_manifest, unknown_manifest, with_sitting
 from .core.names import renamed_log, renamed_result
 from .recipes import recipe_from_json, trained, trained_twin
 
-__all__ = ['RunFiles', 'claimed', 'as_before', 'legacy_manifest', 'legacy_evaluations', 'read_checkpoint', 'refuse_other', 'told', 'drop_checkpoint', 'writing', 'evaluation_file', 'unfinished_runs']
+__all__ = ['RunFiles', 'claimed', 'as_before', 'legacy_manifest', 'legacy_evaluations', 'read_checkpoint', 'agreement', 'refuse_other', 'told', 'drop_checkpoint', 'writing', 'evaluation_file', 'unfinished_runs']
 
 
 class RunFiles:
@@ -156,7 +156,7 @@ def legacy_manifest(run: RunFiles) -> dict:
     recipe = as_before(run.recipe, r['seed']) if 'seed' in r else run.recipe
     machine = dict(device=r.get('device', UNKNOWN), processor=r.get('hardware', UNKNOWN), processes=r.get('processes', UNKNOWN), threads=r.get('threads', UNKNOWN),
                    kernels=UNKNOWN, compile=UNKNOWN, versions=dict(cifar_nb=UNKNOWN, commit=UNKNOWN, torch=r.get('torch', UNKNOWN), python=r.get('python', UNKNOWN)))
-    return dict(schema=1, run=fingerprint([r, log]), name=run.recipe.name, variant=run.recipe.variant, recipe=trained(recipe),
+    return unknown_manifest(run=fingerprint([r, log]), name=run.recipe.name, variant=run.recipe.variant, recipe=trained(recipe),
                 data=dict(name=r.get('data', UNKNOWN), images=images, fingerprint=UNKNOWN) | (dict(train_images=r['train_images']) if images == UNKNOWN and r else {}),
                 validation=UNKNOWN if held == UNKNOWN and not log else dict(images=held, indices=UNKNOWN if held else None),
                 seed=r.get('seed', UNKNOWN), weights=UNKNOWN if held == UNKNOWN else 'best on validation' if held else 'last',
@@ -177,15 +177,23 @@ def legacy_evaluations(result: dict, manifest: dict) -> list:
     return out
 
 
-def refuse_other(found: dict, asked: dict, out):
-    """Raise `InputError` unless the training `asked` for may go on as the one `found` in the folder `out`; the facts of `found` that nobody
-    wrote down (runs from before there were manifests) cannot speak against it, and come back as a list."""
+def agreement(found: dict, asked: dict) -> tuple:
+    """May the training `asked` for go on as the one `found`? (what differs, in words; the facts of `found` that nobody wrote down).
+
+    This is `same_training`, but for runs from before there were manifests, where what nobody wrote down cannot speak against it."""
+    unknown = [k for k in TRAINING if k != 'recipe' and not known(found.get(k))]
+    taken = {**found, **{k: asked[k] for k in unknown if _agrees(found[k], asked[k])}}
+    other = differing(taken, asked, ('kernels',))
     trained_on = found['data'].get('train_images')  # of a run whose total nobody wrote down
     if trained_on is not None and trained_on != asked['data']['images'] - asked['validation']['images']:
-        raise InputError(f'{out} belongs to another training (it has {trained_on} images to learn from): resume with the settings with which it began.')
-    unknown = [k for k in ('data', 'validation', 'seed', 'weights', 'precision', 'memory_format') if UNKNOWN in str(found.get(k))]
-    there = {**found, **{k: asked[k] for k in unknown if _agrees(found[k], asked[k])}}
-    if other := differing(there, asked, ('kernels',)):
+        other.append(f'the number of images to learn from, {trained_on}')
+    return other, unknown
+
+
+def refuse_other(found: dict, asked: dict, out) -> list:
+    "Raise `InputError` unless the training `asked` for may go on as the one `found` in the folder `out`; the facts that nobody wrote down."
+    other, unknown = agreement(found, asked)
+    if other:
         raise InputError(f'{out} belongs to another training ({", ".join(other)} differ{"s" * (len(other) == 1)}): resume with the settings with which it '
                          f'began (recipe {found["name"]}, {told(found)}), or choose another --out.')
     return unknown
@@ -295,7 +303,7 @@ def unfinished_runs(root, manifest: dict) -> list:
     for folder in sorted(Path(root).glob('*/')):
         try:
             run = RunFiles(folder)
-            if not run.finished and not _refused(run.manifest, manifest): out.append(folder)
+            if not run.finished and not agreement(run.manifest, manifest)[0]: out.append(folder)
         except InputError: continue
     return sorted(out, key=_last_written)
 
@@ -303,9 +311,3 @@ def unfinished_runs(root, manifest: dict) -> list:
 def _last_written(folder: Path) -> float:
     "When a file in `folder` was last written (s)."
     return max(os.lstat(p).st_mtime for p in entries(folder))
-
-
-def _refused(found, asked) -> bool:
-    try: refuse_other(found, asked, '')
-    except InputError: return True
-    return False

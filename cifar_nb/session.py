@@ -37,7 +37,7 @@ from .policies import Table
 from .core.errors import check_choice
 from .core.manifest import fingerprint, same_experiment
 from .recipes import get_recipe, recipe_from_json, trained
-from .runs import refuse_other, told
+from .runs import agreement, told
 from .core.files import entries, is_empty, make_folder, there, write_atomic
 from .training import (Interrupted, Run, choose_device, choose_precision, describe_images, hardware, loss_and_accuracy,
                        planned, train)
@@ -78,7 +78,7 @@ class Images(NamedTuple):
     y: torch.Tensor
     xt: torch.Tensor
     yt: torch.Tensor
-    name: str  # 'cifar10', 'pictures' or 'toy'
+    name: str  # as `load_set` tells it
     test: str  # what the test images are, in words
 
     @property
@@ -95,7 +95,7 @@ def load_both(root=None, say=print) -> Images:
     "Both parts of what `load_set` finds."
     (x, y, name), (xt, yt, _) = load_set('train', root, say), load_set('test', root, say=str)
     if name == 'toy': return Images(x, y, xt, yt, name, 'toy test set')
-    aside = name == 'pictures' and not test_pictures(find(root, say=str), CLASSES)
+    aside = name.startswith('pictures') and not test_pictures(find(root, say=str), CLASSES)
     return Images(x, y, xt, yt, name, 'training images, set aside' if aside else 'test set')
 
 # %% ../nbs/39_session.ipynb #cba202f8
@@ -220,12 +220,9 @@ def identified(members: list, x: torch.Tensor, y: torch.Tensor, devices=('cpu',)
 
 def is_run_of(folder: Path, manifest: dict) -> bool:
     "Whether the run in `folder` is of the training `manifest`: finished, of the same experiment as far as is known; unfinished, one that can go on."
-    try:
-        run = Run(folder)
-        if run.finished: return same_experiment(run.manifest, manifest)
-        refuse_other(run.manifest, manifest, folder)
-        return True
+    try: run = Run(folder); found = run.manifest
     except InputError: return False
+    return same_experiment(found, manifest) if run.finished else not agreement(found, manifest)[0]
 
 # %% ../nbs/39_session.ipynb #ed01ce00
 def work(settings: dict) -> int:

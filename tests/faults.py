@@ -1,10 +1,12 @@
 """What becomes of the work when disks fill up, processes are killed and files are damaged: every file operation of every command that writes.
 
-    python tests/faults.py                 everything, as a table (about an hour on one core)
-    python tests/faults.py --quick         a part of it, as the tests run it (under a minute)
-    python tests/faults.py NAME ...        only the parts whose names begin so, say `sweep:train` or `damage`
+    python tests/faults.py                 everything, as a table (some hours on one core)
+    python tests/faults.py NAME ...        only the parts whose names begin so, say `sweep:train` or `damage` (--list names them)
     --every K                              of the file operations each K-th only
-    --json FILE                            the rows of the table also as JSON
+    --shots N                              random kills for each signal
+    --json FILE                            the rows of the table also as JSON, added to those that are in it
+
+`tests/test_faults.py` is the part of it that every change must pass.
 
 A part works in children that are forked after the imports (POSIX only). In a child every operation on a file below a folder is counted, and at the n-th
 something happens (`Disk`). Afterwards the same command, or `--resume`, must lead to what it leads to undisturbed; what may be seen in between is one
@@ -142,6 +144,9 @@ class Disk:
         if old is not None: old.open = staticmethod(opened)
 
 
+def told(row): print(row, flush=True)
+
+
 # Children
 
 @dataclass
@@ -215,14 +220,14 @@ def as_command(do) -> int:
     return status
 
 
-def ended(pid: int, text: Path, kills=(), limit: float = 120) -> Outcome:
-    "Wait for a child; `kills` are pairs (after so many seconds, signal)."
+def ended(pid: int, text: Path, kills=(), limit: float = 120, aim=None) -> Outcome:
+    "Wait for a child; `kills` are pairs (after so many seconds, signal), and `aim` finds the process they are for (default: the child)."
     start, kills = time.time(), sorted(kills)
     while True:
         got, status = os.waitpid(pid, os.WNOHANG)
         now = time.time() - start
         if got: break
-        if kills and now >= kills[0][0]: os.kill(pid, kills.pop(0)[1])
+        if kills and now >= kills[0][0]: hit(aim or (lambda: pid), kills)
         elif now > limit:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -231,9 +236,17 @@ def ended(pid: int, text: Path, kills=(), limit: float = 120) -> Outcome:
     return Outcome(os.waitstatus_to_exitcode(status), text.read_text(encoding='utf-8', errors='replace') if text.exists() else '', time.time() - start)
 
 
-def child(do, here: Path, disk: Disk = None, kills=(), limit: float = 120) -> Outcome:
+def hit(aim, kills: list):
+    "Send the first of `kills`, if there is a process to send it to yet."
+    target = aim()
+    if target is None: return
+    try: os.kill(target, kills.pop(0)[1])
+    except ProcessLookupError: pass
+
+
+def child(do, here: Path, disk: Disk = None, kills=(), limit: float = 120, aim=None) -> Outcome:
     text = here.with_name(f'{here.name}.out')
-    return ended(begin(do, text, disk), text, kills, limit)
+    return ended(begin(do, text, disk), text, kills, limit, aim)
 
 
 def must(o: Outcome):
@@ -320,6 +333,7 @@ class Target:
     def done(self, here) -> bool: return False
     def state(self, here) -> dict: return contents(here)
     def look(self, here): return ()
+    def aim(self, here, random_): return None  # whom a signal hits, other than the child
 
 
 class Training(Target):
@@ -474,9 +488,9 @@ class Ladder(Target):
 class Publish(Target):
     "`publish` over a network of the same name, beside another."
     name = 'publish'
-    def publish(self, out, folder, name):
+    def publish(self, out, folder, name, overwrite=False):
         from cifar_nb.pretrained import publish
-        publish(out, self.w.xt, self.w.yt, name, 'fp16', folder)
+        publish(out, self.w.xt, self.w.yt, name, 'fp16', folder, overwrite)
 
     def prepare(self, here):
         old, new = (finished(self.w, s) for s in (self.w.seed + 2, self.w.seed))
@@ -485,7 +499,7 @@ class Publish(Target):
         here.mkdir()
         for name in ('net', 'other'): self.publish(old, here, name)
 
-    def act(self, here): self.publish(finished(self.w, self.w.seed), here, 'net')
+    def act(self, here): self.publish(finished(self.w, self.w.seed), here, 'net', True)
 
     def look(self, here):
         from cifar_nb.core.errors import InputError
@@ -622,7 +636,7 @@ def later(here: Path):
         if p.is_file() and not p.is_symlink(): os.utime(p, (time.time() - 3600,) * 2)
 
 
-def sweep(world: World, name: str, modes=tuple(MODES), every: int = 1, say=print) -> list:
+def sweep(world: World, name: str, modes=tuple(MODES), every: int = 1, say=told) -> list:
     "A row for each mode: the command `name` disturbed at every (or each `every`-th) file operation."
     target, rows = TARGETS[name](world), []
     state, operations = undisturbed(target, world.here / f'{name}-reference')
@@ -834,7 +848,7 @@ def read_damaged(world: World, here: Path, file: str, do, harm, usual='') -> str
     if o.status == 2 and o.last not in usual and name not in o.text and f'{folder} ' not in o.text: return f'the file is not named: {o.last}'
 
 
-def damages(world: World, odd: int = 40, only: str = '', say=print) -> list:
+def damages(world: World, odd: int = 40, only: str = '', say=told) -> list:
     "A row for each kind of file: every damage, and `odd` odd values in each file of JSON, with every command that reads it."
     book, rows, random_ = Book(world), [], random.Random(0)
     for pattern, commands in READERS.items():
@@ -875,10 +889,10 @@ KINDS = ('TERM', 'INT', 'INT twice', 'HUP', 'KILL', 'STOP, CONT')
 STOPPED = (0, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGKILL)
 
 
-def shot(target: Target, here: Path, state: dict, kind: str, when: float, tries: int, pause: float) -> str:
+def shot(target: Target, here: Path, state: dict, kind: str, when: float, tries: int, pause: float, random_) -> str:
     "What goes wrong when a signal of `kind` comes `when` (s) after the beginning; the command is then called up to `tries` times."
     prepared(target, here)
-    first = child(lambda: target.act(here), here, kills=signals_of(kind, when))
+    first = child(lambda: target.act(here), here, kills=signals_of(kind, when), aim=target.aim(here, random_))
     if first.traced: return f'first traceback: {first.last}'
     if first.status not in STOPPED: return f'first status {first.status}: {first.last}'
     if kind == 'STOP, CONT' and first.status: return f'it went on to status {first.status}: {first.last}'
@@ -899,9 +913,10 @@ def shot(target: Target, here: Path, state: dict, kind: str, when: float, tries:
     except (OSError, ValueError) as e: return f'{type(e).__name__}: {e}'
 
 
-def kills(world: World, name: str, n: int, kinds=KINDS, tries: int = 1, pause: float = 0, say=print) -> list:
+def kills(world: World, name: str, n: int, kinds=KINDS, tries: int = 1, pause: float = 0, say=told) -> list:
     "A row for each kind of signal: the command `name` is hit `n` times at random moments, and called again."
     target, rows, random_ = TARGETS[name](world), [], random.Random(0)
+    def shoot(kind, when): return shot(target, world.here / 'shot', state, kind, when, tries, pause, random_)
     here = world.here / f'{name}-reference'
     prepared(target, here)
     whole = child(lambda: target.act(here), here)
@@ -911,7 +926,7 @@ def kills(world: World, name: str, n: int, kinds=KINDS, tries: int = 1, pause: f
         row = Row(f'kill: {name}', f'SIG{kind} at random')
         for _ in range(n):
             when = random_.uniform(0, 1.1 * whole.seconds)
-            problem = shot(target, world.here / 'shot', state, kind, when, tries, pause)
+            problem = shoot(kind, when)
             row.add(problem and f'{kind} after {when:.2f} s of {whole.seconds:.2f}: {problem}')
         rows.append(row)
         say(row)
@@ -957,7 +972,43 @@ class Search(Target):
         return dict(ended=sum(t['state'] in ('COMPLETE', 'PRUNED') for t in found['trials']), files=[p.name for p in (here / 'search').iterdir()])
 
 
-TARGETS |= {t.name: t for t in (Reproduce, Search)}
+class Torchrun(Training):
+    "A training by two processes of torchrun, one of which is hit."
+    name = 'torchrun'
+    def pid(self, here, rank): return here.with_name(f'{here.name} rank {rank}.pid')
+
+    def aim(self, here, random_):
+        file = self.pid(here, random_.randrange(2))
+        file.unlink(missing_ok=True)
+        return lambda: int(file.read_text(encoding='utf-8') or 0) or None if file.exists() else None
+
+    def begin(self, here, resume=False):
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+        config = LaunchConfig(1, 1, 2, run_id='faults', rdzv_endpoint='localhost:0', rdzv_backend='c10d',
+                              max_restarts=0, monitor_interval=.1, start_method='fork')
+        try: elastic_launch(config, self.work)(here, resume)
+        except ChildFailedError: return 1
+        return 0
+
+    def work(self, here, resume):
+        rank = os.environ['RANK']
+        self.pid(here, rank).write_text(str(os.getpid()), encoding='utf-8')
+        def do():
+            from cifar_nb.training import Interrupted
+            try: self.w.train(here / 'run', resume=resume)
+            except Interrupted:
+                if rank == '0': raise
+                return 0  # torchrun would end the first before it has spoken
+        sys.exit(as_command(do))
+
+    def act(self, here): return self.begin(here)
+
+    def again(self, here):
+        return self.begin(here, any((here / 'run' / f).exists() for f in ('manifest.json', 'recipe.json')))
+
+
+TARGETS |= {t.name: t for t in (Reproduce, Search, Torchrun)}
 
 
 # Several at once
@@ -1032,7 +1083,7 @@ def four_publishes(w, here, random_):
     prepared(target, here)
     run = finished(w, w.seed)
     names = ['net', 'a', 'b', 'net']
-    for o in at_once([lambda n=n: target.publish(run, here, n) for n in names], here):
+    for o in at_once([lambda n=n: target.publish(run, here, n, True) for n in names], here):
         if o.status: return o.complaint or o.last
     for name in registry(here): Pretrained(name, here).load_net('cpu')
     return '' if set(registry(here)) == {'net', 'other', 'a', 'b'} else f'published are {set(registry(here))}'
@@ -1083,7 +1134,7 @@ AT_ONCE = {'two trainings into one new folder': two_trainings, 'two --resume of 
            'two kaggle build': two_builds, 'the folder vanishes': folder_vanishes}
 
 
-def repeated(world: World, part: str, tries: dict, n: int, say=print) -> list:
+def repeated(world: World, part: str, tries: dict, n: int, say=told) -> list:
     "A row for each of `tries` (name to a function that tells what went wrong), tried `n` times."
     rows, random_ = [], random.Random(0)
     for fault, f in tries.items():
@@ -1260,3 +1311,56 @@ def in_environment(w: World, here: Path, **values) -> str:
         o = child(environment(**values)(do, here), here)
         if o.complaint: said.append(f'{name} with {" ".join(f"{k}={v!r}"[:60] for k, v in values.items())}: {o.complaint}')
     return '; '.join(said)
+
+
+# All of it
+
+SWEPT = ('train', 'resume', 'evaluate', 'evaluate again', 'progress', 'study', 'ladder', 'publish', 'migrate', 'kaggle build', 'bring back')
+KILLED = dict(train={}, study={}, reproduce=dict(tries=8, pause=.5), evaluate={}, torchrun=dict(kinds=('TERM', 'INT', 'HUP', 'KILL', 'STOP, CONT')))
+
+
+def parts(world, every: int, shots: int) -> dict:
+    "Every part of the table by its name, as a function that gives its rows."
+    out = {f'sweep:{n}': lambda n=n: sweep(world(), n, every=every) for n in SWEPT}
+    out |= {f'kill:{n}': lambda n=n, more=more: kills(world(), n, shots, **more) for n, more in KILLED.items()}
+    out |= {f'damage:{pattern}': lambda p=pattern: damages(world(), only=p) for pattern in READERS}
+    out['at once'] = lambda: repeated(world(), 'at once', AT_ONCE, max(1, shots // 2))
+    out['places'] = lambda: repeated(world(), 'places', places_tried(), 1)
+    out['environment'] = lambda: repeated(world(), 'environment', environments_tried(), 1)
+    return out
+
+
+def main(argv=None) -> int:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('names', nargs='*', help='beginnings of the names of parts')
+    p.add_argument('--every', type=int, default=1, help='of the file operations each K-th only')
+    p.add_argument('--shots', type=int, default=8, help='random kills for each signal')
+    p.add_argument('--json', type=Path, help='a file for the rows')
+    p.add_argument('--list', action='store_true', help='the names of all parts')
+    a = p.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix='faults-') as d:
+        made = []
+        def world():
+            if not made: made.append(World(Path(d)))
+            return made[0]
+        chosen = {n: f for n, f in parts(world, a.every, a.shots).items() if not a.names or n.startswith(tuple(a.names))}
+        if a.list: print('\n'.join(chosen)); return 0
+        if not chosen: p.error(f'no part begins with {" or ".join(a.names)}: --list names them')
+        print(f'{"part":26}{"fault":34}{"tried":>6}{"well":>6}{"lost":>6}', flush=True)
+        rows = []
+        for f in chosen.values():
+            rows += f()
+            if a.json: keep(a.json, rows)
+    lost = sum(len(r.lost) for r in rows)
+    print(f'{sum(r.tried for r in rows)} tried, {lost} lost')
+    return 1 if lost else 0
+
+
+def keep(file: Path, rows: list):
+    "Write `rows` to `file`, over those of the same part and fault, beside all others."
+    from cifar_nb.core.files import read_json, to_json, write_atomic
+    old = read_json(file) if file.exists() else {}
+    write_atomic(file, to_json(old | {f'{r.part} | {r.fault}': dict(tried=r.tried, lost=r.lost, operations=r.operations) for r in rows}))
+
+
+if __name__ == '__main__': sys.exit(main())

@@ -195,7 +195,7 @@ def test_pictures_are_what_load_reads(ending, tmp_path, monkeypatch):
         save(RANDOM[i], tmp_path / "d" / ("test" if 10 <= i < 20 else "train") / CLASSES[i % 10] / f"{i:04}.{ending}", **options)
     x, y, name = data.load_set("train", tmp_path / "d", say=str)
     want = [*range(10), *range(20, 40)]  # the first of each class before the second of any
-    assert name == "pictures" and y.tolist() == [i % 10 for i in want] and x.dtype == torch.uint8 and y.dtype == torch.int64
+    assert name.startswith("pictures-") and y.tolist() == [i % 10 for i in want] and x.dtype == torch.uint8 and y.dtype == torch.int64
     np.testing.assert_array_equal(x, RANDOM[want].transpose(0, 3, 1, 2))
     xt, yt = data.load("test", tmp_path / "d", say=str)
     np.testing.assert_array_equal(xt, RANDOM[10:20].transpose(0, 3, 1, 2))
@@ -203,14 +203,21 @@ def test_pictures_are_what_load_reads(ending, tmp_path, monkeypatch):
     said = []
     assert torch.equal(data.load("test", say=said.append)[0], xt) and "pictures in" in said[0] and len(said) == 1
     both = session.load_images(say=str)
-    assert torch.equal(both.x, x) and torch.equal(both.yt, yt) and both.test == "test set" and both.classes == CLASSES and both.name == "pictures"
+    assert torch.equal(both.x, x) and torch.equal(both.yt, yt) and both.test == "test set" and both.classes == CLASSES and both.name == name
+
+
+def test_no_two_picture_sets_have_one_name_wherever_they_lie(tmp_path):
+    for name, n in zip("abc", (40, 40, 39)): labelled(tmp_path / name, n)
+    name = data.load_set("train", tmp_path / "a", say=str).name
+    assert data.load_set("test", tmp_path / "a", say=str).name == data.load_set("train", tmp_path / "b", say=str).name == name
+    assert data.load_set("test", tmp_path / "c", say=str).name != name
 
 
 def test_without_test_pictures_one_in_ten_is_set_aside(tmp_path):
     labelled(tmp_path / "d", 40)
     x, y, name = data.load_set("train", tmp_path / "d", say=str)
     xt, yt, _ = data.load_set("test", tmp_path / "d", say=str)
-    assert (len(x), len(xt), name) == (36, 4, "pictures")
+    assert (len(x), len(xt)) == (36, 4)
     both = sorted(map(bytes, torch.cat([x, xt]).permute(0, 2, 3, 1).numpy()))
     assert both == sorted(map(bytes, RANDOM[:40])) and torch.equal(data.load_set("test", tmp_path / "d", say=str).x, xt)
     kept, held = data.split([i % 10 for i in range(40)], 4)
@@ -297,7 +304,7 @@ def test_whole_batches_come_before_pictures_and_pictures_before_damaged_batches(
     pictures, far = picture_set(tmp_path / "d" / "a"), batches(tmp_path / "d" / "b" / "c", monkeypatch)
     assert data.find(tmp_path / "d", say=str) == far and data.load_set("test", tmp_path / "d", say=str).name == "cifar10"
     (far / "data_batch_2").write_bytes(b"cut")
-    assert data.find(tmp_path / "d", say=str) == pictures and data.load_set("test", tmp_path / "d", say=str).name == "pictures"
+    assert data.find(tmp_path / "d", say=str) == pictures and data.load_set("test", tmp_path / "d", say=str).name.startswith("pictures-")
 
 
 def test_a_set_without_pictures_does_not_hide_one_that_has_them(tmp_path):
@@ -312,11 +319,11 @@ def test_a_set_without_pictures_does_not_hide_one_that_has_them(tmp_path):
 
 def test_mounted_pictures_come_after_batches_in_the_cache_and_before_the_internet(tmp_path, monkeypatch):
     picture_set(tmp_path / "kaggle" / "x")
-    assert data.load_set("train", say=str).name == "pictures"  # and nothing was asked of the internet
+    assert data.load_set("train", say=str).name.startswith("pictures-")  # and nothing was asked of the internet
     home = batches(tmp_path / "cache" / "py", monkeypatch)
     assert data.find(say=str) == home and data.load_set("train", say=str).name == "cifar10"
     (home / "test_batch").write_bytes(b"cut")
-    assert data.load_set("train", say=str).name == "pictures"
+    assert data.load_set("train", say=str).name.startswith("pictures-")
 
 
 def test_chapters_take_pictures_only_where_they_are_named(tmp_path):

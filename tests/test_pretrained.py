@@ -108,6 +108,20 @@ def test_int8_answers_nearly_as_fp16():
     assert (a - b).abs().max() < .1 * a.abs().max() and (a - b).abs().max() > 0
 
 
+def test_a_network_of_another_run_keeps_its_name(tmp_path, capsys):
+    from cifar_nb.cli import main
+    def published(*more): return main(["publish", str(tmp_path / run), "--data", "toy", "--folder", str(tmp_path / "shelf"), *more])
+    for run in "01":
+        assert main(["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--seed", run, "--out", str(tmp_path / run)]) == 0
+        if run == "0": assert published() == published() == published("--weights", "int8") == 0  # of one run as often as one likes
+    first = (tmp_path / "shelf/registry.json").read_bytes()
+    capsys.readouterr()
+    assert published() == 2 and "a network small of another run: choose another --name, or say --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "shelf/registry.json").read_bytes() == first
+    assert published("--name", "second") == published("--overwrite") == 0
+    assert {e["run"]["seed"] for e in json.loads((tmp_path / "shelf/registry.json").read_text(encoding="utf-8")).values()} == {1}
+
+
 def test_the_registry_is_json_that_a_person_can_read():
     text = (WEIGHTS / "registry.json").read_text(encoding="utf-8")
     assert json.loads(text) == ENTRIES and text.count("\n") > 20 * len(ENTRIES)

@@ -27,8 +27,8 @@ from .errors import InputError
 from .files import read_json
 from .forms import misfit
 
-__all__ = ['SCHEMA', 'UNKNOWN', 'fingerprint', 'tensors_fingerprint', 'new_manifest', 'kernels_of', 'experiment', 'experiment_id',
-           'differing', 'same_training', 'same_experiment', 'comparable', 'machines', 'with_sitting', 'read_manifest', 'checked_manifest', 'is_known', 'is_sane']
+__all__ = ['SCHEMA', 'UNKNOWN', 'fingerprint', 'tensors_fingerprint', 'unknown_manifest', 'new_manifest', 'kernels_of', 'experiment', 'experiment_id',
+           'differing', 'known', 'same_training', 'same_experiment', 'comparable', 'machines', 'with_sitting', 'read_manifest', 'checked_manifest', 'is_known', 'is_sane']
 
 SCHEMA = 1
 UNKNOWN = 'unknown'
@@ -59,6 +59,12 @@ def tensors_fingerprint(*tensors, digits: int = 16) -> str:
         h.update(f'{t.dtype} {tuple(t.shape)};'.encode())
         h.update(t.flatten().view(torch.uint8).numpy())
     return h.hexdigest()[:digits]
+
+
+def unknown_manifest(**facts) -> dict:
+    "A manifest that knows the `facts` and nothing else; its sittings are `facts` too, or one of which nobody knows anything."
+    nothing = dict.fromkeys(('run', 'name', 'variant', *TRAINING), UNKNOWN) | dict(data=dict.fromkeys(('name', 'images', 'fingerprint'), UNKNOWN))
+    return dict(schema=SCHEMA) | nothing | dict(sittings=[dict(began=UNKNOWN, epoch=0, kernels=UNKNOWN)]) | facts
 
 
 def new_manifest(recipe: dict, name: str, variant: str, data: dict, validation: dict, seed: int, weights: str, precision: str, memory_format: str,
@@ -129,9 +135,14 @@ def machines(manifests) -> list:
     return sorted({s.get('processor', UNKNOWN) for m in manifests for s in m.get('sittings') or [{}]})
 
 
+def known(v) -> bool:
+    "Whether nothing in the value `v` (plain JSON types) is unknown."
+    if isinstance(v, dict): return all(map(known, v.values()))
+    return all(map(known, v)) if isinstance(v, list) else v != UNKNOWN
+
+
 def is_known(m: dict, leave=()) -> bool:
     "Whether nothing that decides about the experiment is unknown; `leave` names what may be."
-    def known(v): return all(map(known, v.values())) if isinstance(v, dict) else all(map(known, v)) if isinstance(v, list) else v != UNKNOWN
     return known(_key(m, leave))
 
 

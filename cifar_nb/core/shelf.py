@@ -13,7 +13,7 @@ from .forms import misfit
 __all__ = ['read_registry', 'shelve']
 
 AGAIN = 'install the package again, or publish the networks again.'
-ENTRY = {'file': str, 'sha256': str, 'kind': str, 'bytes': int, 'parameters': int, 'accuracy': float, 'images': int, 'set': str, 'tta_accuracy?': float,
+ENTRY = {'file': str, 'sha256': str, 'kind': str, 'bytes': int, 'parameters': int, 'accuracy': float, 'images': int, 'set': str, 'manifest?': dict, 'tta_accuracy?': float,
          'run': {'recipe': str, 'data?': str, 'accuracy': float, 'hardware': str, 'seconds': float}}
 
 
@@ -27,8 +27,10 @@ def read_registry(folder) -> dict:
     return found
 
 
-def shelve(folder, name: str, data: bytes, entry: dict, card) -> dict:
+def shelve(folder, name: str, data: bytes, entry: dict, card, overwrite: bool = False) -> dict:
     """Put the weights `data` with `entry` and `card(entry)` into `folder`, over a network of the same `name`; the entry, with the name of its file.
+
+    A network of another run keeps its name (`InputError`), unless it may be overwritten.
 
     Another network of that name is replaced by the writing of the registry, at once; until then it stays as it is, and its file goes afterwards."""
     folder = make_folder(folder)
@@ -36,6 +38,8 @@ def shelve(folder, name: str, data: bytes, entry: dict, card) -> dict:
         remove_leftovers(folder)
         known, mark = read_registry(folder), sha256(data).hexdigest()
         taken, old = {e['file'] for e in known.values()}, known.get(name)
+        if old and not overwrite and old['sha256'] != mark and _run_of(old) != _run_of(entry):
+            raise InputError(f'{folder} has a network {name} of another run: choose another --name, or say --overwrite.')
         file = f'{name}.safetensors' if f'{name}.safetensors' not in taken else f'{name}-{mark[:8]}.safetensors'
         entry = dict(file=old['file'] if old and old['sha256'] == mark else file, sha256=mark, bytes=len(data)) | entry
         write_atomic(folder / entry['file'], data)
@@ -46,3 +50,8 @@ def shelve(folder, name: str, data: bytes, entry: dict, card) -> dict:
         for p in entries(folder):
             if own.fullmatch(p.name) and p.name not in used: remove(p)
     return entry
+
+
+def _run_of(entry):
+    "The run whose network this is, None where nobody wrote it down."
+    return entry.get('manifest', {}).get('run')
