@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['M_TRIM_THRESHOLD', 'M_MMAP_MAX', 'SHAPES', 'columns', 'weight_gradient', 'keep_memory', 'in_turns',
-           'bench_convolution', 'few', 'cpu_has', 'Conv']
+           'bench_convolution', 'few', 'cpu_has', 'ProductConv']
 
 # %% ../nbs/03a_convolution.ipynb #fbef421f
 import ctypes
@@ -15,8 +15,9 @@ from timeit import timeit
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.autograd.function import once_differentiable
+
+from .blocks import Conv
 
 # %% ../nbs/03a_convolution.ipynb #2243b28a
 def columns(
@@ -94,29 +95,15 @@ class _ByProduct(torch.autograd.Function):
         return gx, weight_gradient(x, g, w.shape[2], *how) if ctx.needs_input_grad[1] else None, None, None
 
 # %% ../nbs/03a_convolution.ipynb #a5125243
-class Conv(nn.Conv2d):
-    "A convolution without bias, `N,c_in,H,W` -> `N,c_out,H/stride,W/stride` for odd kernels; in bf16 training on processors with AMX it takes the quicker of two ways to its weights' gradient."
-    quicker = None  # chapter 03b puts another way here: a function of the layer, its input and `pool`, that gives the output or None
-
-    def __init__(self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1):
-        super().__init__(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-
+class ProductConv(Conv):
+    "A `Conv` that in bf16 training, on processors with AMX, may take its weights' gradient from `weight_gradient`."
     def by_product(self, x) -> bool:
         "Whether the gradient for the input `x` is to come from `weight_gradient`."
         side, stride = x.shape[-2:], self.stride[0]
         return (x.is_cpu and self.bias is None and self.weight.requires_grad and torch.is_grad_enabled() and torch.is_autocast_enabled('cpu')
                 and few(-(-side[0] // stride) * -(-side[1] // stride), self.out_channels) and cpu_has('amx_bf16'))
 
-    def forward(self, x, pool: bool = False):
-        "With `pool` the maximum over 2x2 of what the convolution gives."
-        y = self.quicker(x, pool) if self.quicker else None
-        if y is not None: return y
-        y = self.usual(x)
-        return F.max_pool2d(y, 2) if pool else y
-
-    def usual(self, x):
-        if x.is_cpu and self.kernel_size == (1, 1) and self.stride[0] > 1 and self.in_channels < 16:
-            return F.conv2d(x[..., ::self.stride[0], ::self.stride[1]], self.weight, self.bias)  # the same, and safe
+    def forward(self, x):
         if not self.by_product(x): return super().forward(x)
         dtype = torch.get_autocast_dtype('cpu')
         return _ByProduct.apply(x.to(dtype), self.weight.to(dtype), self.stride[0], self.padding[0])

@@ -261,11 +261,12 @@ def viewed(result: dict):
     return several[max(several, key=lambda k: k.count(','))] if several else None  # with the most of them
 
 def summarize(records: list) -> str:
-    "A Markdown table of results: one row for the runs of a recipe that differ by seed only, with mean and standard deviation."
-    from statistics import mean
-    out = ['| recipe | epochs | parameters | MACs | test accuracy | with views | runs | seconds | images/s | machine |', '|' + '---|' * 10]
+    """A Markdown table of results: one row for the runs of a recipe that differ by seed only, with mean and standard deviation.
+
+    Time and speed are those of the fastest run: what else the machine does can only make a run slower."""
+    out = ['| recipe | epochs | parameters | MACs | test accuracy | with views | runs | seconds, at best | images/s | machine |', '|' + '---|' * 10]
     for runs in grouped(records):
-        r, (seconds, speed) = runs[0], (mean(r[k] for r in runs) for k in ('seconds', 'images_per_second'))
+        r, seconds, speed = runs[0], min(r['seconds'] for r in runs), max(r['images_per_second'] for r in runs)
         name = r['recipe'] + (' (code)' if r['variant'] == 'code' else '') + (' on the toy set' if r.get('data') == 'toy' else '')
         together = f", {r['together']} at a time" if r.get('together', 1) > 1 else ''
         out.append(f"| {name} | {r['epochs']} | {r['parameters']:,} | {r['macs'] / 1e6:.1f}M | {spread([r['test']['accuracy'] for r in runs])} | {spread([viewed(r) for r in runs])} | {len(runs)} | "

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .blocks import ACTIVATIONS, BatchNorm
-from .convolution import Conv
+from .blocks import ACTIVATIONS, BatchNorm, Conv
 from .data import InputError
 
 # %% ../nbs/04a_fast_blocks.ipynb #c614a315
@@ -50,10 +49,10 @@ class PooledGroup(nn.Module):
         self.conv1, self.bn1 = conv(c_in, c_out), shift_norm(c_out, momentum)
         self.conv2, self.bn2 = conv(c_out, c_out), shift_norm(c_out, momentum)
         self.conv3, self.bn3 = (conv(c_out, c_out), shift_norm(c_out, momentum)) if depth == 3 else (None, None)
-        self.activation = activation
+        self.pool, self.activation = nn.MaxPool2d(2), activation
 
     def forward(self, x):
-        pooled = self.bn1(self.conv1(x, pool=True), self.activation)
+        pooled = self.bn1(self.pool(self.conv1(x)), self.activation)
         x = self.bn2(self.conv2(pooled), self.activation)
         return x if self.conv3 is None else pooled + self.bn3(self.conv3(x), self.activation)
 

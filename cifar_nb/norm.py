@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CDF', 'SLOPE', 'TWO_SUMS', 'BENDS', 'THERE', 'AND_BACK', 'NORM_DOOR', 'NORM_SOURCE', 'BEND', 'FAR', 'MAPS', 'horner',
-           'cases', 'at_once', 'distances', 'norm_kernel', 'quicker', 'start', 'bench_norm']
+           'cases', 'at_once', 'distances', 'norm_kernel', 'fused', 'FusedBatchNorm', 'bench_norm']
 
 # %% ../nbs/04c_norm.ipynb #dabbf162
 import functools
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from .blocks import BatchNorm, finish
 from .convolution import in_turns, keep_memory
 from .data import InputError
-from .winograd import VECTORS, load_compiled, open_door
+from .winograd import VECTORS, load_compiled
 
 # %% ../nbs/04c_norm.ipynb #5923cc2f
 CDF = (3.989258088e-01, -6.641648612e-02, 9.881116001e-03, -1.134981379e-03, 9.907549288e-05, -6.310149208e-06, 2.723950835e-07, -7.024479043e-09, 8.086129603e-11)
@@ -212,8 +212,8 @@ def norm_kernel() -> tuple:
     return (ops, '') if right else (None, 'the compiled kernel does not compute what it should')
 
 # %% ../nbs/04c_norm.ipynb #caeb4415
-def quicker(bn: BatchNorm, x: torch.Tensor, activation: str = None, add: torch.Tensor = None):
-    "What `BatchNorm` asks before it computes: `activation(bn(x) + add)` in training on a processor; None where its usual way is as good."
+def fused(bn: BatchNorm, x: torch.Tensor, activation: str = None, add: torch.Tensor = None):
+    "`activation(bn(x) + add)` in training on a processor, with the running averages moved; None where the library's way is as good."
     known = (activation, add is not None) in cases(x.dtype) and (add is None or add.dtype is x.dtype)
     fits = x.is_cpu and x.shape[1] % 8 == 0 and x.numel() >= max(10_000, 2 * x.shape[1])
     plain = bn.training and bn.affine and bn.weight.dtype is torch.float32 and bn.track_running_stats and bn.momentum is not None
@@ -226,10 +226,11 @@ def quicker(bn: BatchNorm, x: torch.Tensor, activation: str = None, add: torch.T
         bn.running_var.lerp_(var * (n / (n - 1)), bn.momentum)
     return y
 
-def start(net=None, say=print) -> bool:
-    "Let every `BatchNorm` of this process go the quicker way, if `net` has one (default: anyway); whether they do."
-    any_norm = net is None or any(isinstance(m, BatchNorm) and m.num_features % 8 == 0 for m in net.modules())
-    return any_norm and open_door(BatchNorm, quicker, norm_kernel, 'batch norms', say)
+class FusedBatchNorm(BatchNorm):
+    "A `BatchNorm` that computes `at_once` where the kernel knows how."
+    def forward(self, x, activation: str = None, add: torch.Tensor = None):
+        y = fused(self, x, activation, add)
+        return super().forward(x, activation, add) if y is None else y
 
 # %% ../nbs/04c_norm.ipynb #a9258c59
 MAPS = ((64, 15, 'gelu', False), (256, 7, 'gelu', False), (256, 3, 'gelu', False), (32, 32, 'relu', False), (32, 32, 'relu', True), (64, 16, 'relu', False), (64, 16, 'relu', True),

@@ -22,7 +22,7 @@ from .reading import ACCENT, GREY, STAGES, Table
 from .core.files import make_folder, to_json, write_atomic
 from .core.manifest import tensors_fingerprint
 from .recipes import Recipe, trained
-from .training import Diverged, Trainer, choose_device, choose_precision, describe_images, end_epoch, machine, quickened, train_epoch
+from .training import Diverged, Trainer, choose_device, choose_precision, describe_images, end_epoch, machine, train_epoch
 
 # %% ../nbs/21a_search.ipynb #70b7f2b5
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def objective(trial, x, y, space: Space, base: Recipe, held: int, device: str = 
     trial.set_user_attr('reason', reason)
     if reason: raise optuna.TrialPruned(reason)
     kept, out = split(y, held)
-    with torch.random.fork_rng(), quickened(None, False):
+    with torch.random.fork_rng():
         t = Trainer(recipe_of(space, choice, base), len(kept), 0, device)
         x, y, judged = x[kept].to(t.device), y[kept].to(t.device), (x[out], y[out])
         while t.epoch < t.recipe.epochs:

@@ -7,13 +7,11 @@ __all__ = ['Precision', 'memory_order', 'hardware', 'cpu_has_bf16', 'choose_devi
            'EmaUpdate', 'select_hard_examples', 'fused', 'pieces', 'gradients', 'train_epoch', 'remember', 'update',
            'predict', 'loss_and_accuracy', 'end_epoch', 'check_finite', 'network', 'snapshot', 'restore', 'Run',
            'write_lines', 'save_checkpoint', 'load_checkpoint', 'Interrupted', 'noting_signals', 'warm_up', 'prepare',
-           'quicken', 'quickened', 'train', 'kept_weights', 'manifest_of', 'planned', 'describe_images', 'first_look',
-           'headline', 'keep_best', 'write_weights', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run',
-           'machine']
+           'train', 'kept_weights', 'manifest_of', 'planned', 'describe_images', 'first_look', 'headline', 'keep_best',
+           'write_weights', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine']
 
 # %% ../nbs/06_training.ipynb #76228224
 import functools
-import importlib
 import inspect
 import io
 import json
@@ -34,14 +32,15 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .augment import normalize
-from .blocks import BatchNorm, count_macs, count_parameters
-from .convolution import Conv, cpu_has, keep_memory
+from .blocks import count_macs, count_parameters
+from .convolution import cpu_has, keep_memory
 from .core.errors import Diverged, InputError, check_choice
 from .core.files import make_folder, there, to_json, write_atomic
 from .core.manifest import differing, new_manifest, tensors_fingerprint
 from .core.names import renamed_log
 from .core.version import versions
 from .data import CIFAR10, split
+from .kernels.dispatch import cpu_kernels
 from .parallel import Group, add_up, agree, asked, from_first, joined, take_from_first
 from .recipes import OPTIMIZERS, Recipe, advance, batches, build_scheduler, recipe_from_json, trained
 from .runs import RunFiles, as_before, claimed, drop_checkpoint, read_checkpoint
@@ -399,23 +398,6 @@ def prepare(t: Trainer, backend='inductor', say=print):
         say(f'torch.compile does not work here ({type(e).__name__}), so the network runs as it is written')
     else: say(f'compiled in {t.warmup:.1f} s')
 
-# %% ../nbs/06_training.ipynb #ff416547
-def quicken(t: Trainer, say=print) -> list:
-    "On a processor let the convolutions and batch norms of this process take the ways of chapters 03b and 04c, where those are installed and work; the names of the kernels that do."
-    if t.device.type != 'cpu': return []
-    say = functools.cache(say)  # where both are missing, the reason is the same
-    try: chapters = {name: importlib.import_module(f'cifar_nb.{module}') for name, module in (('winograd', 'winograd'), ('fused_norm', 'norm'))}
-    except ImportError: return []
-    return sorted(name for name, chapter in chapters.items() if chapter.start(t.net, say))
-
-@contextmanager
-def quickened(t: Trainer, wanted: bool = None, say=print):
-    "In this block networks are `quicken`ed, unless `wanted` is false; afterwards everything is as before. It yields the names of the kernels."
-    before = Conv.quicker, BatchNorm.quicker
-    Conv.quicker = BatchNorm.quicker = None
-    try: yield [] if wanted is False else quicken(t, say)
-    finally: Conv.quicker, BatchNorm.quicker = before
-
 # %% ../nbs/06_training.ipynb #244e14ed
 def train(
     recipe: Recipe,
@@ -444,7 +426,8 @@ def train(
         if not group.first: say, progress = (lambda s: None), False
         first_look(t, x, kept)
         say(headline(t))
-        used = stack.enter_context(quickened(t, kernels, say))
+        nets = [t.net] if t.ema is None else [t.net, t.ema.module]
+        used = stack.enter_context(cpu_kernels(*nets, wanted=kernels is not False and t.device.type == 'cpu', say=say))
         t.manifest = manifest_of(recipe, describe_images(x, y, (info or {}).get('data')), held, seed, keep, t.precision, t.device, used, group.size, compile)
         out = None if out is None else begin_run(t, Path(out), resume, say, stack)
         if compile: prepare(t, 'inductor' if compile is True else compile, say)
@@ -475,8 +458,8 @@ def planned(recipe: Recipe, x, y, *, seed: int = 0, device: str = None, precisio
     device = choose_device(asked().device(device))
     held = split(y, holdout)[1] if holdout else None
     data = data if isinstance(data, dict) else describe_images(x, y, data)
-    with torch.random.fork_rng(): net = SimpleNamespace(device=device, net=recipe.net.build())
-    with quickened(net, kernels, lambda s: None) as used:
+    with torch.random.fork_rng(): net = recipe.net.build()
+    with cpu_kernels(net, wanted=kernels is not False and device.type == 'cpu', say=lambda s: None) as used:
         return manifest_of(recipe, data, held, seed, kept_weights(keep, holdout), choose_precision(device, precision), device, used, asked().size)
 
 def describe_images(x: torch.Tensor, y: torch.Tensor, name: str = None) -> dict:

@@ -5,20 +5,22 @@
 # %% auto #0
 __all__ = ['B', 'G', 'A', 'VECTORS', 'WINDOWS', 'FILTERS', 'FORWARD', 'TO_INPUT', 'BACK', 'TO_FILTERS', 'SUMS', 'UNPACK', 'DOOR',
            'NAMES', 'SOURCE', 'LAYERS', 'by_tiles', 'compiled', 'load_compiled', 'whole_numbers', 'is_exact', 'kernel',
-           'tiled_conv', 'pays', 'quicker', 'open_door', 'start', 'bench_winograd']
+           'tiled_conv', 'pays', 'may_pay', 'winograd_forward', 'WinogradConv', 'PooledWinogradConv', 'AlreadyPooled',
+           'bench_winograd']
 
 # %% ../nbs/03b_winograd.ipynb #36c22354
 import functools
 import os
 import platform
 from pathlib import Path
-from timeit import timeit
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.autograd.function import once_differentiable
 
-from .convolution import Conv, cpu_has, in_turns, keep_memory
+from .blocks import Conv
+from .convolution import ProductConv, cpu_has, in_turns, keep_memory
 from .core.compiler import compiled_library
 from .data import InputError, cache_folder
 
@@ -461,26 +463,33 @@ def pays(n: int, c: int, h: int, w: int, filters: int, pool: bool) -> bool:
     fits = c % 8 == filters % 8 == 0 and min(h, w) > 1
     return fits and n * h * w >= 1000 and (c * filters >= 768 if pool else min(c, filters) >= 64)
 
-def quicker(conv: Conv, x: torch.Tensor, pool: bool):
-    "What `Conv` asks before it computes: its output for `x`, with the maximum over 2x2 if `pool`; None where its usual way is as good."
-    plain = conv.kernel_size == (3, 3) and conv.stride == conv.padding == (1, 1) and conv.bias is None and conv.weight.dtype is torch.float32
-    if not (x.is_cpu and plain and pays(*x.shape, conv.out_channels, pool)) or torch.compiler.is_compiling(): return None
+def may_pay(conv: Conv, pool: bool) -> bool:
+    "Whether the kernel can be the faster way for the layer `conv`, with a maximum over 2x2 behind it if `pool`."
+    plain = conv.kernel_size == (3, 3) and conv.stride == conv.padding == (1, 1) and conv.bias is None
+    return plain and pays(1000, conv.in_channels, 2, 2, conv.out_channels, pool)
+
+def winograd_forward(conv: Conv, x: torch.Tensor, pool: bool):
+    "The output of `conv` for `x`, with the maximum over 2x2 if `pool`; None where the library's way is as good."
+    fits = x.is_cpu and may_pay(conv, pool) and pays(*x.shape, conv.out_channels, pool) and conv.weight.dtype is torch.float32
+    if not fits or torch.compiler.is_compiling(): return None
     dtype = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else x.dtype
     return tiled_conv(x.to(dtype), conv.weight, pool) if dtype in kernel()[1] else None
 
-def open_door(layer: type, quicker, kernel, what: str, say=print) -> bool:
-    "Let all of `layer` ask `quicker` before they compute, if `kernel()` begins with operations (else it ends with the reason); whether they do."
-    if layer.quicker is None:
-        seconds, (ops, *_, why) = timeit(kernel, number=1), kernel()
-        layer.quicker = quicker if ops else None
-        if ops and seconds > 2: say(f'a kernel for {what} was compiled in {seconds:.0f} s and is kept')
-        if not ops and platform.system() == 'Linux': say(f'without compiled kernels: {why}')
-    return layer.quicker is not None
+class WinogradConv(ProductConv):
+    "A `Conv` that computes by tiles where that `pays`."
+    def forward(self, x):
+        y = winograd_forward(self, x, False)
+        return super().forward(x) if y is None else y
 
-def start(net=None, say=print) -> bool:
-    "Let every `Conv` of this process go the quicker way, if `net` has layers (default: anyway) for which it `pays`; whether they do."
-    wide = net is None or any(isinstance(m, Conv) and pays(1000, m.in_channels, 2, 2, m.out_channels, True) for m in net.modules())
-    return wide and open_door(Conv, quicker, kernel, 'convolutions', say)
+class PooledWinogradConv(ProductConv):
+    "A `Conv` and the maximum over 2x2 behind it, by tiles where that `pays`."
+    def forward(self, x):
+        y = winograd_forward(self, x, True)
+        return F.max_pool2d(super().forward(x), 2) if y is None else y
+
+class AlreadyPooled(nn.MaxPool2d):
+    "What is left of a maximum that the layer before has taken."
+    def forward(self, x): return x
 
 # %% ../nbs/03b_winograd.ipynb #fafb301d
 LAYERS = ((24, 64, 31, True), (64, 64, 15, False), (64, 256, 15, True), (256, 256, 7, False), (256, 256, 7, True), (256, 256, 3, False), (32, 32, 32, False), (64, 64, 32, False), (128, 128, 16, False),

@@ -3,15 +3,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_nb import norm, winograd
+from cifar_nb import norm
 from cifar_nb.blocks import ACTIVATIONS, BatchNorm, Block, NetSpec, count_macs, finish
-from cifar_nb.convolution import Conv
 from cifar_nb.data import InputError
 from cifar_nb.fast_blocks import FastSpec
-from cifar_nb.norm import CDF, FAR, NORM_SOURCE, SLOPE, at_once, bench_norm, cases, distances, horner, norm_kernel, start
-from cifar_nb.recipes import get_recipe
-from cifar_nb.throughput import fold_batch_norm, usual_norms
-from cifar_nb.training import Trainer, quicken
+from cifar_nb.norm import CDF, FAR, NORM_SOURCE, SLOPE, at_once, bench_norm, cases, distances, horner, norm_kernel
+from cifar_nb.kernels.dispatch import use_cpu_kernels
+from cifar_nb.throughput import fold_batch_norm
 
 TRANSFORMS, WHY = norm_kernel()
 here = pytest.mark.skipif(not TRANSFORMS, reason=f"no kernel: {WHY}")
@@ -127,16 +125,6 @@ def test_a_wrong_kernel_is_found_out(monkeypatch):
     assert norm_kernel.__wrapped__() == (None, "the compiled kernel does not compute what it should")
 
 
-def test_a_training_says_once_why_it_goes_on_without(monkeypatch):
-    monkeypatch.setattr(norm, "norm_kernel", lambda: (None, "there is no compiler called g++"))
-    monkeypatch.setattr(winograd, "kernel", lambda: (None, (), "there is no compiler called g++"))
-    monkeypatch.setattr("platform.system", lambda: "Linux")
-    said = []
-    assert not quicken(Trainer(get_recipe("quick"), 500, device="cpu"), said.append)
-    assert said == ["without compiled kernels: there is no compiler called g++"]
-    assert BatchNorm.quicker is None and Conv.quicker is None
-
-
 NETS = {"gelu": FastSpec(widths=(16, 32), activation="gelu"), "relu": FastSpec(widths=(16, 32), activation="relu"), "residual": NetSpec(widths=(16, 32), depths=(1, 1), strides=(1, 2)), "plain": NetSpec(widths=(16,), depths=(2,), strides=(1,), block="plain"),
         "squeezed": NetSpec(widths=(16, 32), depths=(1, 1), strides=(1, 2), se=4)}
 
@@ -152,7 +140,7 @@ def test_a_step_of_a_network_is_the_usual_one(spec, precision):
     for quick in (False, True):
         net.load_state_dict(before)
         net.zero_grad()
-        assert not quick or start(net)
+        assert not quick or use_cpu_kernels(net, str, ['fused_norm'])
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"): logits = net(x)
         F.cross_entropy(logits.float(), y).backward()
         seen.append(torch.cat([logits.detach().float().flatten(), *(p.grad.flatten() / (p.grad.norm() + 1e-3) for p in net.parameters() if p.grad is not None), *(v.float().flatten() for k, v in net.state_dict().items() if "running" in k or "tracked" in k)]))
@@ -165,14 +153,14 @@ def test_a_step_of_a_network_is_the_usual_one(spec, precision):
 def test_judging_and_counting_go_the_usual_way():
     net = NetSpec(widths=(16,), depths=(1,), strides=(1,)).build()
     plain = count_macs(net), net.eval()(torch.ones(16, 3, 32, 32))
-    assert start(net)
+    assert use_cpu_kernels(net, str, ['fused_norm'])
     assert count_macs(net) == plain[0] and torch.equal(net(torch.ones(16, 3, 32, 32)), plain[1])
 
 
 @here
 def test_what_it_does_not_know_goes_the_usual_way():
     bn, x = BatchNorm(16), torch.randn(64, 16, 8, 8)
-    def asked(bn=bn, x=x, **k): return norm.quicker(bn, x, **k) is not None
+    def asked(bn=bn, x=x, **k): return norm.fused(bn, x, **k) is not None
     assert asked() and asked(activation="relu", add=x.clone()) and asked(x=x.bfloat16(), activation="gelu")
     odd = [dict(bn=BatchNorm(12), x=x[:, :12]), dict(x=x.half()), dict(x=x.double()), dict(activation="silu"), dict(activation="gelu"), dict(x=x.bfloat16(), add=x), dict(x=x.bfloat16(), activation="gelu", add=x.bfloat16()), dict(x=x[:2]), dict(bn=BatchNorm(16384), x=torch.randn(1, 16384, 1, 1)),
            dict(bn=BatchNorm(16, affine=False)), dict(bn=BatchNorm(16, momentum=None)), dict(bn=BatchNorm(16, track_running_stats=False)), dict(bn=BatchNorm(16).eval()), dict(x=torch.zeros(64, 16, 8, 8, device="meta"))]
@@ -182,17 +170,9 @@ def test_what_it_does_not_know_goes_the_usual_way():
 @here
 def test_a_compiled_network_does_not_ask_for_it():
     block, x = Block(16, 16), torch.randn(16, 16, 8, 8)
-    assert start(block)
+    assert use_cpu_kernels(block, str, ['fused_norm'])
     quick = block(x)
     torch.testing.assert_close(torch.compile(block, backend="eager", fullgraph=True)(x), quick, rtol=1e-3, atol=1e-3)
-
-
-@here
-def test_the_library_again_while_it_is_asked_for():
-    net, x = BatchNorm(16), torch.randn(64, 16, 8, 8)
-    assert start(net)
-    with usual_norms(): assert BatchNorm.quicker is None and torch.equal(net(x), torch.nn.BatchNorm2d(16)(x))
-    assert BatchNorm.quicker is norm.quicker
 
 
 @pytest.mark.parametrize("activation", [None, *ACTIVATIONS])

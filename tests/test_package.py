@@ -81,22 +81,6 @@ def test_the_training_path_needs_little(clean):
     assert p.returncode == 0 and p.stdout.strip().endswith("1"), p.stderr
 
 
-def test_modules_import_only_from_earlier_chapters():
-    "The order of the book is the order of the house: a module may import only modules of chapters before its own."
-    import json
-    import re
-    order = {}
-    for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")):
-        sources = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-        name = next((m[1] for s in sources if (m := re.search(r"#\|\s*default_exp\s+(\S+)", s))), None)
-        if name: order[f"cifar_nb.{name}"] = len(order)
-    assert len(order) >= 10
-    for module, place in order.items():
-        text = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
-        for dots, used in re.findall(r"^\s*from (\.*|cifar_nb\.)([\w.]+) import", text, re.M):
-            if dots and f"cifar_nb.{used}" in order: assert order[f"cifar_nb.{used}"] < place, f"{module} imports {used}"
-
-
 def test_the_table_of_contents_lists_every_chapter():
     rows = list(csv.DictReader((ROOT / "nbs/chapters.csv").open(encoding="utf-8")))
     names = [r["chapter"] for r in rows]

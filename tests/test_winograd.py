@@ -5,13 +5,13 @@ import torch.nn.functional as F
 
 from cifar_nb import winograd
 from cifar_nb.augment import RandomHorizontalFlip
-from cifar_nb.blocks import BatchNorm, NetSpec, count_macs
-from cifar_nb.convolution import Conv
+from cifar_nb.blocks import Conv, NetSpec, count_macs
 from cifar_nb.data import InputError, toy
 from cifar_nb.fast_blocks import FastSpec
 from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule
-from cifar_nb.training import Trainer, quicken, train, train_epoch
-from cifar_nb.winograd import bench_winograd, by_tiles, compiled, is_exact, kernel, pays, start, tiled_conv, whole_numbers
+from cifar_nb.kernels.dispatch import use_cpu_kernels
+from cifar_nb.training import Trainer, train_epoch
+from cifar_nb.winograd import bench_winograd, by_tiles, compiled, is_exact, kernel, pays, tiled_conv, whole_numbers
 
 TRANSFORMS, FORMATS, WHY = kernel()
 here = pytest.mark.skipif(not TRANSFORMS, reason=f"no kernel: {WHY}")
@@ -105,15 +105,6 @@ def test_another_text_or_compiler_has_another_name(monkeypatch):
     with pytest.raises(pytest.fail.Exception): compiled()
 
 
-@here
-def test_a_training_says_why_it_goes_on_without(monkeypatch):
-    monkeypatch.setattr(winograd, "kernel", lambda: (None, (), "there is no compiler called g++"))
-    said = []
-    assert not start(Conv(64, 64), said.append)
-    assert said == ["without compiled kernels: there is no compiler called g++"]
-    assert Conv.quicker is None and not start(Conv(4, 4), said.append) and len(said) == 1
-
-
 WIDE = Recipe("wide", net=FastSpec(widths=(32, 64), activation="relu"), phases=(Phase(1, Optimizer("SGD", lr=.02, momentum=.9), Schedule("linear", t_max=1, unit="step"), (RandomHorizontalFlip(),), batch_size=50),))
 
 
@@ -124,7 +115,7 @@ def test_fifty_steps_give_the_losses_of_the_usual_way():
     for quick in (False, True):
         t = Trainer(WIDE, len(x), 0, "cpu", "fp32")
         t.net.prepare(x[:500].float() / 255)
-        assert not quick or quicken(t) and Conv.quicker and BatchNorm.quicker  # this chapter's way, and 04c's
+        assert not quick or {'fused_norm', 'winograd'} <= {*use_cpu_kernels(t.net, str)}
         seen = []
         train_epoch(t, x, y, after=lambda t: seen.append(t.sums[0].item()))
         sums.append(seen)
@@ -138,7 +129,7 @@ def test_fifty_steps_give_the_losses_of_the_usual_way():
 def test_counting_and_few_images_go_the_usual_way():
     net = FastSpec().build()
     plain = count_macs(net), net.eval()(torch.zeros(1, 3, 32, 32))
-    assert start(net)
+    assert use_cpu_kernels(net, str)
     assert (count_macs(net), net(torch.zeros(1, 3, 32, 32)).equal(plain[1])) == (plain[0], True)
 
 
@@ -146,34 +137,21 @@ def test_counting_and_few_images_go_the_usual_way():
 def test_a_compiled_network_does_not_ask_for_it():
     net = torch.nn.Sequential(Conv(64, 64)).eval()
     x = torch.randn(64, 64, 8, 8)
-    assert start(net)
+    assert use_cpu_kernels(net, str)
     quick = net(x)
     torch.testing.assert_close(torch.compile(net, backend="eager", fullgraph=True)(x), quick, rtol=1e-3, atol=1e-3)
 
 
 @here
-def test_networks_of_the_reports_profit_too():
+def test_networks_of_the_reports_profit_too(monkeypatch):
     net = NetSpec(widths=(64, 128), depths=(1, 1), strides=(1, 2)).build()
     x, calls = torch.randn(8, 3, 16, 16), []
     usual = net(x)
-    assert start(net)
-    Conv.quicker = lambda conv, x, pool: calls.append(winograd.quicker(conv, x, pool)) or calls[-1]
+    assert use_cpu_kernels(net, str)
+    asked = winograd.winograd_forward
+    monkeypatch.setattr(winograd, 'winograd_forward', lambda *a: calls.append(asked(*a)) or calls[-1])
     torch.testing.assert_close(net(x), usual, rtol=1e-3, atol=1e-3)
     assert sum(c is not None for c in calls) >= 2
-
-
-def test_a_gpu_is_left_alone():
-    x = torch.zeros(250, 64, 8, 8, device="meta")
-    assert winograd.quicker(Conv(64, 64), x, False) is None and not pays(250, 60, 8, 8, 64, False)
-
-
-@here
-def test_two_trainings_are_the_same(tmp_path):
-    x, y = toy(600)
-    recipe = Recipe("wide", net=WIDE.net, phases=(Phase(2, WIDE.phases[0].optimizer, WIDE.phases[0].schedule, (RandomHorizontalFlip(),), batch_size=100),))
-    a, b = (train(recipe, x, y, tmp_path / name, device="cpu", progress=False, say=str) for name in "ab")
-    assert a.manifest["sittings"][0]["kernels"] == ["fused_norm", "winograd"] and Conv.quicker is None  # used, and left as it was before
-    assert [line["train_loss"] for line in a.log] == [line["train_loss"] for line in b.log]
 
 
 def test_the_race_says_what_it_cannot_race():

@@ -57,6 +57,7 @@ def main():
     unchanged()
     run(sys.executable, "tools/readme.py", "--check")
     run(sys.executable, "tools/bare_comparisons.py")
+    run(BIN / "lint-imports", "--no-cache")  # the layers of the package, .importlinter
     notebooks = ["nbs", "--nbval-lax", "--nbval-sanitize-with", "tools/nbval_sanitize.cfg"]
     if "--quick" in sys.argv: notebooks = []
     # two processes of one thread: more would wait for each other
