@@ -72,7 +72,7 @@ def cmd_train(a):
         x, y = x[:a.images], y[:a.images]
     if competition and data == 'toy' and a.data != 'toy':
         raise InputError(f"{a.competition} would be answered by a network that has seen drawn shapes only, since there is no CIFAR-10 here: name its folder with --data, or say --data toy for a try.")
-    holdout = len(x) // 10 if a.holdout == -1 else a.holdout
+    holdout = len(x) // 10 if a.holdout == 'a tenth' else a.holdout
     test = images('test', 'toy' if data == 'toy' else a.data, say=lambda s: None)[:2]  # found missing now rather than in an hour
     settings = dict(seed=a.seed, device=a.device, precision=a.precision, holdout=holdout)
     def folder(): return str((folder_to_resume if a.resume else run_folder)(planned(recipe, x, y, data=data, **settings)))
@@ -104,9 +104,16 @@ def views_of(run, tta: bool) -> tuple:
     "The views to use: one, or with `tta` the recipe's own, or the mirrored pair if it has none."
     return check_views(('identity',) if not tta else run.recipe.tta_transforms if len(run.recipe.tta_transforms) > 1 else ('identity', 'flip'))
 
+def _run(folder) -> Run:
+    "The run in `folder`; where a recipe is named instead, the sentence says so."
+    if not os.path.lexists(folder) and any(r.name == folder for r in list_recipes()):
+        raise InputError(f'{folder} is a recipe, and the folder of a run is asked for: '
+                         f'train it first, `cifar_nb train {folder}` says where its run lies.')
+    return Run(folder)
+
 def cmd_evaluate(a):
     "Judge a run on the test images."
-    run = Run(a.run)
+    run = _run(a.run)
     run.result
     own = run.manifest['data']['name']
     try: x, y, data = images('test', a.data or ('toy' if own == 'toy' else None), stand_in=False)
@@ -187,7 +194,7 @@ def cmd_pretrained(a):
 def cmd_publish(a):
     "Pack the network of a run, with a card."
     from cifar_nb.pretrained import publish
-    trained = Run(a.run).trained_on
+    trained = _run(a.run).trained_on
     x, y, data = images('test', a.data or ('toy' if trained == 'toy' else None), stand_in=False)
     if trained != data: raise InputError(f'{a.run} was trained on {trained}, and these test images are {data}: name others with --data.')
     e = publish(a.run, x, y, a.name, a.weights, a.folder, a.overwrite)
@@ -331,7 +338,7 @@ def _train_arguments(s):
     s.add_argument('--seed', type=int, default=0, metavar='S', help='of weights, order and augmentation (default: 0)')
     _where(s, ANY_DATA)
     s.add_argument('--precision', metavar='P', help="'fp32', 'bf16', 'fp16', or 'fp32 nchw' for channels first (default: by capability)")
-    s.add_argument('--holdout', type=int, nargs='?', const=-1, default=0, metavar='N', help='hold N training images (a tenth) out and keep the epoch that is best on them')
+    s.add_argument('--holdout', type=int, nargs='?', const='a tenth', default=0, metavar='N', help='hold N training images (a tenth) out and keep the epoch that is best on them')
     s.add_argument('--images', type=int, metavar='N', help='train on the first N images only')
     s.add_argument('--compile', action='store_true', help='let torch.compile prepare the network first (for a GPU; takes a minute or more)')
     s.add_argument('--out', metavar='DIR', help='folder of the run (default: a new one in runs/)')

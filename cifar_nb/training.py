@@ -90,7 +90,8 @@ def choose_precision(
     name: str = None,  # 'fp32', 'bf16', 'fp16', or 'auto'; 'fp32 nchw' also forces the order N,C,H,W
 ) -> Precision:
     "The fastest number format that `device` has in hardware, or the one that is forced by `name`."
-    if name and name.endswith(' nchw'): return choose_precision(device, name[:-5])._replace(channels_last=False)
+    if name in ('auto nchw', 'fp32 nchw', 'bf16 nchw', 'fp16 nchw'):
+        return choose_precision(device, name[:-5])._replace(channels_last=False)
     if name not in (None, 'auto', 'fp32', 'bf16', 'fp16'): raise InputError(f"There is no precision {name!r}; choose 'auto', 'fp32', 'bf16' or 'fp16', with ' nchw' behind it for that memory order.")
     if name == 'fp16' and device.type == 'cpu': raise InputError("fp16 on a CPU is slower than fp32 and overflows; choose 'bf16' or 'fp32'.")
     if name not in (None, 'auto'): return Precision(name, 'forced')

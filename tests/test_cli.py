@@ -206,3 +206,15 @@ def test_a_short_try_never_replaces_a_full_record(tmp_path):
         status, out, err = call("train", "small", "--data", "toy", "--epochs", "1", "--images", images, "--device", "cpu", "--results", "results", "--out", f"run{images}", cwd=tmp_path)
         assert status == 0, err
     assert len(list(tmp_path.glob("results/*.json"))) == 2
+
+
+@pytest.mark.parametrize("asked, words", [
+    (["evaluate", "quick"], "quick is a recipe, and the folder of a run is asked for"),
+    (["publish", "laptop"], "laptop is a recipe"),
+    (["train", "small", "--data", "toy", "--holdout", "-1"], "-1 of 5,000 images cannot be held out"),
+    (["train", "small", "--data", "toy", "--precision", "fp32 nchw nchw"], "There is no precision 'fp32 nchw nchw'"),
+])
+def test_what_looks_right_and_is_not(asked, words, tmp_path, monkeypatch, capsys):
+    from cifar_nb.cli import main
+    monkeypatch.chdir(tmp_path)
+    assert main(asked) == 2 and words in capsys.readouterr().err and not any(tmp_path.iterdir())
