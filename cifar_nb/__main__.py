@@ -19,7 +19,7 @@ def _shows_all(stream) -> bool:
 def main() -> int:
     "Run the command; its status."
     prepare()
-    from .cli import main
+    from .cli.main import main
     return main()
 
 

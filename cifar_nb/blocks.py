@@ -195,13 +195,20 @@ def count_parameters(net: nn.Module) -> int:
 # %% ../nbs/04_blocks.ipynb #cf9564b6
 def count_macs(net: nn.Module, size: int = 32) -> int:
     "Multiply-adds of the convolutions and linear layers of `net` for one `3 x size x size` image; batch norm and additions are not counted."
-    from torch.utils.flop_counter import FlopCounterMode
-    modes = {m: m.training for m in net.modules()}
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        meta = {k: v.to('meta') for k, v in net.state_dict().items()}
-        torch.func.functional_call(net.eval(), meta, torch.empty(1, 3, size, size, device='meta'))
-    for m, training in modes.items(): m.training = training
-    return counter.get_total_flops() // 2
+    macs = []
+    def look(m, inputs, output):
+        x, places = inputs[0], 1
+        if isinstance(m, nn.Conv2d):
+            for side, k, s, p in zip(x.shape[2:], m.kernel_size, m.stride, m.padding): places *= (side + 2 * p - k) // s + 1
+        macs.append(places * m.weight.numel())
+    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    hooks, modes = [m.register_forward_hook(look) for m in layers], {m: m.training for m in net.modules()}
+    try:
+        with torch.no_grad(): net.eval()(next(net.parameters()).new_zeros(1, 3, size, size))
+    finally:
+        for h in hooks: h.remove()
+        for m, training in modes.items(): m.training = training
+    return sum(macs)
 
 # %% ../nbs/04_blocks.ipynb #d744b4c3
 class Memory(NamedTuple):

@@ -207,7 +207,7 @@ def settle():
 
 
 def as_command(do) -> int:
-    "What `cifar_nb.cli.main` makes of the outcome of `do()`."
+    "What `cifar_nb.cli.main.main` makes of the outcome of `do()`."
     from cifar_nb.core.errors import InputError
     from cifar_nb.training import Interrupted
     try:
@@ -295,7 +295,7 @@ class World:
         from cifar_nb.data import toy
         from cifar_nb.recipes import SMALL, Optimizer, Schedule, register
         from cifar_nb.training import train
-        import cifar_nb.ablations, cifar_nb.cli, cifar_nb.kaggle, cifar_nb.migrate, cifar_nb.pretrained, cifar_nb.reproduce  # noqa: all that the children need
+        import cifar_nb.ablations, cifar_nb.cli.commands, cifar_nb.cli.main, cifar_nb.kaggle, cifar_nb.migrate, cifar_nb.pretrained, cifar_nb.reproduce  # noqa: all that the children need
         import encodings.idna, encodings.latin_1, encodings.utf_8_sig  # noqa
         import filelock, matplotlib.pyplot, safetensors.torch, sklearn.metrics, tqdm.auto, torch._dynamo, torch.distributed  # noqa
         self.here, (self.x, self.y), (self.xt, self.yt) = here, toy(240), toy(100, seed=1)
@@ -738,7 +738,7 @@ def enter(here):
 
 def command(*words):
     def do(here, w):
-        from cifar_nb.cli import main
+        from cifar_nb.cli.main import main
         enter(here)
         os.environ['CIFAR_NB_PROGRESS'] = str(here / 'progress.json')
         return main([*words])
@@ -983,6 +983,8 @@ class Torchrun(Training):
         return lambda: int(file.read_text(encoding='utf-8') or 0) or None if file.exists() else None
 
     def begin(self, here, resume=False):
+        import logging
+        logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)  # what the agent says of its children is not ours
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
         config = LaunchConfig(1, 1, 2, run_id='faults', rdzv_endpoint='localhost:0', rdzv_backend='c10d',
@@ -1038,7 +1040,7 @@ def two_resumes(w, here, random_): return two_trainings(w, here, random_, True)
 
 
 def two_without_a_folder(w, here, random_):
-    from cifar_nb.cli import run_folder
+    from cifar_nb.cli.commands import run_folder
     from cifar_nb.training import planned
     here.mkdir()
     def do():

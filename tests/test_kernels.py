@@ -155,3 +155,12 @@ def test_torchinfo_counts_the_multiply_adds_that_we_count(recipe):
             outputs = torch.Size(info.output_size).numel()
             macs += info.macs - outputs * bias[id(info.module)]  # torchinfo counts a bias as one
     assert macs == count_macs(net)
+
+
+@pytest.mark.parametrize("recipe", sorted({(r.name, r.variant) for r in list_recipes()}))
+def test_a_trace_counts_the_multiply_adds_that_we_count(recipe):
+    from torch.utils.flop_counter import FlopCounterMode
+    net = get_recipe(*recipe).net.build().eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter: net(torch.zeros(1, 3, 32, 32))
+    assert counter.get_total_flops() == 2 * count_macs(net)
+    assert not any(m._forward_hooks for m in net.modules()) and not net.training
