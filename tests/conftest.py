@@ -4,14 +4,19 @@ import os
 import pytest
 import torch
 
+WATCHED = ("CIFAR_NB", "KAGGLE", "OMP_", "MPL", "CUDA_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_", "HOME", "XDG_", "PATH", "PYTHON")
 
-SURROUNDINGS = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+
+def surroundings(): return {k: v for k, v in os.environ.items() if k.startswith(WATCHED)}
+
+
+BEFORE = surroundings()
 
 
 def pytest_collection_finish(session):
     "A file of tests that changes the environment by being imported would change what all the others test."
-    now = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    changed = sorted(k for k in SURROUNDINGS.keys() | now if SURROUNDINGS.get(k) != now.get(k))
+    now = surroundings()
+    changed = sorted(k for k in BEFORE.keys() | now if BEFORE.get(k) != now.get(k))
     if changed: raise pytest.UsageError(f"The import of a file of tests has changed {', '.join(changed)}.")
 
 

@@ -72,3 +72,27 @@ def test_the_real_table_comes_in_ascii(tmp_path):
     p = subprocess.run([sys.executable, "-m", "cifar_nb", "scoreboard", "--results", str(ROOT / "results")], cwd=tmp_path, capture_output=True, encoding="ascii",
                        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"})
     assert p.returncode == 0 and len(p.stdout.splitlines()) > 10, p.stderr
+
+
+@pytest.mark.parametrize("asked", [["--help"], ["--version"], ["train", "--help"], ["nonsense"], ["train"], ["train", "quick", "--epochs", "x"]])
+def test_what_needs_no_network_does_not_wait_for_torch(asked):
+    code = f"""import sys
+from cifar_nb.cli.main import main
+try: status = main({asked!r})
+except SystemExit as e: status = e.code
+print(status, sorted({{'torch', 'numpy', 'matplotlib'}} & set(sys.modules)))"""
+    p = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert p.stdout.splitlines()[-1] == ("0 []" if asked[-1].startswith("--") else "2 []"), p.stderr
+
+
+def test_the_version_names_the_commit():
+    from cifar_nb.core.version import commit, package_version
+    p = subprocess.run([sys.executable, "-m", "cifar_nb", "--version"], capture_output=True, encoding="utf-8", cwd=ROOT)
+    assert p.stdout == f"cifar_nb {package_version()}, commit {commit()}\n"
+
+
+def test_every_subcommand_does_something():
+    from cifar_nb.cli import commands
+    from cifar_nb.cli.arguments import parser
+    names = next(a.choices for a in parser()._actions if a.dest == "command")
+    assert {f"cmd_{n}" for n in names} == {n for n in vars(commands) if n.startswith("cmd_")}
