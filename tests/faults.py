@@ -990,7 +990,7 @@ class Torchrun(Training):
         config = LaunchConfig(1, 1, 2, run_id='faults', rdzv_endpoint='localhost:0', rdzv_backend='c10d',
                               max_restarts=0, monitor_interval=.1, start_method='fork')
         try: elastic_launch(config, self.work)(here, resume)
-        except ChildFailedError: return 1
+        except ChildFailedError: return 128 + signal.SIGTERM  # one was stopped, and so the other
         return 0
 
     def work(self, here, resume):
