@@ -19,7 +19,7 @@ def _shows_all(stream) -> bool:
 def main() -> int:
     "Run the command; its status."
     prepare()
-    from .cli.main import main
+    from .cli import main
     return main()
 
 

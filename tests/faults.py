@@ -207,7 +207,7 @@ def settle():
 
 
 def as_command(do) -> int:
-    "What `cifar_nb.cli.main.main` makes of the outcome of `do()`."
+    "What `cifar_nb.cli.main` makes of the outcome of `do()`."
     from cifar_nb.core.errors import InputError
     from cifar_nb.training import Interrupted
     try:
@@ -295,7 +295,7 @@ class World:
         from cifar_nb.data import toy
         from cifar_nb.recipes import SMALL, Optimizer, Schedule, register
         from cifar_nb.training import train
-        import cifar_nb.ablations, cifar_nb.cli.commands, cifar_nb.cli.main, cifar_nb.kaggle, cifar_nb.migrate, cifar_nb.pretrained, cifar_nb.reproduce  # noqa: all that the children need
+        import cifar_nb.ablations, cifar_nb.cli.commands, cifar_nb.kaggle, cifar_nb.migrate, cifar_nb.pretrained, cifar_nb.reproduce  # noqa: all that the children need
         import encodings.idna, encodings.latin_1, encodings.utf_8_sig  # noqa
         import filelock, matplotlib.pyplot, safetensors.torch, sklearn.metrics, tqdm.auto, torch._dynamo, torch.distributed  # noqa
         self.here, (self.x, self.y), (self.xt, self.yt) = here, toy(240), toy(100, seed=1)
@@ -738,7 +738,7 @@ def enter(here):
 
 def command(*words):
     def do(here, w):
-        from cifar_nb.cli.main import main
+        from cifar_nb.cli import main
         enter(here)
         os.environ['CIFAR_NB_PROGRESS'] = str(here / 'progress.json')
         return main([*words])
@@ -905,8 +905,8 @@ def shot(target: Target, here: Path, state: dict, kind: str, when: float, tries:
         if again.status == 0: break
         if i: time.sleep(pause)
         again = child(lambda: target.again(here), here)
+        if target.done(here) and 'already finished' in again.text and not again.traced: break
         if again.complaint: return f'then {again.complaint}'
-        if target.done(here) and 'already finished' in again.last: break
     else:
         if again.status: return f'then {again.last}'
     try: return difference(state, target.state(here))

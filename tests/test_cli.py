@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits are 
 
 def start(*argv, cwd, **kwargs):
     env = {k: v for k, v in os.environ.items() if k != "CIFAR_NB_DATA"} | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    code = "import sys; from cifar_nb.cli.main import main; sys.exit(main())"
+    code = "import sys; from cifar_nb.cli import main; sys.exit(main())"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, argv)], cwd=cwd, env=env, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
 
@@ -155,7 +155,7 @@ def test_without_data_and_network_the_toy_set_is_announced(tmp_path):
     env = os.environ | {"CIFAR_NB_CACHE": str(tmp_path / "cache"), "KAGGLE_INPUT": str(tmp_path / "none"), "PYTHONPATH": str(ROOT),
                         "https_proxy": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
     env.pop("CIFAR_NB_DATA", None)
-    code = "import sys; from cifar_nb.cli.main import main; sys.exit(main())"
+    code = "import sys; from cifar_nb.cli import main; sys.exit(main())"
     argv = ["train", "small", "--images", "640", "--epochs", "1", "--device", "cpu", "--out", "run"]
     p = subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, env=env, capture_output=True, timeout=300, encoding="utf-8")
     assert p.returncode == 0, p.stderr
@@ -215,6 +215,6 @@ def test_a_short_try_never_replaces_a_full_record(tmp_path):
     (["train", "small", "--data", "toy", "--precision", "fp32 nchw nchw"], "There is no precision 'fp32 nchw nchw'"),
 ])
 def test_what_looks_right_and_is_not(asked, words, tmp_path, monkeypatch, capsys):
-    from cifar_nb.cli.main import main
+    from cifar_nb.cli import main
     monkeypatch.chdir(tmp_path)
     assert main(asked) == 2 and words in capsys.readouterr().err and not any(tmp_path.iterdir())

@@ -19,8 +19,8 @@ def main():
         plt.figure().savefig('figure.png')
         print(plt.get_backend())
     return 3
-cli = types.ModuleType('cifar_nb.cli.main'); cli.main = main
-sys.modules['cifar_nb.cli.main'] = cli
+cli = types.ModuleType('cifar_nb.cli'); cli.main = main
+sys.modules['cifar_nb.cli'] = cli
 from cifar_nb.__main__ import main
 sys.exit(main())
 """  # the command with another inside, for speed: the way into it is what is tested
@@ -55,7 +55,7 @@ def test_it_draws_to_files_whatever_a_notebook_has_set(tmp_path, backend):
 
 
 def test_a_notebook_that_calls_the_command_keeps_its_backend(monkeypatch, capsys):
-    from cifar_nb.cli.main import main
+    from cifar_nb.cli import main
     monkeypatch.setenv("MPLBACKEND", "svg")
     errors = sys.stdout.errors
     assert main(["pretrained"]) == 0 and os.environ["MPLBACKEND"] == "svg" and sys.stdout.errors == errors
@@ -77,7 +77,7 @@ def test_the_real_table_comes_in_ascii(tmp_path):
 @pytest.mark.parametrize("asked", [["--help"], ["--version"], ["train", "--help"], ["nonsense"], ["train"], ["train", "quick", "--epochs", "x"]])
 def test_what_needs_no_network_does_not_wait_for_torch(asked):
     code = f"""import sys
-from cifar_nb.cli.main import main
+from cifar_nb.cli import main
 try: status = main({asked!r})
 except SystemExit as e: status = e.code
 print(status, sorted({{'torch', 'numpy', 'matplotlib'}} & set(sys.modules)))"""

@@ -109,7 +109,7 @@ def test_int8_answers_nearly_as_fp16():
 
 
 def test_a_network_of_another_run_keeps_its_name(tmp_path, capsys):
-    from cifar_nb.cli.main import main
+    from cifar_nb.cli import main
     def published(*more): return main(["publish", str(tmp_path / run), "--data", "toy", "--folder", str(tmp_path / "shelf"), *more])
     for run in "01":
         assert main(["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--seed", run, "--out", str(tmp_path / run)]) == 0
@@ -128,7 +128,7 @@ def test_the_registry_is_json_that_a_person_can_read():
 
 
 def test_a_network_is_not_judged_on_other_images_than_its_own(tmp_path, capsys):
-    from cifar_nb.cli.main import main
+    from cifar_nb.cli import main
     run = tmp_path / "run"
     assert main(["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--out", str(run)]) == 0
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cifar_nb.cli.main import main
+from cifar_nb.cli import main
 from cifar_nb.core.errors import InputError
 from cifar_nb.core.files import json_records
 from cifar_nb.core.manifest import UNKNOWN, same_experiment

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import cifar_nb.training as training
 from cifar_nb.cli.commands import folder_to_resume, run_folder
-from cifar_nb.cli.main import main
+from cifar_nb.cli import main
 from cifar_nb.core.errors import InputError
 from cifar_nb.data import toy
 from cifar_nb.evaluation import evaluate

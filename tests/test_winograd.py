@@ -161,7 +161,7 @@ def test_the_race_says_what_it_cannot_race():
 @pytest.mark.parametrize("what", ["convolution", "winograd", "norm"])
 @pytest.mark.parametrize("mistake, words", [(["--recipe", "laptop"], "races shapes of layers"), (["--images", "0"], "images=0"), (["--repeats", "-1"], "repeats=-1")])
 def test_a_mistake_in_the_call_is_one_sentence(what, mistake, words, capsys):
-    from cifar_nb.cli.main import main
+    from cifar_nb.cli import main
     assert main(["bench", what, *mistake]) == 2
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1
