@@ -906,7 +906,7 @@ def shot(target: Target, here: Path, state: dict, kind: str, when: float, tries:
         if i: time.sleep(pause)
         again = child(lambda: target.again(here), here)
         if target.done(here) and 'already finished' in again.text and not again.traced: break
-        if again.complaint: return f'then {again.complaint}'
+        if again.complaint and again.status != 3: return f'then {again.complaint}'  # 3: some are not finished, the same call goes on
     else:
         if again.status: return f'then {again.last}'
     try: return difference(state, target.state(here))
