@@ -60,7 +60,13 @@ def start(place, *argv, code=None):
     how = ["-c", code] if code else ["book.py"]
     argv = argv or ("run", "python", "-c", "import tiny; print('it runs')")
     return subprocess.Popen([sys.executable, *how, *argv], cwd=place, env=clean(PIP_NO_INDEX="1"),
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+                            preexec_fn=hearing if os.name == "posix" else None)
+
+
+def hearing():
+    "Ctrl-C means what it usually means, also where the tests run in the background of a shell."
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def clean(**more):
