@@ -197,9 +197,9 @@ def count_macs(net: nn.Module, size: int = 32) -> int:
     "Multiply-adds of the convolutions and linear layers of `net` for one `3 x size x size` image; batch norm and additions are not counted."
     macs = []
     def look(m, inputs, output):
-        x, places = inputs[0], 1
-        if isinstance(m, nn.Conv2d):
-            for side, k, s, p in zip(x.shape[2:], m.kernel_size, m.stride, m.padding): places *= (side + 2 * p - k) // s + 1
+        x = inputs[0]
+        if isinstance(m, nn.Linear): places = x.numel() // m.in_features
+        else: places = math.prod((side + 2 * p - k) // s + 1 for side, k, s, p in zip(x.shape[2:], m.kernel_size, m.stride, m.padding))
         macs.append(places * m.weight.numel())
     layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     hooks, modes = [m.register_forward_hook(look) for m in layers], {m: m.training for m in net.modules()}

@@ -229,14 +229,14 @@ def set_name(files: list) -> str:
 
 def _pictures(folder, part):
     "A part of a picture set; without test pictures one training picture in ten is set aside."
-    test = test_pictures(folder, CLASSES)
-    files = test if test and part == 'test' else training_pictures(folder, CLASSES)
+    training, test = training_pictures(folder, CLASSES), test_pictures(folder, CLASSES)
+    files = test if test and part == 'test' else training
     if not test:
         if len(files) < 10: raise InputError(f'{folder} has {len(files)} pictures: add more')
         kept, held = split([k for _, k in files], len(files)//10)
         files = [files[i] for i in (kept if part == 'train' else held)]
     x = torch.from_numpy(read_pictures([path for path, _ in files]))
-    return Loaded(x, torch.tensor([k for _, k in files]), set_name(training_pictures(folder, CLASSES) + test))
+    return Loaded(x, torch.tensor([k for _, k in files]), set_name(training + test))
 
 # %% ../nbs/01_data.ipynb #4f0a7c1e
 def load_set(

@@ -14,6 +14,7 @@ from .core.files import LOCK, json_records, locked, read_json, remove, remove_le
 from .core.manifest import SCHEMA, UNKNOWN, fingerprint, unknown_manifest
 from .core.names import FIELDS, TRANSFORMS, renamed_log, renamed_result, title
 from .core.places import subfolders
+from .kernels.dispatch import KERNELS
 from .data import CIFAR10
 from .recipes import get_recipe, trained
 from .records import file_stem
@@ -198,7 +199,6 @@ def migrate_run(folder: Path, m: dict, evaluations: list) -> bool:
     return True
 
 
-KERNELS = ('fused_norm', 'winograd')
 
 
 def _is_record_of(path: Path, r: dict) -> bool:

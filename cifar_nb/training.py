@@ -11,7 +11,6 @@ __all__ = ['Precision', 'memory_order', 'hardware', 'cpu_has_bf16', 'choose_devi
            'write_weights', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine']
 
 # %% ../nbs/06_training.ipynb #76228224
-import functools
 import inspect
 import io
 import json
@@ -23,7 +22,6 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import mean
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch

@@ -23,7 +23,7 @@ def main(argv: list = None) -> int:
     except InputError as e: status, message = 2, f'{e}'
     except KeyboardInterrupt as e:
         signum = getattr(e, 'signum', None)  # of training.Interrupted, which has saved
-        if signum and not _first(): return 0  # torchrun would end the first before it has spoken
+        if signum and not _speaks(): return 0  # torchrun would end the first before it has spoken
         status, message = (130, 'interrupted') if signum is None else (128 + signum, f'{e}')
     except BrokenPipeError:  # our reader has gone, as in `cifar_nb recipes | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -41,6 +41,6 @@ def _run(a):
     with first_prints(): getattr(commands, f'cmd_{a.command}')(a)
 
 
-def _first() -> bool:
-    "Whether this process may speak; that of a group which torchrun began may, if it is the first."
-    return 'RANK' not in os.environ or 'MASTER_ADDR' not in os.environ or os.environ['RANK'] == '0'
+def _speaks() -> bool:
+    from ..parallel import asked
+    return asked().first

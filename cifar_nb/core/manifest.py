@@ -146,8 +146,7 @@ def is_known(m: dict, leave=()) -> bool:
     return known(_key(m, leave))
 
 
-KERNELS = ([str], str)
-SITTING = {'kernels?': KERNELS, **{f'{k}?': str for k in ('began', 'device', 'processor')}}
+SITTING = {'kernels?': ([str], str), **{f'{k}?': str for k in ('began', 'device', 'processor')}}
 MANIFEST = dict(schema=int, run=str, name=str, variant=str, recipe=(dict, str), data=dict(name=str, images=(int, str), fingerprint=str),
                 validation=(dict(images=(int, str), indices=(str, None)), str), seed=(int, str), weights=str, precision=str, memory_format=str, sittings=[SITTING])
 

@@ -31,8 +31,8 @@ def use_cpu_kernels(net: nn.Module, say=print, names=KERNELS) -> list:
     """Swap those layers of `net` that compiled kernels may make faster; sorted, the kernels in use.
 
     Of `names` 'winograd' is chapter 03b's convolution, 'product' the gradient of chapter 03a (on
-    processors with tiles for matrices), 'fused_norm' the batch norm of chapter 04c. Nothing
-    changes for a kernel that does not work here; `say` is told why, once."""
+    processors with tiles for matrices, where 'winograd' brings it along for maps that are too
+    small for it), 'fused_norm' the batch norm of chapter 04c. Nothing changes for a kernel that does not work here; `say` is told why, once."""
     say, used = functools.cache(say), []
     if 'fused_norm' in names and _fuse_norms(net, say): used.append('fused_norm')
     if 'product' in names and _use_products(net): used.append('product')
@@ -47,11 +47,11 @@ def use_torch_layers(net: nn.Module):
 
 
 @contextmanager
-def cpu_kernels(*nets, wanted: bool = None, say=print):
-    "`use_cpu_kernels` for `nets` in this block, unless `wanted` is false; the names of the first's."
+def cpu_kernels(*nets, wanted: bool = True, say=print):
+    "`use_cpu_kernels` for `nets` in this block, if they are `wanted`; the names of the first's."
     try:
-        used = [[] if wanted is False else use_cpu_kernels(net, say) for net in nets]
-        yield used[0] if used else []
+        used = [use_cpu_kernels(net, say) if wanted else [] for net in nets]
+        yield used[0]
     finally:
         for net in nets: use_torch_layers(net)
 
