@@ -23,12 +23,13 @@ setup(
     packages=find_packages(include=["cifar_nb", "cifar_nb.*"]),
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split(), "search": ["optuna>=4"]},
+    extras_require={k: cfg[f"{k}_requirements"].split() for k in ("notebook", "search", "kaggle")}
+    | {"dev": (cfg["dev_requirements"] + " " + cfg["notebook_requirements"]).split()},
     entry_points={
         "console_scripts": [cfg["console_scripts"]],
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
     },
-    package_data={"cifar_nb": ["weights/*"]},
+    package_data={"cifar_nb": ["weights/*", "kernels/csrc/*", "py.typed"]},
     include_package_data=True,
     zip_safe=False,
 )

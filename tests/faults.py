@@ -14,6 +14,7 @@ sentence. A row that lost anything says what, and the command ends with status 1
 """
 import argparse
 import errno
+import importlib
 import io
 import json
 import os
@@ -25,8 +26,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -209,7 +208,7 @@ def settle():
 def as_command(do) -> int:
     "What `cifar_nb.cli.main` makes of the outcome of `do()`."
     from cifar_nb.core.errors import InputError
-    from cifar_nb.training import Interrupted
+    from cifar_nb.training.signals import Interrupted
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return do() or 0
@@ -290,12 +289,14 @@ def difference(a: dict, b: dict) -> str:
 class World:
     "Images, recipes and finished things to begin with, made once in the folder `here`."
     def __init__(self, here: Path):
-        from cifar_nb.augment import RandomHorizontalFlip
-        from cifar_nb.blocks import NetSpec
-        from cifar_nb.data import toy
-        from cifar_nb.recipes import SMALL, Optimizer, Schedule, register
-        from cifar_nb.training import train
-        import cifar_nb.ablations, cifar_nb.cli.commands, cifar_nb.kaggle, cifar_nb.migrate, cifar_nb.pretrained, cifar_nb.reproduce  # noqa: all that the children need
+        from cifar_nb.augment.ops import RandomHorizontalFlip
+        from cifar_nb.models.resnet import NetSpec
+        from cifar_nb.data.cifar import toy
+        from cifar_nb.recipes.spec import SMALL, Optimizer, Schedule
+        from cifar_nb.teams.zoo import register
+        from cifar_nb.training.train import train
+        for module in ('studies.ablations', 'cli.commands', 'delivery.kaggle', 'delivery.publish', 'studies.migrate', 'studies.reproduce'):
+            importlib.import_module(f'cifar_nb.{module}')  # all that the children need
         import encodings.idna, encodings.latin_1, encodings.utf_8_sig  # noqa
         import filelock, matplotlib.pyplot, safetensors.torch, sklearn.metrics, tqdm.auto, torch._dynamo, torch.distributed  # noqa
         self.here, (self.x, self.y), (self.xt, self.yt) = here, toy(240), toy(100, seed=1)
@@ -314,13 +315,13 @@ class World:
         self.seed = int((here / 'seed').read_text(encoding='utf-8'))
 
     def train(self, out, seed=None, resume=False, holdout=60, **more):
-        from cifar_nb.training import train
+        from cifar_nb.training.train import train
         return train(self.recipe, self.x, self.y, out, seed=self.seed if seed is None else seed, holdout=holdout, kernels=False, resume=resume,
                      progress=False, say=str, info=dict(data='toy'), **more)
 
     def judge(self, out, **more):
-        from cifar_nb.data import SHAPES
-        from cifar_nb.tta import examine
+        from cifar_nb.data.cifar import SHAPES
+        from cifar_nb.evaluation.tta import examine
         return examine(out, self.xt, self.yt, 'cpu', name='toy test set', classes=list(SHAPES), data='toy', **more)
 
 
@@ -348,7 +349,7 @@ class Training(Target):
 
     def look(self, here):
         from cifar_nb.core.errors import InputError
-        from cifar_nb.training import Run
+        from cifar_nb.training.checkpoints import Run
         run = here / 'run'
         if not (run / 'recipe.json').exists(): return
         try: Run(run).log, Run(run).manifest
@@ -366,7 +367,8 @@ class Resumed(Training):
         if not half.exists():
             def stop(line):
                 if line.startswith('epoch 2'): os.kill(os.getpid(), signal.SIGTERM)
-            from cifar_nb.training import Interrupted, train
+            from cifar_nb.training.signals import Interrupted
+            from cifar_nb.training.train import train
             try:
                 train(self.w.recipe, self.w.x, self.w.y, half / 'run', seed=self.w.seed, holdout=60, kernels=False, progress=False, say=stop, info=dict(data='toy'))
             except Interrupted: pass
@@ -387,8 +389,8 @@ class Records(Target):
     "`evaluate` with --results beside an older record of another experiment."
     name = 'evaluate'
     def prepare(self, here):
-        from cifar_nb.records import record_run
-        from cifar_nb.training import Run
+        from cifar_nb.evaluation.records import record_run
+        from cifar_nb.training.checkpoints import Run
         other = self.w.here / 'other'
         if not other.exists():
             self.w.train(other, self.w.seed + 1)
@@ -398,13 +400,13 @@ class Records(Target):
         record_run(Run(other), here / 'results')
 
     def act(self, here):
-        from cifar_nb.records import record_run
-        from cifar_nb.training import Run
+        from cifar_nb.evaluation.records import record_run
+        from cifar_nb.training.checkpoints import Run
         self.w.judge(here / 'run')
         record_run(Run(here / 'run'), here / 'results')
 
     def look(self, here):
-        from cifar_nb.records import load_results
+        from cifar_nb.evaluation.records import load_results
         said = []
         seeds = {r['manifest']['seed'] for r in load_results(here / 'results', said.append)}
         if said: yield said[0]
@@ -419,7 +421,7 @@ class RecordsAgain(Records):
         Records.act(self, here)
 
     def look(self, here):
-        from cifar_nb.records import load_results
+        from cifar_nb.evaluation.records import load_results
         yield from super().look(here)
         if len(load_results(here / 'results', str)) != 2: yield 'the record of this run is lost or there twice'
 
@@ -432,12 +434,12 @@ class Progress(Target):
         (here / 'progress.json').write_text('{\n "01.1": "solved"\n}\n', encoding='utf-8')
 
     def act(self, here):
-        from cifar_nb.workbook import Verdict, remember
+        from cifar_nb.exercises.checker import Verdict, remember
         os.environ['CIFAR_NB_PROGRESS'] = str(here / 'progress.json')
         remember(Verdict('02.1', '', 'solved', ''))
 
     def look(self, here):
-        from cifar_nb.core.memory import recall
+        from cifar_nb.exercises.memory import recall
         if recall(here / 'progress.json').get('01.1') != 'solved': yield 'an answer is lost'
 
 
@@ -445,11 +447,11 @@ class Study(Target):
     "`run_study` of a base and a variation, beside the record of another study."
     name = 'study'
     def study(self, name, **changes):
-        from cifar_nb.ablations import Study
+        from cifar_nb.studies.ablations import Study
         return Study(name, 'Does it matter?', changes, small=self.w.recipe)
 
     def run(self, here, study):
-        from cifar_nb.ablations import Scale, run_study
+        from cifar_nb.studies.ablations import Scale, run_study
         return run_study(study, self.w.x, self.w.y, here, Scale('tiny', 200, 40, 'toy'), 1, say=str)
 
     def prepare(self, here):
@@ -461,7 +463,7 @@ class Study(Target):
     def act(self, here): self.run(here, self.study('kernel', **{'3x3': dict(shortcut_kernel=3)}))
 
     def look(self, here):
-        from cifar_nb.records import study_records
+        from cifar_nb.evaluation.records import study_records
         said = []
         names = [r['variation'] for r in study_records(here / 'ablations', said.append)]
         if said: yield said[0]
@@ -473,13 +475,13 @@ class Ladder(Target):
     "`run_ladder` of two rungs."
     name = 'ladder'
     def act(self, here):
-        from cifar_nb.laptop import run_ladder
+        from cifar_nb.studies.ladder import run_ladder
         w = self.w
         rungs = {'the plain loop': w.recipe, 'no average': replace(w.recipe, ema=0)}
         run_ladder(w.x, w.y, here, 1, 40, say=str, rungs=rungs)
 
     def look(self, here):
-        from cifar_nb.records import study_records
+        from cifar_nb.evaluation.records import study_records
         said = []
         study_records(here / 'ladder', said.append)
         yield from said
@@ -489,7 +491,7 @@ class Publish(Target):
     "`publish` over a network of the same name, beside another."
     name = 'publish'
     def publish(self, out, folder, name, overwrite=False):
-        from cifar_nb.pretrained import publish
+        from cifar_nb.delivery.publish import publish
         publish(out, self.w.xt, self.w.yt, name, 'fp16', folder, overwrite)
 
     def prepare(self, here):
@@ -503,7 +505,7 @@ class Publish(Target):
 
     def look(self, here):
         from cifar_nb.core.errors import InputError
-        from cifar_nb.pretrained import Pretrained
+        from cifar_nb.evaluation.pretrained import Pretrained
         for name in ('net', 'other'):
             try: Pretrained(name, here).load_net('cpu')
             except InputError as e: yield f'a published network is lost: {e}'
@@ -513,8 +515,8 @@ class Migrate(Target):
     "`migrate` of older records and of an older run."
     name = 'migrate'
     def prepare(self, here):
-        from cifar_nb.blocks import count_macs, count_parameters
-        from cifar_nb.recipes import get_recipe
+        from cifar_nb.models.resnet import count_macs, count_parameters
+        from cifar_nb.teams.zoo import get_recipe
         recipe, here = get_recipe('small'), here
         net = recipe.net.build()
         run = here / 'results/run'
@@ -530,12 +532,12 @@ class Migrate(Target):
             (here / f'results/small-{seed}.json').write_text(json.dumps(dict(result=d, log=log)), encoding='utf-8')
 
     def act(self, here):
-        from cifar_nb.migrate import cmd
+        from cifar_nb.studies.migrate import cmd
         cmd(here / 'results', say=str)
 
     def look(self, here):
-        from cifar_nb.records import load_results
-        from cifar_nb.training import Run
+        from cifar_nb.evaluation.records import load_results
+        from cifar_nb.training.checkpoints import Run
         said = []
         seeds = [r['result']['seed'] for r in load_results(here / 'results', said.append)]
         if said: yield said[0]
@@ -549,11 +551,11 @@ class Kaggle(Target):
     def prepare(self, here): self.act(here)
 
     def act(self, here):
-        from cifar_nb.kaggle import build
+        from cifar_nb.delivery.kaggle import build
         build(here)
 
     def look(self, here):
-        from cifar_nb.kaggle import check
+        from cifar_nb.delivery.kaggle_push import check
         yield from check(here)
 
 
@@ -570,7 +572,8 @@ class BringBack(Target):
         (out / '.lock').touch()
 
     def act(self, here):
-        from cifar_nb.session import bring_back, identified, plan
+        from cifar_nb.delivery.session import bring_back
+        from cifar_nb.training.jobs import identified, plan
         w = self.w
         members = identified(plan([w.recipe], [w.seed], out=here / 'runs'), w.x, w.y, ['cpu'], 'toy', holdout=60, kernels=False)
         bring_back(members, here / 'input', say=str)
@@ -705,12 +708,12 @@ class Book:
     def make(self):
         import pickle
 
-        from cifar_nb.kaggle import build
-        from cifar_nb.laptop import run_ladder
-        from cifar_nb.pretrained import publish
-        from cifar_nb.records import record_run
-        from cifar_nb.session import identified, plan
-        from cifar_nb.training import Run
+        from cifar_nb.delivery.kaggle import build
+        from cifar_nb.studies.ladder import run_ladder
+        from cifar_nb.delivery.publish import publish
+        from cifar_nb.evaluation.records import record_run
+        from cifar_nb.training.jobs import identified, plan
+        from cifar_nb.training.checkpoints import Run
         w, here = self.w, self.here
         here.mkdir()
         members = identified(plan([w.recipe], [0, 1], out=here / 'runs', data='toy'), w.x, w.y, ['cpu'], 'toy')
@@ -746,23 +749,23 @@ def command(*words):
 
 
 def reproduce_list(here, w):
-    from cifar_nb.records import load_results
-    from cifar_nb.reproduce import bill, missing
+    from cifar_nb.evaluation.records import load_results
+    from cifar_nb.studies.reproduce import bill, missing
     enter(here)
     print(bill(missing([w.recipe], [0, 1], load_results('results'), w.x, w.y, 'runs', 'toy'), len(w.y)))
 
 
 def evaluate(here, w):
-    from cifar_nb.records import record_run
-    from cifar_nb.training import Run
+    from cifar_nb.evaluation.records import record_run
+    from cifar_nb.training.checkpoints import Run
     enter(here)
     print([f'{m["accuracy"]:.2f}' for m in w.judge('finished')[:2]])
     record_run(Run('finished'), 'results')
 
 
 def record(here, w):
-    from cifar_nb.records import record_run
-    from cifar_nb.training import Run
+    from cifar_nb.evaluation.records import record_run
+    from cifar_nb.training.checkpoints import Run
     enter(here)
     record_run(Run('finished'), 'results')
 
@@ -773,20 +776,20 @@ def resume(here, w):
 
 
 def resume_from_the_folder(here, w):
-    from cifar_nb.runs import unfinished_runs
-    from cifar_nb.training import planned
+    from cifar_nb.training.runs import unfinished_runs
+    from cifar_nb.training.train import planned
     enter(here)
     print(unfinished_runs('.', planned(w.recipe, w.x, w.y, seed=w.seed, holdout=60, kernels=False, data='toy')))
 
 
 def publish_again(here, w):
     enter(here)
-    from cifar_nb.pretrained import publish
+    from cifar_nb.delivery.publish import publish
     publish('finished', w.xt, w.yt, 'net', 'fp16', 'weights')
 
 
 def load_published(here, w):
-    from cifar_nb.pretrained import list_pretrained, load_pretrained
+    from cifar_nb.evaluation.pretrained import list_pretrained, load_pretrained
     enter(here)
     print(list_pretrained('weights'))
     load_pretrained('net', folder='weights')
@@ -797,13 +800,13 @@ def study_again(here, w):
 
 
 def ladder_again(here, w):
-    from cifar_nb.laptop import ladder_table, run_ladder
+    from cifar_nb.studies.ladder import ladder_table, run_ladder
     print(ladder_table(run_ladder(w.x, w.y, here / 'results', 1, 40, say=print, rungs={'the plain loop': w.recipe}), ['the plain loop']))
 
 
 def study_table(here, w):
-    from cifar_nb.ablations import progress, show_studies, table
-    from cifar_nb.records import study_records
+    from cifar_nb.studies.ablations import progress, show_studies, table
+    from cifar_nb.evaluation.records import study_records
     s = Study(w).study('kernel', **{'3x3': dict(shortcut_kernel=3)})
     r = study_records(here / 'results/ablations', print)
     print(table(s, r, 'tiny'), progress(here / 'results', [s]))
@@ -811,7 +814,8 @@ def study_table(here, w):
 
 
 def bring_back(here, w):
-    from cifar_nb.session import bring_back, identified, plan
+    from cifar_nb.delivery.session import bring_back
+    from cifar_nb.training.jobs import identified, plan
     enter(here)
     members = identified(plan([w.recipe], [w.seed], out='new'), w.x, w.y, ['cpu'], 'toy', holdout=60, kernels=False)
     bring_back(members, here)
@@ -938,9 +942,8 @@ class Reproduce(Target):
     "`reproduce` of two seeds, each trained in a process of its own."
     name = 'reproduce'
     def act(self, here):
-        from cifar_nb.data import SHAPES
-        from cifar_nb.reproduce import reproduce
-        from cifar_nb.session import Images
+        from cifar_nb.studies.reproduce import reproduce
+        from cifar_nb.data.images import Images
         w = self.w
         images = Images(w.x, w.y, w.xt, w.yt, 'toy', 'toy test set')
         left = reproduce([w.recipe], images, here / 'results', here / 'runs', (0, 1), say=str, poll=.1, kernels=False)
@@ -950,7 +953,7 @@ class Reproduce(Target):
     def state(self, here): return contents(here / 'results')
 
     def look(self, here):
-        from cifar_nb.records import load_results
+        from cifar_nb.evaluation.records import load_results
         said = []
         load_results(here / 'results', said.append)
         yield from said
@@ -960,9 +963,9 @@ class Search(Target):
     "`search` of three networks with Optuna."
     name = 'search'
     def act(self, here):
-        from cifar_nb.ablations import Scale
+        from cifar_nb.studies.ablations import Scale
         from cifar_nb.core.files import make_folder, to_json, write_atomic
-        from cifar_nb.search import Space, findings, search
+        from cifar_nb.studies.search import Space, findings, search
         w = self.w
         study = search(w.x, w.y, 3, f'sqlite:///{here}/search.db', 'tiny', Space((8, 16, 8), (1., 2.), (1, 1), (2, 2), (.02, .1)), w.recipe, Scale('tiny', 200, 40, 'toy'), say=str)
         write_atomic(make_folder(here / 'search') / 'tiny.json', to_json(findings(study)))
@@ -997,7 +1000,7 @@ class Torchrun(Training):
         rank = os.environ['RANK']
         self.pid(here, rank).write_text(str(os.getpid()), encoding='utf-8')
         def do():
-            from cifar_nb.training import Interrupted
+            from cifar_nb.training.signals import Interrupted
             try: self.w.train(here / 'run', resume=resume)
             except Interrupted:
                 if rank == '0': raise
@@ -1041,7 +1044,7 @@ def two_resumes(w, here, random_): return two_trainings(w, here, random_, True)
 
 def two_without_a_folder(w, here, random_):
     from cifar_nb.cli.commands import run_folder
-    from cifar_nb.training import planned
+    from cifar_nb.training.train import planned
     here.mkdir()
     def do():
         m = planned(w.recipe, w.x, w.y, seed=w.seed, holdout=60, kernels=False, data='toy')
@@ -1065,8 +1068,8 @@ def two_studies(w, here, random_):
 
 
 def eight_records(w, here, random_):
-    from cifar_nb.records import load_results, record_run
-    from cifar_nb.training import Run
+    from cifar_nb.evaluation.records import load_results, record_run
+    from cifar_nb.training.checkpoints import Run
     runs = []
     for seed in range(4):
         run = finished(w, seed)
@@ -1080,7 +1083,7 @@ def eight_records(w, here, random_):
 
 
 def four_publishes(w, here, random_):
-    from cifar_nb.pretrained import Pretrained, registry
+    from cifar_nb.evaluation.pretrained import Pretrained, registry
     target = Publish(w)
     prepared(target, here)
     run = finished(w, w.seed)
@@ -1114,7 +1117,8 @@ def two_migrations(w, here, random_):
 
 
 def two_builds(w, here, random_):
-    from cifar_nb.kaggle import build, check
+    from cifar_nb.delivery.kaggle import build
+    from cifar_nb.delivery.kaggle_push import check
     for o in at_once([lambda: build(here) and 0] * 2, here):
         if o.status: return o.complaint or o.last
     return '; '.join(check(here))
@@ -1125,7 +1129,7 @@ def folder_vanishes(w, here, random_):
     def do():
         def say(line):
             if line.startswith('epoch 1'): shutil.rmtree(here)
-        from cifar_nb.training import train
+        from cifar_nb.training.train import train
         train(w.recipe, w.x, w.y, here, seed=w.seed, kernels=False, progress=False, say=say)
     o = child(do, here)
     return o.complaint or ('' if o.status == 2 and here.name in o.text else f'status {o.status}: {o.last}')
@@ -1295,15 +1299,17 @@ def in_environment(w: World, here: Path, **values) -> str:
     def settings():
         enter(here)
         from cifar_nb.core.places import cache_folder
-        from cifar_nb.data import find
-        from cifar_nb.parallel import asked
-        from cifar_nb.session import find_competition, input_folder, mounted, surroundings, threads_each, working_folder
-        from cifar_nb.workbook import check, progress_file
+        from cifar_nb.data.cifar import find
+        from cifar_nb.training.distributed import asked
+        from cifar_nb.delivery.session import surroundings
+        from cifar_nb.data.images import find_competition, input_folder, mounted, working_folder
+        from cifar_nb.training.jobs import threads_each
+        from cifar_nb.exercises.checker import check, progress_file
         working_folder(), input_folder(), mounted(), find_competition(), surroundings(['cpu']), threads_each(2), asked(), cache_folder(), progress_file(), progress()
         check('01.1', lambda: 1)
         find(download=False, say=str)
     def progress():
-        from cifar_nb.workbook import progress
+        from cifar_nb.exercises.checker import progress
         return progress()
     ways = {k: v for k, v in ways_in(w, here).items() if k in ('train', 'table', 'reproduce', 'bring')} | dict(settings=settings)
     said = []

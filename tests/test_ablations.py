@@ -10,23 +10,32 @@ from dataclasses import replace
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from cifar_nb import ablations, scoreboard
-from cifar_nb.ablations import FAST, MEASURES, SCALES, STUDIES, Scale, Study, cmd, deeper, fingerprint, plan, progress, run_study, scaled, size, table, vary, wanted
-from cifar_nb.blocks import LIMIT, NetSpec, count_parameters
-from cifar_nb.data import InputError, toy
-from cifar_nb.evaluation import Results, load_results, summarize
-from cifar_nb.reading import compare, contest, differences, mattered, trial_runs, words
+from cifar_nb.studies import ablations
+from cifar_nb.studies import scoreboard
+from cifar_nb.studies.ablations import (FAST, MEASURES, SCALES, STUDIES, Scale, Study, cmd,
+                                        fingerprint, plan, progress, run_study, table,
+                                        wanted)
+from cifar_nb.models.count import counts_of, deeper, scaled
+from cifar_nb.recipes.vary import vary
+from cifar_nb.models.resnet import LIMIT, NetSpec, count_parameters
+from cifar_nb.data.cifar import toy
+from cifar_nb.core.errors import InputError
+from cifar_nb.evaluation.report import summarize
+from cifar_nb.teams.reading import differences
+from cifar_nb.teams.claims import compare, contest, mattered, trial_runs
+from cifar_nb.core.tables import words
 from cifar_nb.core.manifest import fingerprint as mark, new_manifest
-from cifar_nb.recipes import Optimizer, get_recipe, recipe_from_json, trained
-from cifar_nb.records import find_trial, study_records
+from cifar_nb.recipes.spec import recipe_from_json, trained
+from cifar_nb.teams.zoo import TEAMS, get_recipe
+from cifar_nb.evaluation.records import find_trial, study_records, Results, load_results
 
-TINY = replace(vary(FAST, times=.25), name='tiny').with_epochs(1)
+TINY = replace(vary(FAST, width_factor=.25), name='tiny').with_epochs(1)
 DEMO = Scale('demo', 300, 100, 'toy')
 CASES = sorted((s.name, scale) for s in STUDIES for scale in SCALES)
 BY_NAME = {s.name: s for s in STUDIES}
 
 # what may differ from the base, in the words of `differences`
-ROWS = dict(optimizer='phase 1, optimizer', schedule='phase 1, schedule', without='phase 1: augment', augment='phase 1: augment', times='network: ', depth='network: ',
+ROWS = dict(optimizer='phase 1, optimizer', schedule='phase 1, schedule', without='phase 1: augment', augment='phase 1: augment', width_factor='network: ', depth_factor='network: ',
             label_smoothing='phase 1: label_smoothing')
 
 
@@ -55,7 +64,7 @@ def test_variations_differ_in_what_they_say(name, scale):
 @pytest.mark.parametrize('name, scale', CASES)
 def test_networks_are_legal_and_recipes_survive_json(name, scale):
     for recipe in BY_NAME[name].recipes(SCALES[scale]).values():
-        assert size(recipe.net) <= LIMIT
+        assert counts_of(recipe.net).parameters <= LIMIT
         assert recipe_from_json(recipe.to_json()) == recipe
         assert len(recipe.learning_rates(1000)) == recipe.epochs
 
@@ -92,7 +101,7 @@ def test_a_study_is_run_once_and_read_back(images, tmp_path):
     assert len(said) == 4 and trial_runs(Results([], tmp_path)) == sorted(records, key=lambda r: (r['study'] or 'base', r['manifest']['seed']))
     assert run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append) == records and len(said) == 4
     assert progress(tmp_path, [a_study()], DEMO, 2)[0]['done'] == '4 of 4'
-    assert [row['runs'] for row in table(a_study(), records, 'demo')] == ['2', '2']
+    assert [row['runs'] for row in table(a_study(), records, 'demo')] == [2, 2]
     assert all(len(p.read_text(encoding='utf-8')) < 6000 for p in (tmp_path / 'ablations').glob('*.json'))
 
     # a base is shared, another recipe's run is not taken for ours, a damaged file is made anew
@@ -121,10 +130,10 @@ def test_runs_of_studies_do_not_disturb_the_results(images, tmp_path):
 CHILD = """
     import sys
     from dataclasses import replace
-    from cifar_nb import ablations, scoreboard
-    from cifar_nb.ablations import *
-    from cifar_nb.data import toy
-    tiny = replace(vary(FAST, times=.25), name='tiny').with_epochs({epochs})
+    from cifar_nb.recipes.vary import vary
+    from cifar_nb.studies.ablations import *
+    from cifar_nb.data.cifar import toy
+    tiny = replace(vary(FAST, width_factor=.25), name='tiny').with_epochs({epochs})
     study = Study('shortcuts', '?', dict(plain=dict(block='plain')), small=tiny)
     def say(s): print(s, flush=True)
     run_study(study, *toy(300), sys.argv[1], Scale('demo', 300, 100, 'toy'), 2, say=say)
@@ -180,7 +189,7 @@ def test_findings_are_honest(tmp_path):
 
 
 def test_every_claim_of_a_study_is_judged_by_it(tmp_path):
-    scale, number = SCALES['fast'], {m.report.title: m.report.source[7:10] for m in scoreboard.teams()}
+    scale, number = SCALES['fast'], {m.report.title: m.report.source[7:10] for m in TEAMS}
     results = keep(tmp_path, [dict(manifest=manifest(trained(t.recipe), t.seed), scale='fast', seconds=1., study=t.study, variation=t.variation, base=fingerprint(t.base),
                                    measures=dict.fromkeys(MEASURES, 50. + t.seed)) for t in plan(STUDIES)])
     judged = {f'{number[title]}: {c.what}' for title, c in scoreboard.all_claims(results) if 'at small scale' in words(c.found)}
@@ -220,7 +229,7 @@ def test_trials_of_other_recipes_data_and_kernels_are_not_mixed(tmp_path):
     toy = records(far, far, data='toy')
     kernels = [r | dict(manifest=r['manifest'] | dict(sittings=[dict(kernels=['winograd'])])) for r in records(far, far)]
     new = [r | dict(manifest=r['manifest'] | dict(sittings=[dict(kernels=[], began='2026-12-01T00:00:00Z')])) for r in records(good, near)]
-    from cifar_nb.reading import trials
+    from cifar_nb.teams.claims import trials
     assert trials(other + toy + kernels + new, 's', 'fast') == dict(base=good, x=near)
 
 
@@ -240,7 +249,7 @@ def test_list_trains_nothing(tmp_path, monkeypatch):
 
 def test_search_refuses_and_resumes(tmp_path):
     pytest.importorskip('optuna')
-    from cifar_nb.search import Space, findings, search
+    from cifar_nb.studies.search import Space, findings, search
     x, y = toy(250)
     options = dict(storage=f'sqlite:///{tmp_path}/s.db', space=Space((8, 16, 8), depth=(1, 2), macs=3_000_000), base=TINY, scale=Scale('demo', 250, 50), say=lambda s: None)
     for storage in ('sqlite:////no/such/place/s.db', 'nonsense', 'what:///x'):
@@ -256,6 +265,6 @@ def test_search_refuses_and_resumes(tmp_path):
 
 
 def test_search_without_optuna_is_a_sentence(monkeypatch):
-    from cifar_nb.search import need_optuna
+    from cifar_nb.studies.search import need_optuna
     monkeypatch.setitem(sys.modules, 'optuna', None)
-    with pytest.raises(InputError, match='pip install optuna'): need_optuna()
+    with pytest.raises(InputError, match=r'cifar_nb\[search\]'): need_optuna()

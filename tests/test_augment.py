@@ -1,6 +1,10 @@
 """Properties of the operations that no single picture shows: shapes, dtypes, ranges, determinism, the GPU's path, frequencies."""
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import functional as TF
 
-import cifar_nb.colour
-import cifar_nb.policies
-from cifar_nb.augment import (TRANSFORMS, AlternatingFlip, Augment, RandomCrop, CutMix, Cutout, RandomHorizontalFlip, Mixing, MixUp, RandomChoice, Transform, RandomErasing, Resize,
+import cifar_nb.augment.colour
+import cifar_nb.augment.policies
+from cifar_nb.augment.ops import (TRANSFORMS, AlternatingFlip, Augment, RandomCrop, CutMix, Cutout, RandomHorizontalFlip, MixUp, RandomChoice, RandomErasing, Resize,
                               RandomVerticalFlip, choose, cutmix, transform_from_dict, soft, within)
-from cifar_nb.colour import ColorJitter, GaussianBlur, RandomGrayscale, PilBlur
-from cifar_nb.data import InputError
-from cifar_nb.geometry import RandomAffine, RandomRotation, Warp
-from cifar_nb.policies import CIFAR10, KIND, LISTS, AugMix, AutoAugment, RandAugment, TrivialAugmentWide
+from cifar_nb.augment.colour import ColorJitter, GaussianBlur, RandomGrayscale, PilBlur
+from cifar_nb.core.errors import InputError
+from cifar_nb.augment.geometry import RandomAffine, RandomRotation, Warp
+from cifar_nb.augment.policies import CIFAR10, KIND, LISTS, AugMix, AutoAugment, RandAugment, TrivialAugmentWide
 
 PLAIN = [RandomCrop(), RandomCrop(2, 'reflect'), RandomCrop(3, 'edge'), RandomHorizontalFlip(), RandomVerticalFlip(.5), Cutout(8, 2), RandomErasing(.5), ColorJitter(.3, .3, .3, .1),
          RandomGrayscale(.5), GaussianBlur(p=.5), PilBlur(), RandomRotation(20), RandomRotation(20, 'bilinear', .5), RandomAffine(20, (.1, .1), (.8, 1.2), (5., 5.)),
@@ -93,7 +97,7 @@ def test_floats_are_the_bytes(op):
 @pytest.mark.parametrize('op', [o for o in PLAIN if not isinstance(o, AugMix)], **named)
 def test_the_gpu_path_gives_the_same_pictures(op, monkeypatch):
     xb = pictures(60); want = run(op, xb)[0]
-    for module in cifar_nb.colour, cifar_nb.policies: monkeypatch.setattr(module, 'only', masked)
+    for module in cifar_nb.augment.colour, cifar_nb.augment.policies: monkeypatch.setattr(module, 'only', masked)
     assert torch.equal(run(op, xb)[0], want)
 
 
@@ -102,14 +106,14 @@ def test_nothing_waits_for_the_device(op):
     "On fake tensors of another device, whatever would have to look at a value raises."
     from torch._subclasses.fake_tensor import FakeTensorMode
     with FakeTensorMode(allow_non_fake_inputs=True):
-        cifar_nb.augment.constant.cache_clear()
-        for f in (cifar_nb.colour.hue_table, cifar_nb.colour.hue_weights, cifar_nb.policies.compiled, cifar_nb.policies.magnitudes): f.cache_clear()
+        cifar_nb.augment.ops.constant.cache_clear()
+        for f in (cifar_nb.augment.colour.hue_table, cifar_nb.augment.colour.hue_weights, cifar_nb.augment.policies.compiled, cifar_nb.augment.policies.magnitudes): f.cache_clear()
         try:
             xb, yb = torch.empty(64, 3, 32, 32, dtype=torch.uint8, device='meta'), torch.empty(64, dtype=torch.int64, device='meta')
             out = Augment([op])(xb, yb)
             assert out[0].shape == xb.shape and out[0].device.type == 'meta'
         finally:
-            for f in (cifar_nb.augment.constant, cifar_nb.colour.hue_table, cifar_nb.colour.hue_weights, cifar_nb.policies.compiled, cifar_nb.policies.magnitudes): f.cache_clear()
+            for f in (cifar_nb.augment.ops.constant, cifar_nb.augment.colour.hue_table, cifar_nb.augment.colour.hue_weights, cifar_nb.augment.policies.compiled, cifar_nb.augment.policies.magnitudes): f.cache_clear()
 
 
 @quick
@@ -222,3 +226,35 @@ def test_on_a_gpu(op):
     try: out = Augment([op]).apply(xb, generator=torch.Generator('cuda').manual_seed(0))[0]
     finally: torch.cuda.set_sync_debug_mode('default')
     assert torch.equal(out, Augment([op]).apply(xb, generator=torch.Generator('cuda').manual_seed(0))[0]) and out.dtype == torch.uint8
+
+
+def test_a_class_of_ones_own_harms_nobody():
+    "In a notebook: one of a new name can be written down and read, one of a known name cannot be taken for it."
+    from dataclasses import dataclass
+    from cifar_nb.augment.ops import TRANSFORMS, Cutout, Transform, transform_from_dict
+    known = dict(TRANSFORMS)
+    def own(name, default, call):
+        cls = type(Transform)(name, (Transform,), dict(__annotations__=dict(size=int), size=default, apply=call, __module__='__main__'))
+        return dataclass(frozen=True)(cls)
+    try:
+        mine = own('Mine', 3, lambda self, xb, generator=None: xb)
+        assert transform_from_dict(mine(4).to_dict()) == mine(4)
+        assert own('Mine', 5, lambda self, xb, generator=None: xb)().to_dict() == {'transform': 'Mine', 'size': 5}  # the cell was run again
+        other = own('Cutout', 3, lambda self, xb, generator=None: xb)
+        assert TRANSFORMS['Cutout'] is Cutout and transform_from_dict({'transform': 'Cutout', 'size': 8}) == Cutout(8)
+        with pytest.raises(InputError, match='another operation is called Cutout'): other().to_dict()
+    finally:
+        TRANSFORMS.clear()
+        TRANSFORMS.update(known)
+
+
+def test_a_chapter_run_as_a_notebook_is_written_like_its_export(tmp_path):
+    "Its classes are not the package's, and may be written down as those, as long as nothing in them was changed."
+    code = Path(cifar_nb.augment.colour.__file__).read_text(encoding='utf-8').replace('from .', 'from cifar_nb.augment.').replace('augment..', '')
+    for old, new, same in (('', '', True), ('class RandomGrayscale', 'class RandomGrayscale', True), ('p: float = .1', 'p: float = .3', False)):
+        assert not old or old in code, old
+        script = tmp_path / 'chapter.py'
+        script.write_text(code.replace(old, new) + '\nprint(RandomGrayscale().to_dict())\n' if old else code + '\nprint(RandomGrayscale().to_dict())\n', encoding='utf-8')
+        p = subprocess.run([sys.executable, str(script)], capture_output=True, encoding='utf-8', env=os.environ | {'PYTHONPATH': str(Path(cifar_nb.__file__).parent.parent)})
+        assert (p.returncode == 0) == same, p.stderr
+        assert same or 'another operation is called RandomGrayscale' in p.stderr

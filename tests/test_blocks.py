@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_nb.blocks import LIMIT, Block, NetSpec, PreActBlock, count_macs, count_parameters
-from cifar_nb.reading import draw_net, parts
-from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule, recipe_from_json
+from cifar_nb.models.resnet import LIMIT, Block, NetSpec, PreActBlock, count_macs, count_parameters
+from cifar_nb.teams.reading import draw_net, parts
+from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule, recipe_from_json
 from cifar_nb.core.errors import InputError
-from cifar_nb.data import toy
-from cifar_nb.fast_blocks import FastSpec
-from cifar_nb.throughput import fold_batch_norm
-from cifar_nb.training import train
+from cifar_nb.data.cifar import toy
+from cifar_nb.models.airbench import FastSpec
+from cifar_nb.bench.inference import fold_batch_norm
+from cifar_nb.training.train import train
 
 SPECS = {
     "two stages": NetSpec((8, 16), (2, 1), (1, 2), block="preact"),
@@ -68,7 +68,7 @@ def test_folded_it_gives_the_same_answers(spec):
 
 
 def test_it_trains_and_its_run_can_be_read(tmp_path):
-    from cifar_nb.training import Run
+    from cifar_nb.training.checkpoints import Run
     recipe = Recipe("pre", net=SPECS["two stages"], phases=(Phase(2, Optimizer("SGD", lr=.05, momentum=.9), Schedule("cosine", t_max=2), batch_size=64),))
     assert recipe_from_json(recipe.to_json()) == recipe
     t = train(recipe, *toy(512), tmp_path / "run", device="cpu", progress=False, say=str)
@@ -86,7 +86,7 @@ def test_few_channels_and_an_odd_batch_do_not_break_memory(tmp_path):
     "oneDNN's own way back through such a shortcut writes beyond its memory where there are two threads and AVX-512."
     code = """
 import torch
-from cifar_nb.blocks import Block
+from cifar_nb.models.resnet import Block
 torch.set_num_threads(2)
 for i in range(150):
     block = Block(8, 16, stride=2).to(memory_format=torch.channels_last)

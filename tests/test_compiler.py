@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cifar_nb.core import compiler as C
+from cifar_nb.core.errors import InputError
+from cifar_nb.kernels import compiler as C
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="kernels are compiled on Linux only")
 root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can make files of others")
@@ -216,7 +217,7 @@ def test_a_real_compiler_with_words(monkeypatch, folder):
     with pytest.raises(RuntimeError, match="the compiler says: .*error"): C.compiled_library("bad", "this is not C++", [], [], folder)
 
 
-CALL = "import sys; from cifar_nb.core.compiler import compiled_library as c; from pathlib import Path; print(c('x', 'source', [], [], Path(sys.argv[1])).read_bytes().decode())"
+CALL = "import sys; from cifar_nb.kernels.compiler import compiled_library as c; from pathlib import Path; print(c('x', 'source', [], [], Path(sys.argv[1])).read_bytes().decode())"
 
 
 def process(folder): return subprocess.Popen([sys.executable, "-c", CALL, str(folder)], stdout=subprocess.PIPE, encoding="utf-8")
@@ -245,12 +246,40 @@ def test_what_a_killed_compilation_left_is_cleared_away(folder, cxx):
 
 def test_the_kernels_of_the_book_are_kept_like_this(monkeypatch, tmp_path, cxx):
     import torch
-    from cifar_nb.winograd import compiled, load_compiled
+    from cifar_nb.kernels import compiler
     monkeypatch.setenv("CIFAR_NB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CIFAR_NB_KERNEL", raising=False)
     if not (Path(torch.__file__).parent / "lib/libgomp.so.1").exists(): pytest.skip("no OpenMP of GCC")
-    path = compiled("int x;", "nothing")
+    path = compiler.kernel_library("winograd")
     assert path.parent == tmp_path / "cache/kernels" and cxx.calls() == 1
     path.write_bytes(b"")
-    assert "file too short" not in load_compiled("int x;", "nothing") and cxx.calls() == 2
+    assert "file too short" not in compiler.load_kernel("winograd") and cxx.calls() == 2
     assert path.read_bytes()
+
+
+def test_the_source_is_one_text(monkeypatch):
+    from cifar_nb.kernels.compiler import excerpt, source
+    for name in ("winograd", "fused_norm"):
+        text = source(name)
+        assert "vectors.h" not in text and text.count("struct Vec;") == 1 and "TORCH_LIBRARY" in text
+    assert excerpt("fused_norm.cpp", "bends").startswith("// 1/2 + z times") and "[forwards]" not in excerpt("fused_norm.cpp", "bends")
+    with pytest.raises(InputError, match="no section"): excerpt("winograd.cpp", "nothing")
+
+
+@pytest.mark.parametrize("name", ["winograd", "fused_norm"])
+def test_the_compiler_has_no_complaints(name, tmp_path):
+    "About our lines; what PyTorch's headers do is theirs."
+    from cifar_nb.kernels.compiler import _command, source
+    if not shutil.which("g++"): pytest.skip("no g++")
+    (tmp_path / "k.cpp").write_text(source(name), encoding="utf-8")
+    flags = [f.replace("-I", "-isystem", 1) if f.startswith("-I") else f for f in _command()[0] if not f.startswith(("-L", "-shared", "-O3"))]
+    done = subprocess.run(["g++", "-Wall", "-Wextra", "-fsyntax-only", *flags, str(tmp_path / "k.cpp")], capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_files_are_formatted():
+    "As .clang-format beside them says; where the tool is there."
+    if not (tool := shutil.which("clang-format") or shutil.which("clang-format", path=str(Path(sys.executable).parent))): pytest.skip("no clang-format")
+    folder = Path(__file__).parent.parent / "cifar_nb/kernels/csrc"
+    for f in (f for f in folder.iterdir() if f.suffix in (".h", ".cpp")):
+        assert subprocess.run([tool, str(f)], capture_output=True).stdout == f.read_bytes(), f

@@ -11,9 +11,10 @@ import pytest
 import torch
 from hypothesis import example, given, settings, strategies as st
 
-from cifar_nb import data
-from cifar_nb.core import download
-from cifar_nb.data import InputError
+from cifar_nb.data import cifar as data
+from cifar_nb.data.competition import load_competition
+from cifar_nb.data import download
+from cifar_nb.core.errors import InputError
 
 
 def md5(raw): return hashlib.md5(raw).hexdigest()
@@ -105,7 +106,7 @@ FORBIDDEN = [line.split() for line in """\
     io FileIO,  numpy load,  numpy memmap,  numpy fromfile,  numpy matrix,  numpy dtype.__reduce__,  numpy.core.records recarray
     numpy.core.multiarray fromfile,  numpy.core.multiarray _reconstruct.__globals__,  torch load
     numpy.testing._private.utils runstring,  torch._utils _rebuild_tensor_v2
-    cifar_nb.data fetch,  cifar_nb.data _Stand""".replace("\n", ",").split(",")]
+    cifar_nb.data.cifar fetch,  cifar_nb.data.cifar _Stand""".replace("\n", ",").split(",")]
 
 
 def hostile(trap):
@@ -179,7 +180,7 @@ def test_hostile_pickle(kind, trap, tmp_path, capfd):
     assert "FILE" in one_sentence(e) and not trap.exists()
     path = tmp_path / "cifar_test_nolabel.pkl"
     path.write_bytes(raw)
-    with pytest.raises(InputError) as e: data.load_competition(path)
+    with pytest.raises(InputError) as e: load_competition(path)
     assert str(path) in one_sentence(e) and not trap.exists()
     assert capfd.readouterr().out == ""
 
@@ -437,7 +438,7 @@ def test_without_a_home_folder(batches, tmp_path, monkeypatch):
         assert str(data.find("toy", say=str)) == "toy"
         with pytest.raises(InputError, match="no CIFAR-10 on this machine"): data.find(download=False)
         with pytest.raises(InputError, match="no home folder"): data.find("~/data")
-        with pytest.raises(InputError, match="no home folder"): data.load_competition("~/test.pkl")
+        with pytest.raises(InputError, match="no home folder"): load_competition("~/test.pkl")
         assert data.tilde(tmp_path) == str(tmp_path)
 
 
@@ -729,7 +730,7 @@ def test_a_disk_that_is_full_or_closed(number, server, batches, tmp_path, monkey
 
 def child(call):
     "A process that has the tiny batches' md5 and runs `call`; what it prints comes line by line."
-    code = f"from cifar_nb import data; data.MD5 = {data.MD5!r}; {call}"
+    code = f"from cifar_nb.data import cifar as data; data.MD5 = {data.MD5!r}; {call}"
     env = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
     return subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True, encoding="utf-8", env=env)
@@ -857,7 +858,7 @@ def test_competition_layouts(layout, protocol, tmp_path):
         if kind is bytes: entries = {key.encode(): value for key, value in entries.items()}
         (tmp_path / "f.pkl").write_bytes(pickle.dumps(entries, protocol))
         said = []
-        got = data.load_competition(str(tmp_path / "f.pkl"), say=said.append)
+        got = load_competition(str(tmp_path / "f.pkl"), say=said.append)
         np.testing.assert_array_equal(got.images, IMAGES)
         assert got.images.dtype == torch.uint8 and got.images.is_contiguous() and got.ids.dtype == torch.int64
         assert got.ids.tolist() == list(range(12) if ids is None else ids)
@@ -866,7 +867,7 @@ def test_competition_layouts(layout, protocol, tmp_path):
 
 def test_competition_from_python2(tmp_path):
     (tmp_path / "f.pkl").write_bytes(python2({b"data": SHOWN["flat"], b"ids": list(range(12))}))
-    np.testing.assert_array_equal(data.load_competition(tmp_path / "f.pkl", say=str).images, IMAGES)
+    np.testing.assert_array_equal(load_competition(tmp_path / "f.pkl", say=str).images, IMAGES)
 
 
 @pytest.mark.parametrize("why, entries", [
@@ -894,7 +895,7 @@ def test_competition_from_python2(tmp_path):
 def test_competition_mistakes(why, entries, tmp_path):
     path = tmp_path / "f.pkl"
     path.write_bytes(pickle.dumps(entries))
-    with pytest.raises(InputError) as e: data.load_competition(path, say=str)
+    with pytest.raises(InputError) as e: load_competition(path, say=str)
     assert why in one_sentence(e) and str(path) in str(e.value)
 
 
@@ -919,7 +920,7 @@ def test_the_order_of_colours_is_seen(n, source, tmp_path):
             "N x 32 x 32 x 3, colours first by the look of them": x.reshape(-1, 32, 32, 3)}
     for words, images in told.items():
         (tmp_path / "f.pkl").write_bytes(pickle.dumps({"data": images}))
-        got = data.load_competition(tmp_path / "f.pkl", say=str)
+        got = load_competition(tmp_path / "f.pkl", say=str)
         assert words in got.layout
         np.testing.assert_array_equal(got.images, x)
 
@@ -928,7 +929,7 @@ def test_the_order_of_colours_is_seen(n, source, tmp_path):
 def test_images_that_tell_nothing_keep_the_order_of_their_shape(value, tmp_path):
     for shape, order in (((4, 3072), "colours first"), ((4, 3, 32, 32), "colours first"), ((4, 32, 32, 3), "colours last")):
         (tmp_path / "f.pkl").write_bytes(pickle.dumps({"data": np.full(shape, value, np.uint8)}))
-        assert data.load_competition(tmp_path / "f.pkl", say=str).layout.endswith(order)
+        assert load_competition(tmp_path / "f.pkl", say=str).layout.endswith(order)
 
 
 def zipped(name, raw=b"x"):
@@ -964,7 +965,7 @@ KINDS_OF_FILES = {
 def test_the_message_says_what_the_file_is(kind, tmp_path):
     path = tmp_path / "cifar_test_nolabel.pkl"
     path.write_bytes(KINDS_OF_FILES[kind])
-    with pytest.raises(InputError) as e: data.load_competition(path, say=str)
+    with pytest.raises(InputError) as e: load_competition(path, say=str)
     said = one_sentence(e).removeprefix(str(path))
     assert kind.partition(",")[0] in said and not [word for word in ("Error", "Exception") if word in said]
 
@@ -976,32 +977,32 @@ def test_ids_that_are_lists_in_lists(depth, tmp_path):
     for _ in range(depth): ids = [ids, ids]
     for entries in ({"data": IMAGES[:2], "ids": ids}, {"data": IMAGES[:2], "ids": tuple(ids)}, {"data": ids}):
         (tmp_path / "f.pkl").write_bytes(pickle.dumps(entries))
-        with pytest.raises(InputError, match="list instead of whole numbers|no array of images"): data.load_competition(tmp_path / "f.pkl")
+        with pytest.raises(InputError, match="list instead of whole numbers|no array of images"): load_competition(tmp_path / "f.pkl")
 
 
 def test_ids_that_are_too_large(tmp_path):
     for top, good in ((2**63 - 1, True), (-2**63 + 1, True), (2**63, False), (10**30, False)):
         (tmp_path / "f.pkl").write_bytes(pickle.dumps({"data": IMAGES[:2], "ids": [0, top]}))
-        if good: assert data.load_competition(tmp_path / "f.pkl", say=str).ids.tolist() == [0, top]
+        if good: assert load_competition(tmp_path / "f.pkl", say=str).ids.tolist() == [0, top]
         else:
-            with pytest.raises(InputError, match="more than 63 bits"): data.load_competition(tmp_path / "f.pkl")
+            with pytest.raises(InputError, match="more than 63 bits"): load_competition(tmp_path / "f.pkl")
 
 
 def test_a_batch_of_cifar100(tmp_path):
     (tmp_path / "test").write_bytes(python2({b"data": SHOWN["flat"], b"fine_labels": [1] * 12, b"coarse_labels": [1] * 12}))
-    with pytest.raises(InputError, match="a batch of CIFAR-100"): data.load_competition(tmp_path / "test")
+    with pytest.raises(InputError, match="a batch of CIFAR-100"): load_competition(tmp_path / "test")
 
 
 def test_competition_files_that_are_none(tmp_path):
     cut = pickle.dumps({"data": IMAGES})[:-500]
     for raw in (b"", b"garbage", b"ID,Labels\n0,1\n", bytes(range(256)), cut, b"\x1f\x8b" + bytes(50)):
         (tmp_path / "f.pkl").write_bytes(raw)
-        with pytest.raises(InputError, match="not a file of images") as e: data.load_competition(tmp_path / "f.pkl")
+        with pytest.raises(InputError, match="not a file of images") as e: load_competition(tmp_path / "f.pkl")
         one_sentence(e)
     for path in (tmp_path, tmp_path / "nowhere.pkl"):
-        with pytest.raises(InputError, match="is not a file"): data.load_competition(path)
+        with pytest.raises(InputError, match="is not a file"): load_competition(path)
     with (tmp_path / "huge.pkl").open("wb") as f: f.truncate(5 << 30)  # a hole of 5 GB that takes no disk
-    with pytest.raises(InputError, match="over 1,073,741,824 bytes"): data.load_competition(tmp_path / "huge.pkl")
+    with pytest.raises(InputError, match="over 1,073,741,824 bytes"): load_competition(tmp_path / "huge.pkl")
 
 
 # -- the real ones, where they are -----------------------------------------------------------------------------------

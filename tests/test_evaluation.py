@@ -8,14 +8,17 @@ from hypothesis import given, settings, strategies as st
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from cifar_nb.attention import class_activation, feature_maps, overlay, pair_mistakes, show_attention
-from cifar_nb.blocks import NetSpec
-from cifar_nb.calibration import calibration_floor, fit_temperature, run_temperature
-from cifar_nb.data import SHAPES, InputError, toy
-from cifar_nb.evaluation import calibration_error, evaluate, metrics, paired_gain, reliability, show_reliability
-from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule
-from cifar_nb.training import Run, predict, train
-from cifar_nb.tta import (VIEW_SETS, VIEWS, agreement, check_views, colour_blur, learn_weights, mean_of_views, predict_views,
+from cifar_nb.evaluation.inside import class_activation, feature_maps, overlay, pair_mistakes, show_attention
+from cifar_nb.models.resnet import NetSpec
+from cifar_nb.evaluation.calibration import calibration_floor, fit_temperature, run_temperature
+from cifar_nb.data.cifar import SHAPES, toy
+from cifar_nb.core.errors import InputError
+from cifar_nb.evaluation.report import calibration_error, evaluate, metrics, paired_gain, reliability, show_reliability
+from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
+from cifar_nb.training.loop import predict
+from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.train import train
+from cifar_nb.evaluation.tta import (VIEW_SETS, VIEWS, agreement, check_views, colour_blur, learn_weights, mean_of_views, predict_views,
                           read_submission, view, view_gains, view_logits, write_submission)
 
 SMALL = NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2))
@@ -289,7 +292,7 @@ def test_a_refused_submission_leaves_nothing_behind(tmp_path):
 
 def test_the_curves_show_training_and_validation():
     "Each with its own figures, by the names that the log has."
-    from cifar_nb.evaluation import show_curves
+    from cifar_nb.evaluation.report import show_curves
     log = [dict(epoch=e, lr=.1, train_loss=2. - e, train_accuracy=10. * e, val_loss=2.5 - e, val_accuracy=9. * e) for e in (1, 2)]
     loss, accuracy, _ = show_curves(log).axes
     assert [(line.get_label(), list(line.get_ydata())) for line in loss.lines] == [("training", [1., 0.]), ("validation", [1.5, .5])]

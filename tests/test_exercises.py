@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cifar_nb import workbook
+from cifar_nb.exercises import checker as workbook
 from cifar_nb.core import places
-from cifar_nb.workbook import judge, load_exercises, progress, read_progress
+from cifar_nb.exercises.checker import judge, load_exercises, progress, read_progress
 
 NBS = Path(__file__).parent.parent / "nbs"
 CHAPTERS = "01 02 02a 02b 02c 02d 03 03a 03b 04 04a 04b 05 05a 06 07 07a 07b 08 10 11 12 13 14".split()  # parts I and II: these must have three each

@@ -14,9 +14,14 @@ import torch
 from nbclient import NotebookClient
 from PIL import Image
 
-from cifar_nb import kaggle, session
-from cifar_nb.data import CLASSES, MD5, InputError, search, load, load_competition, toy
-from cifar_nb.tta import read_submission
+from cifar_nb.data import images as images_
+from cifar_nb.delivery import kaggle, kaggle_push
+from cifar_nb.training import jobs
+from cifar_nb.delivery import session
+from cifar_nb.data.cifar import CLASSES, MD5, search, toy
+from cifar_nb.data.competition import load_competition
+from cifar_nb.core.errors import InputError
+from cifar_nb.evaluation.tta import read_submission
 
 ROOT = Path(__file__).parent.parent
 COURSE = "deep-learning-spring-2025-project-1"
@@ -31,7 +36,7 @@ def test_the_committed_files_are_what_the_chapters_give(tmp_path):
 
 
 def test_it_passes_its_own_check_and_nbformat():
-    assert kaggle.check(ROOT / "kaggle") == []
+    assert kaggle_push.check(ROOT / "kaggle") == []
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
     nbformat.validate(nb)
     assert not any(c.get("outputs") for c in nb.cells) and nb.metadata.kernelspec.name == "python3"
@@ -78,7 +83,7 @@ BROKEN_NOTEBOOK = {
     "has outputs": lambda nb: code_cell(nb, "data")["outputs"].append({}),
     "0 cells are tagged": lambda nb: code_cell(nb, "settings")["metadata"].clear(),
     "no ids": lambda nb: code_cell(nb, "data").pop("id"),
-    "which no cell above it makes": lambda nb: nb["cells"].remove(code_cell(nb, "chapter-tta")),
+    "which no cell above it makes": lambda nb: nb["cells"].remove(code_cell(nb, "chapter-evaluation-tta")),
     "is not Python": lambda nb: code_cell(nb, "data").update(source=["def"]),
     "calls the shell": lambda nb: code_cell(nb, "data").update(source=["!pip install cifar_nb"]),
     "no notebook of format 4": lambda nb: nb.pop("cells"),
@@ -94,7 +99,7 @@ def test_check_names_what_is_broken(reason, tmp_path):
     for name in ("cifar-nb.ipynb", "kernel-metadata.json"): (tmp_path / name).write_bytes((ROOT / "kaggle" / name).read_bytes())
     file = "kernel-metadata.json" if reason in BROKEN else "cifar-nb.ipynb"
     edit(tmp_path / file, (BROKEN | BROKEN_NOTEBOOK)[reason])
-    assert any(reason in p for p in kaggle.check(tmp_path)), kaggle.check(tmp_path)
+    assert any(reason in p for p in kaggle_push.check(tmp_path)), kaggle_push.check(tmp_path)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[" * 100_000, b"\xff\xfe", b"[1]", b'{"cells": '])
@@ -102,7 +107,7 @@ def test_check_names_what_is_broken(reason, tmp_path):
 def test_check_tells_a_damaged_file_in_one_sentence(tmp_path, name, raw):
     for other in ("cifar-nb.ipynb", "kernel-metadata.json"): (tmp_path / other).write_bytes((ROOT / "kaggle" / other).read_bytes())
     (tmp_path / name).write_bytes(raw)
-    said, = kaggle.check(tmp_path)
+    said, = kaggle_push.check(tmp_path)
     assert said.startswith(str(tmp_path / name)) and said.endswith("run `cifar_nb kaggle build`.") and "\n" not in said
 
 
@@ -126,14 +131,14 @@ def test_the_notebook_is_the_same_whatever_the_systems_encoding_is(tmp_path, mon
 
 
 def test_push_needs_a_good_folder_the_client_and_a_token(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="cifar_nb kaggle build"): kaggle.push(tmp_path)
+    with pytest.raises(InputError, match="cifar_nb kaggle build"): kaggle_push.push(tmp_path)
     monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", None)
-    with pytest.raises(InputError, match="pip install kaggle"): kaggle.push(ROOT / "kaggle")
+    with pytest.raises(InputError, match=r"cifar_nb\[kaggle\]"): kaggle_push.push(ROOT / "kaggle")
     def authenticate(self): print("a page of advice"); sys.exit(1)
     fake = SimpleNamespace(KaggleApi=type("KaggleApi", (), dict(authenticate=authenticate)))
     for name in ("kaggle", "kaggle.api"): monkeypatch.setitem(sys.modules, name, SimpleNamespace())
     monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", fake)
-    with pytest.raises(InputError, match="KAGGLE_API_TOKEN"): kaggle.push(ROOT / "kaggle")
+    with pytest.raises(InputError, match="KAGGLE_API_TOKEN"): kaggle_push.push(ROOT / "kaggle")
 
 
 def test_the_official_client_would_send_it(tmp_path, monkeypatch):
@@ -147,7 +152,7 @@ def test_the_official_client_would_send_it(tmp_path, monkeypatch):
     api.build_kaggle_client = lambda: contextlib.nullcontext(stub)
     api.config_values = dict(username="ann")
     monkeypatch.setattr(kaggle, "client", lambda: api)
-    assert kaggle.push(ROOT / "kaggle", say=str) == "https://kaggle.com/code/ann/cifar-nb"
+    assert kaggle_push.push(ROOT / "kaggle", say=str) == "https://kaggle.com/code/ann/cifar-nb"
     assert (sent[0].slug, sent[0].enable_internet, sent[0].machine_shape) == ("ann/cifar-nb", False, "NvidiaTeslaT4")
 
 
@@ -160,7 +165,7 @@ def mount(tmp_path, monkeypatch):
     for k, v in dict(KAGGLE_INPUT="input", KAGGLE_WORKING="working", CIFAR_NB_CACHE="cache").items(): monkeypatch.setenv(k, str(tmp_path / v))
     monkeypatch.delenv("CIFAR_NB_DATA", raising=False)
     def unreachable(*args, **kwargs): raise OSError("Network is unreachable")
-    monkeypatch.setattr("cifar_nb.data.urlopen", unreachable)
+    monkeypatch.setattr("cifar_nb.data.cifar.urlopen", unreachable)
     return tmp_path / "input"
 
 
@@ -193,14 +198,14 @@ def test_batches_are_found_in_each_layout(mount, place):
     for name in MD5: (mount / place / name).write_bytes(b"cut off")
     read_only(mount)
     assert search(None)[0] == mount / place
-    with pytest.raises(InputError, match="truncated or altered"): session.load_images(say=str)
+    with pytest.raises(InputError, match="truncated or altered"): images_.load_images(say=str)
 
 
 @pytest.mark.parametrize("place", ["cifar10-pngs-in-folders/cifar10", "datasets/anna/cifar10-pngs-in-folders/cifar10/cifar10"])
 def test_pictures_are_found_in_each_layout(mount, place):
     x, y = pngs(mount / place)
     read_only(mount)
-    images = session.load_images(say=str)
+    images = images_.load_images(say=str)
     part = torch.arange(40) % 5 == 0
     assert torch.equal(images.y.bincount(minlength=10), y[~part].bincount(minlength=10)) and len(images.xt) == 8
     assert sorted(map(bytes, images.x.flatten(1).numpy())) == sorted(map(bytes, x[~part].flatten(1).numpy()))
@@ -212,7 +217,7 @@ def test_a_table_of_labels_and_one_folder_of_pictures(mount):
     (folder / "train").mkdir(parents=True)
     for i in range(40): Image.fromarray(x[i].permute(1, 2, 0).numpy()).save(folder / f"train/{i + 1}.png")
     (folder / "trainLabels.csv").write_text("id,label\n" + "".join(f"{i + 1},{CLASSES[k]}\n" for i, k in enumerate(y)), encoding="utf-8")
-    images = session.load_images(say=str)
+    images = images_.load_images(say=str)
     assert len(images.x) == 36 and len(images.xt) == 4 and "set aside" in images.test
     assert sorted(map(bytes, torch.cat([images.x, images.xt]).flatten(1).numpy())) == sorted(map(bytes, x.flatten(1).numpy()))
 
@@ -221,15 +226,15 @@ def test_a_table_of_labels_and_one_folder_of_pictures(mount):
 def test_the_course_file_is_found_in_each_layout(mount, place):
     x = competition_file(mount / place, flat="labels" in place, ids="labels" not in place)
     read_only(mount)
-    c = load_competition(session.find_competition(), say=str)
+    c = load_competition(images_.find_competition(), say=str)
     assert torch.equal(c.images, x) and c.ids.tolist() == ([*range(30)] if "labels" in place else [7 * i for i in range(30)])
 
 
 def test_nothing_mounted_says_what_to_add(mount):
-    with pytest.raises(InputError, match=r"holds nothing.*Add Input.*pankrzysiu/cifar10-python"): session.load_images(say=str)
+    with pytest.raises(InputError, match=r"holds nothing.*Add Input.*pankrzysiu/cifar10-python"): images_.load_images(say=str)
     (mount / "titanic").mkdir()
     (mount / "titanic/train.csv").touch()
-    with pytest.raises(InputError, match=r"holds titanic/ \(1 file\)"): session.load_images(say=str)
+    with pytest.raises(InputError, match=r"holds titanic/ \(1 file\)"): images_.load_images(say=str)
 
 
 # ---------------------------------------------------------------------------------------------- GPUs that are not here
@@ -238,21 +243,21 @@ def gpu(monkeypatch, name, capability, count):
     "Let torch believe that the machine has `count` such GPUs."
     for k, v in dict(is_available=True, device_count=count, get_device_capability=capability, get_device_name=name,
                      get_arch_list=["sm_70", "sm_75", "sm_80", "sm_90"]).items(): monkeypatch.setattr(torch.cuda, k, lambda *a, v=v: v)
-    monkeypatch.setattr(session, "choose_device", torch.device)
+    for module in (session, jobs): monkeypatch.setattr(module, "choose_device", torch.device)
 
 
 def test_two_t4_train_in_fp16(monkeypatch):
     gpu(monkeypatch, "Tesla T4", (7, 5), 2)
-    assert session.choose_devices() == ["cuda:0", "cuda:1"]
+    assert jobs.choose_devices() == ["cuda:0", "cuda:1"]
     assert session.surroundings(["cuda:1"]).splitlines()[-1] == "cuda:1   Tesla T4: fp16 (CUDA compute capability 7.5)"
 
 
 def test_a_p100_that_torch_has_no_code_for(monkeypatch):
     gpu(monkeypatch, "Tesla P100-PCIE-16GB", (6, 0), 1)
     def touched(*args): pytest.fail("a number was put on the card, which fails there")
-    monkeypatch.setattr(session, "choose_device", touched)
-    with pytest.raises(InputError, match="P100.* is too old for PyTorch .*T4 x2"): session.choose_devices()
-    with pytest.raises(InputError, match="P100.* is too old"): session.choose_devices(["cuda:0"])
+    for module in (session, jobs): monkeypatch.setattr(module, "choose_device", touched)
+    with pytest.raises(InputError, match="P100.* is too old for PyTorch .*T4 x2"): jobs.choose_devices()
+    with pytest.raises(InputError, match="P100.* is too old"): jobs.choose_devices(["cuda:0"])
 
 
 # ---------------------------------------------------------------------------------------------- the clock
@@ -261,13 +266,13 @@ def test_the_clock_stops_and_saves(mount, tmp_path, monkeypatch):
     "When the hours are over, a member in the middle of its training is saved and the next call goes on."
     from dataclasses import replace
 
-    from cifar_nb.blocks import NetSpec
-    from cifar_nb.recipes import SMALL, Recipe
+    from cifar_nb.models.resnet import NetSpec
+    from cifar_nb.recipes.spec import SMALL, Recipe
     tiny = Recipe("tiny", NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)), (replace(SMALL.phases[0], epochs=400, batch_size=16),))
-    members, (x, y) = session.plan([tiny], out=tmp_path / "runs"), toy(256)
+    members, (x, y) = jobs.plan([tiny], out=tmp_path / "runs"), toy(256)
     start = time.time()
-    monkeypatch.setattr(session.time, "time", lambda: start + 3600 * len(members[0].log))  # an hour an epoch
-    assert session.train_members(members, ["cpu"], x, y, until=start + 1800, poll=.05) == []
+    monkeypatch.setattr(jobs.time, "time", lambda: start + 3600 * len(members[0].log))  # an hour an epoch
+    assert jobs.train_members(members, ["cpu"], x, y, until=start + 1800, poll=.05) == []
     assert (members[0].out / "checkpoint.pt").exists() and 0 < len(members[0].log) < 400
     assert "Not finished: tiny-400epochs-seed0 at epoch" in session.unfinished(members)
 
@@ -289,9 +294,9 @@ FIRST = "import importlib.util, socket\nassert importlib.util.find_spec('cifar_n
 
 TINY = "tiny"  # registered below the teams' cells, as a reader would
 TINY_CODE = """
-from cifar_nb.blocks import NetSpec
-from cifar_nb.recipes import Phase, Recipe, register
-register(Recipe('tiny', NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)), (Phase(1, batch_size=8),)))
+from cifar_nb.models.resnet import NetSpec
+from cifar_nb.recipes.spec import Phase, Recipe
+known.add(Recipe('tiny', NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)), (Phase(1, batch_size=8),)))
 """
 
 
@@ -383,7 +388,7 @@ CASES = {  # in one kernel, one after the other: code before, the cells to run, 
 @pytest.fixture(scope="module")
 def mistakes(tmp_path_factory):
     "The outputs of the last cell of each of `CASES`."
-    from cifar_nb.recipes import SMALL
+    from cifar_nb.recipes.spec import SMALL
     here = tmp_path_factory.mktemp("mistakes")
     for name in ("working/submission.csv", "cache", "nothing", "gpu", "no time", "csv", f"damaged/{COURSE}", "foreign/notebooks/me/first/runs/other"): (here / name).mkdir(parents=True)
     for name in ("damaged", "foreign", "setting"): pngs(here / name / "cifar10")

@@ -4,19 +4,21 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from cifar_nb import norm, winograd
-from cifar_nb.blocks import BatchNorm, Conv, NetSpec, count_macs
-from cifar_nb.convolution import ProductConv, cpu_has
-from cifar_nb.data import toy
-from cifar_nb.fast_blocks import FastSpec
+from cifar_nb.kernels import fused_norm as norm
+from cifar_nb.kernels import winograd
+from cifar_nb.models.resnet import BatchNorm, Conv, NetSpec, count_macs
+from cifar_nb.kernels.gradient import ProductConv, cpu_has
+from cifar_nb.data.cifar import toy
+from cifar_nb.models.airbench import FastSpec
 from cifar_nb.kernels import dispatch
 from cifar_nb.kernels.dispatch import KERNELS, cpu_kernels, use_cpu_kernels, use_torch_layers
-from cifar_nb.norm import norm_kernel
-from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule, get_recipe, list_recipes
-from cifar_nb.training import network, train
-from cifar_nb.winograd import WinogradConv, kernel
+from cifar_nb.kernels.fused_norm import norm_kernel
+from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
+from cifar_nb.teams.zoo import get_recipe, list_recipes
+from cifar_nb.training.loop import network
+from cifar_nb.training.train import train
+from cifar_nb.kernels.winograd import WinogradConv, kernel
 
 here = pytest.mark.skipif(not kernel()[0] or not norm_kernel()[0], reason="no compiled kernels here")
 FAST = FastSpec(widths=(32, 64), activation="relu")

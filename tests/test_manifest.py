@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cifar_nb.augment import AlternatingFlip, Cutout
+from cifar_nb.augment.ops import AlternatingFlip, Cutout
 from cifar_nb.core import manifest as M
 from cifar_nb.core.errors import InputError
 from cifar_nb.core.names import renamed_recipe
-from cifar_nb.data import CIFAR10, load, search, toy
-from cifar_nb.recipes import MOST, get_recipe, list_recipes, recipe_from_json, recipe_of, trained, trained_twin
-from cifar_nb.training import describe_images, planned
+from cifar_nb.data.cifar import CIFAR10, load, search, toy
+from cifar_nb.recipes.spec import MOST, recipe_from_json, recipe_of, trained, trained_twin
+from cifar_nb.teams.zoo import get_recipe, list_recipes
+from cifar_nb.training.train import describe_images, planned
 
 X, Y = toy(100)
 QUICK = get_recipe('quick').with_epochs(2)

@@ -8,13 +8,14 @@ import time
 
 import pytest
 
-from cifar_nb.core import files, memory
+from cifar_nb.core import files
+from cifar_nb.exercises import memory
 from cifar_nb.core.errors import InputError
-from cifar_nb.core.memory import change, recall
+from cifar_nb.exercises.memory import change, recall
 
 WRITE = """
 import sys, time
-from cifar_nb.core.memory import change
+from cifar_nb.exercises.memory import change
 print('ready', flush=True); sys.stdin.readline()
 for j in range(6): change(sys.argv[1], lambda d: d | {f'{sys.argv[2]}.{j}': 'solved'})
 """

@@ -7,18 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar_nb.ablations import SCALES, STUDIES, plan
-from cifar_nb.augment import AlternatingFlip
+from cifar_nb.studies.ablations import SCALES, STUDIES, plan
+from cifar_nb.augment.ops import AlternatingFlip
 from cifar_nb.core.errors import InputError
 from cifar_nb.core.files import json_records
 from cifar_nb.core.manifest import UNKNOWN, comparable, is_known, kernels_of, same_experiment, tensors_fingerprint
-from cifar_nb.data import load, search, split, toy
-from cifar_nb.laptop import QUICK
-from cifar_nb.migrate import FIRST, HELD, cmd, migrated, old_mark
-from cifar_nb.recipes import get_recipe, trained
-from cifar_nb.records import load_results, study_records
-from cifar_nb.runs import as_before
-from cifar_nb.training import Precision, Run, predict, train
+from cifar_nb.data.cifar import load, search, split, toy
+from cifar_nb.recipes.house import QUICK
+from cifar_nb.studies.migrate import FIRST, HELD, cmd, migrated, old_mark
+from cifar_nb.recipes.spec import trained
+from cifar_nb.teams.zoo import get_recipe
+from cifar_nb.evaluation.records import load_results, study_records
+from cifar_nb.training.runs import as_before
+from cifar_nb.training.loop import predict
+from cifar_nb.training.precision import Precision
+from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.train import train
 
 ROOT = Path(__file__).parent.parent
 OLD = Path(__file__).parent / 'e242a67'  # written by that commit: two finished runs, two that were stopped after their second epoch, and logits
@@ -78,7 +82,7 @@ def test_runs_are_migrated_once(tmp_path):
 @pytest.mark.parametrize('first', ['migrate', 'resume', 'neither'])
 @pytest.mark.parametrize('name', HELD_OUT)
 def test_an_old_run_goes_on_after_a_migration_and_after_another_interruption(name, first, tmp_path):
-    import cifar_nb.training as T
+    import cifar_nb.training.train as T
     shutil.copytree(OLD / f'{name}_stopped', tmp_path / 'run')
     recipe = Run(OLD / name).recipe
     settings = dict(seed=1, device='cpu', precision='fp32', kernels=False, holdout=HELD_OUT[name], progress=False, resume=True, say=str, info=dict(data='toy'))
@@ -140,7 +144,7 @@ def test_migrating_again_after_a_kill_doubles_nothing(tmp_path):
 
 
 def test_records_of_which_nothing_is_known_are_not_averaged():
-    from cifar_nb.records import grouped
+    from cifar_nb.evaluation.records import grouped
     other = old_record(recipe='quack'), old_record(recipe='quack', macs=3)
     rs = [dict(manifest=m['manifest'], result=m['result'] | dict(manifest=m['manifest'])) for m in (migrated(d)[0] for d in other)]
     assert [len(g) for g in grouped(rs)] == [1, 1]
@@ -192,8 +196,8 @@ def test_a_record_that_tells_of_its_sittings_keeps_them():
 
 
 def test_an_older_run_that_is_evaluated_again_keeps_its_older_figures(tmp_path):
-    from cifar_nb.data import SHAPES
-    from cifar_nb.evaluation import evaluate
+    from cifar_nb.data.cifar import SHAPES
+    from cifar_nb.evaluation.report import evaluate
     shutil.copytree(OLD / 'res_tiny', tmp_path / 'run')
     before = Run(tmp_path / 'run').evaluations
     evaluate(tmp_path / 'run', XT, YT, device='cpu', name='toy test set', classes=list(SHAPES), data='toy', tta=('identity', 'flip', 'left'))
@@ -207,8 +211,8 @@ def test_what_has_a_manifest_or_is_no_record_is_left_alone():
 
 def test_the_marks_of_the_first_release_are_computed_as_it_did():
     "Two of the marks that stood in its records: the base of the studies, and quick with colour jitter for chapter 33."
-    from cifar_nb.ablations import FAST
-    from cifar_nb.shift import TRAININGS, trained_with
+    from cifar_nb.studies.ablations import FAST
+    from cifar_nb.studies.shift import TRAININGS, trained_with
     assert old_mark(FAST, 12_500, 2_500) == MARKS['fast'] and old_mark(trained_with(TRAININGS['jitter']), 50_000, 2_000) == MARKS['jitter']
 
 

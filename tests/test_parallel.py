@@ -1,27 +1,29 @@
 """Two processes of `torchrun` that train one network: the same figures, one run folder, and nobody waits for the dead."""
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-import torch
 
-from cifar_nb.blocks import NetSpec
-from cifar_nb.data import toy
-from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule
-from cifar_nb.training import Run, train
+from cifar_nb.models.resnet import NetSpec
+from cifar_nb.data.cifar import toy
+from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
+from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.train import train
 
 SMALL = Recipe("small", NetSpec(widths=(16, 32), depths=(1, 1), strides=(2, 2)),
                (Phase(3, Optimizer(lr=.1, momentum=.9), Schedule("cosine", t_max=3, unit="step"), batch_size=64, keep_fraction=(1, .8, .6)),), ema=.9)
 CODE = """
 import sys, time, torch
 from pathlib import Path
-from cifar_nb import data, parallel, recipes, training
+from cifar_nb.data import cifar as data
+from cifar_nb.training import distributed as parallel
+from cifar_nb.recipes import spec as recipes
+from cifar_nb.core.errors import InputError
+from cifar_nb.training import train as training
 here, n, pause, resume = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == 'resume'
 if pause:  # slow enough to be hit
     agree = training.agree
@@ -32,9 +34,9 @@ if pause:  # slow enough to be hit
     training.agree = slowly
 recipe = recipes.recipe_from_json((here / 'recipe.json').read_text())
 try: training.train(recipe, *data.toy(n), here / 'run', resume=resume, device='cpu', precision='fp32', progress=False)
-except (data.InputError, training.Interrupted) as e:
+except (InputError, training.Interrupted) as e:
     print(type(e).__name__, e, file=sys.stderr, flush=True)
-    sys.exit(2 if isinstance(e, data.InputError) else 0)
+    sys.exit(2 if isinstance(e, InputError) else 0)
 """
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cifar_nb.core import safe_pickle
+from cifar_nb.data import safe_pickle
 from cifar_nb.core.errors import InputError
-from cifar_nb.core.safe_pickle import unpickle
+from cifar_nb.data.safe_pickle import unpickle
 
 
 # -- what is honest ----------------------------------------------------------------------------------------------------

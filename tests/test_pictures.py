@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar_nb import data, session
+from cifar_nb.data import cifar as data
+from cifar_nb.data import images as images_
 from cifar_nb.core.errors import InputError
-from cifar_nb.core.pictures import complaint, read_picture, read_pictures, test_pictures as pictures_to_test, training_pictures
-from cifar_nb.data import CLASSES
+from cifar_nb.data.pictures import complaint, read_picture, read_pictures, test_pictures as pictures_to_test, training_pictures
+from cifar_nb.data.cifar import CLASSES
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
 
@@ -27,7 +28,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLE_INPUT", str(tmp_path / "kaggle"))
     monkeypatch.setenv("CIFAR_NB_CACHE", str(tmp_path / "cache"))
     def unreachable(*args, **kwargs): raise OSError("Network is unreachable")
-    monkeypatch.setattr("cifar_nb.data.urlopen", unreachable)
+    monkeypatch.setattr("cifar_nb.data.cifar.urlopen", unreachable)
 
 
 def save(image, path, **options):
@@ -202,7 +203,7 @@ def test_pictures_are_what_load_reads(ending, tmp_path, monkeypatch):
     monkeypatch.setenv("CIFAR_NB_DATA", str(tmp_path / "d"))
     said = []
     assert torch.equal(data.load("test", say=said.append)[0], xt) and "pictures in" in said[0] and len(said) == 1
-    both = session.load_images(say=str)
+    both = images_.load_images(say=str)
     assert torch.equal(both.x, x) and torch.equal(both.yt, yt) and both.test == "test set" and both.classes == CLASSES and both.name == name
 
 
@@ -222,7 +223,7 @@ def test_without_test_pictures_one_in_ten_is_set_aside(tmp_path):
     assert both == sorted(map(bytes, RANDOM[:40])) and torch.equal(data.load_set("test", tmp_path / "d", say=str).x, xt)
     kept, held = data.split([i % 10 for i in range(40)], 4)
     assert yt.tolist() == (held % 10).tolist()
-    assert session.load_images(tmp_path / "d", say=str).test == "training images, set aside"
+    assert images_.load_images(tmp_path / "d", say=str).test == "training images, set aside"
     few = labelled(tmp_path / "few", 9)
     with pytest.raises(InputError, match="has 9 pictures: add more"): data.load("train", few, say=str)
 
@@ -243,7 +244,7 @@ def test_a_class_without_pictures_is_named(tmp_path):
         for p in (folder / "train" / name).iterdir(): p.rename(p.with_suffix(".jp2"))
     with pytest.raises(InputError, match=r"no pictures \(.png, .jpg.* of frog, ship: add the dataset again") as e: data.load("train", folder, say=str)
     assert str(folder / "train") in one_sentence(e)
-    with pytest.raises(InputError, match="frog, ship"): session.load_images(folder, say=str)
+    with pytest.raises(InputError, match="frog, ship"): images_.load_images(folder, say=str)
     assert [complaint(d, CLASSES) for d in (picture_set(tmp_path / "good"), tmp_path)] == ["", None]
 
 
@@ -311,10 +312,10 @@ def test_a_set_without_pictures_does_not_hide_one_that_has_them(tmp_path):
     broken = tmp_path / "kaggle" / "a"
     broken.mkdir(parents=True)
     (broken / "trainLabels.csv").write_text("id,label\n1,frog\n", encoding="utf-8")
-    with pytest.raises(InputError, match="train.7z is unpacked"): session.load_images(say=str)
+    with pytest.raises(InputError, match="train.7z is unpacked"): images_.load_images(say=str)
     with pytest.raises(InputError, match="train.7z is unpacked"): data.load("train", broken, say=str)
     good = picture_set(tmp_path / "kaggle" / "b" / "c")
-    assert data.find(download=False, say=str) == good and len(session.load_images(say=str).x) == 30
+    assert data.find(download=False, say=str) == good and len(images_.load_images(say=str).x) == 30
 
 
 def test_mounted_pictures_come_after_batches_in_the_cache_and_before_the_internet(tmp_path, monkeypatch):
@@ -334,13 +335,13 @@ def test_chapters_take_pictures_only_where_they_are_named(tmp_path):
 
 def test_the_file_of_the_course_is_found_and_hidden_ones_are_not(tmp_path):
     top = tmp_path / "kaggle"
-    assert session.find_competition() is None
+    assert images_.find_competition() is None
     (top / "a" / "b").mkdir(parents=True)
     (top / "a" / "cifar_test_folder.pkl").mkdir()
     for name in ("._cifar_test_nolabel.pkl", "cifar_test_nolabel.pkl.part", "my_cifar_test.pkl", "b/cifar_test_nolabels.pkl"): (top / "a" / name).touch()
     os.symlink(top, top / "a" / "circle")
-    assert session.find_competition() == top / "a" / "b" / "cifar_test_nolabels.pkl"
-    assert session.find_competition(top / "a") == top / "a" / "b" / "cifar_test_nolabels.pkl"
+    assert images_.find_competition() == top / "a" / "b" / "cifar_test_nolabels.pkl"
+    assert images_.find_competition(top / "a") == top / "a" / "b" / "cifar_test_nolabels.pkl"
 
 
 def test_read_only_places_are_fine(tmp_path):

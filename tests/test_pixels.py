@@ -13,12 +13,12 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms import functional as TF
 
-from cifar_nb.augment import (Augment, CutMix, Cutout, MixUp, RandomChoice, RandomCrop,
+from cifar_nb.augment.ops import (Augment, CutMix, Cutout, MixUp, RandomChoice, RandomCrop,
                               RandomHorizontalFlip, Resize, cutmix, mixup, soft, within)
-from cifar_nb.colour import ColorJitter
-from cifar_nb.policies import KINDS, RandAugment, TrivialAugmentWide
-from cifar_nb.session import together
-from cifar_nb.tta import VIEWS, mean_of_views, view, zoom
+from cifar_nb.augment.colour import ColorJitter
+from cifar_nb.augment.policies import KINDS, RandAugment, TrivialAugmentWide
+from cifar_nb.delivery.session import together
+from cifar_nb.evaluation.tta import VIEWS, mean_of_views, view, zoom
 
 COLOURS = torch.randperm(256, generator=torch.Generator().manual_seed(3))[:30].view(10, 3) / 255
 CLASSES = torch.arange(10)

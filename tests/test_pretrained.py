@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar_nb.blocks import count_parameters
-from cifar_nb.data import InputError, load, search
-from cifar_nb.evaluation import load_results, standard_error, viewed
-from cifar_nb.pretrained import WEIGHTS, Pretrained, load_pretrained, pack, registry, unpack
-from cifar_nb.recipes import get_recipe
-from cifar_nb.training import loss_and_accuracy
-from cifar_nb.tta import predict_views
+from cifar_nb.models.resnet import count_parameters
+from cifar_nb.data.cifar import load, search
+from cifar_nb.core.errors import InputError
+from cifar_nb.evaluation.report import standard_error, viewed
+from cifar_nb.evaluation.records import load_results
+from cifar_nb.evaluation.pretrained import WEIGHTS, Pretrained, load_pretrained, pack, registry, unpack
+from cifar_nb.teams.zoo import get_recipe
+from cifar_nb.training.loop import loss_and_accuracy
+from cifar_nb.evaluation.tta import predict_views
 
 ROOT = Path(__file__).parent.parent
 ENTRIES = registry()

@@ -9,14 +9,17 @@ from cifar_nb.cli import main
 from cifar_nb.core.errors import InputError
 from cifar_nb.core.files import json_records
 from cifar_nb.core.manifest import UNKNOWN, same_experiment
-from cifar_nb.data import CIFAR10, SHAPES, toy
-from cifar_nb.evaluation import evaluate
-from cifar_nb.recipes import get_recipe, trained
-from cifar_nb.records import (counts_as_full, file_stem, find_trial, full_record, grouped, keep_trial, load_results, one_a_seed, record_run,
+from cifar_nb.data.cifar import CIFAR10, SHAPES, toy
+from cifar_nb.evaluation.report import evaluate
+from cifar_nb.recipes.spec import SMALL, trained
+from cifar_nb.teams.zoo import get_recipe
+from cifar_nb.evaluation.records import (counts_as_full, file_stem, find_trial, full_record, grouped, keep_trial, load_results, one_a_seed, record_run,
                               study_records, test_evaluations as of_the_test_set, with_test_figures)
-from cifar_nb.reproduce import recorded, reproduce
-from cifar_nb.session import Images, Member, identified, is_run_of, plan, train_members
-from cifar_nb.training import Run, train
+from cifar_nb.studies.reproduce import recorded, reproduce
+from cifar_nb.data.images import Images
+from cifar_nb.training.jobs import Member, identified, is_run_of, plan, train_members
+from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.train import train
 
 TINY = replace(get_recipe('small').with_epochs(1), name='tiny', net=replace(get_recipe('small').net, widths=(4, 8, 8)))
 X, Y = toy(200)
@@ -215,7 +218,7 @@ def test_another_holdout_precision_or_set_of_images_is_another_member(tmp_path):
 
 def test_the_same_recipe_twice_is_one_member_and_two_of_a_name_are_two(tmp_path):
     other = replace(TINY, clip=1.)
-    assert len(plan(['small', 'small'], out=tmp_path)) == 1
+    assert len(plan([SMALL, SMALL], out=tmp_path)) == 1
     assert len({m.out for m in plan([TINY, other], out=tmp_path)}) == 2
 
 

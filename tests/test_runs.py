@@ -7,16 +7,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import cifar_nb.training as training
+import cifar_nb.training.loop as training
+import cifar_nb.training.train as whole
+from cifar_nb.training import checkpoints
 from cifar_nb.cli.commands import folder_to_resume, run_folder
 from cifar_nb.cli import main
 from cifar_nb.core.errors import InputError
-from cifar_nb.data import toy
-from cifar_nb.evaluation import evaluate
-from cifar_nb.pretrained import training_command
-from cifar_nb.recipes import get_recipe, trained
+from cifar_nb.data.cifar import toy
+from cifar_nb.evaluation.report import evaluate
+from cifar_nb.delivery.publish import training_command
+from cifar_nb.recipes.spec import trained
+from cifar_nb.teams.zoo import get_recipe
 
-from cifar_nb.training import Run, planned, train
+from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.train import planned, train
 
 TINY = replace(get_recipe('small').with_epochs(3), name='tiny', net=replace(get_recipe('small').net, widths=(4, 8, 8)))
 TINY = replace(TINY, phases=tuple(replace(p, batch_size=50) for p in TINY.phases))
@@ -29,14 +33,14 @@ class Killed(BaseException): "As if the process had ended: nothing of ours catch
 
 def stopped(folder, epoch=2, recipe=TINY, **settings):
     "The folder of a training that died just after the checkpoint of `epoch`."
-    save = training.save_checkpoint
+    save = whole.save_checkpoint
     def saved(t, out):
         save(t, out)
         if t.epoch == epoch: raise Killed
-    training.save_checkpoint = saved
+    whole.save_checkpoint = saved
     try: train(recipe, X, Y, folder, **QUIET | settings)
     except Killed: pass
-    finally: training.save_checkpoint = save
+    finally: whole.save_checkpoint = save
     return folder
 
 
@@ -98,8 +102,8 @@ def test_a_second_training_is_refused_while_the_first_one_runs(tmp_path, monkeyp
             try: train(TINY, X, Y, tmp_path / 'run', resume=resume, **QUIET)
             except InputError as e: refused.append(str(e))
         return end(t, *rest)
-    end = training.end_epoch
-    monkeypatch.setattr(training, 'end_epoch', second)
+    end = whole.end_epoch
+    monkeypatch.setattr(whole, 'end_epoch', second)
     train(TINY.with_epochs(1), X, Y, tmp_path / 'run', **QUIET)
     assert 'is being trained by another process' in refused[0] and 'already holds a run' in refused[1]
 
@@ -130,13 +134,13 @@ def test_the_best_weights_survive_whatever_stops_the_end(tmp_path, monkeypatch):
     assert t.best == 70. and same_weights(want, t.net.state_dict())
     for stop in ('timing.jsonl', 'model.safetensors', 'result.json'):
         scores, seen = iter([50., 70., 60.] + [60.] * 20), []
-        write = training.write_atomic
+        write = whole.write_atomic
         def dies(path, data):
             if path.name == stop and len(Run(path.parent).lines('log')) >= 3 and not seen: seen.append(1); raise Killed
             write(path, data)
-        monkeypatch.setattr(training, 'write_atomic', dies)
+        for module in (whole, checkpoints): monkeypatch.setattr(module, 'write_atomic', dies)
         with pytest.raises(Killed): train(TINY, X, Y, tmp_path / stop, holdout=40, **QUIET)
-        monkeypatch.setattr(training, 'write_atomic', write)
+        for module in (whole, checkpoints): monkeypatch.setattr(module, 'write_atomic', write)
         assert seen and not (tmp_path / stop / 'result.json').exists()
         scores = iter([60.] * 20)
         train(TINY, X, Y, tmp_path / stop, holdout=40, resume=True, **QUIET)
@@ -190,17 +194,17 @@ def test_a_file_of_another_run_is_not_taken(tmp_path, file):
 
 def test_a_checkpoint_of_a_run_on_other_images_is_not_taken(tmp_path):
     a, b = stopped(tmp_path / 'a'), tmp_path / 'b'
-    save = training.save_checkpoint
-    training.save_checkpoint = lambda t, out: (save(t, out), (_ for _ in ()).throw(Killed()))
+    save = whole.save_checkpoint
+    whole.save_checkpoint = lambda t, out: (save(t, out), (_ for _ in ()).throw(Killed()))
     try: train(TINY, 255 - X, Y, b, **QUIET)
     except Killed: pass
-    finally: training.save_checkpoint = save
+    finally: whole.save_checkpoint = save
     shutil.copyfile(b / 'checkpoint.pt', a / 'checkpoint.pt')
     with pytest.raises(InputError, match='the images differ'): train(TINY, X, Y, a, resume=True, **QUIET)
 
 
 def test_a_copied_run_brings_its_evaluations(tmp_path):
-    from cifar_nb.session import copy_run
+    from cifar_nb.delivery.session import copy_run
     train(TINY, X, Y, tmp_path / 'run', **QUIET)
     evaluate(tmp_path / 'run', X[:50], Y[:50], device='cpu', data='toy', pictured=False)
     copy_run(tmp_path / 'run', tmp_path / 'copy')
@@ -240,7 +244,7 @@ def test_a_network_that_knows_drawn_shapes_does_not_answer_for_the_course(tmp_pa
     assert main(['evaluate', 'run', '--data', 'toy', '--tta', '--device', 'cpu']) == 0  # asked for by name: kept beside, and the report stays
     assert (tmp_path / 'run/report.md').read_text(encoding='utf-8') == report
     for name in ('CIFAR_NB_DATA', 'KAGGLE_INPUT'): monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr('cifar_nb.data.search', lambda *a, **k: None)
-    monkeypatch.setattr('cifar_nb.data.fetch', lambda *a, **k: (_ for _ in ()).throw(InputError('no network')))
+    monkeypatch.setattr('cifar_nb.data.cifar.search', lambda *a, **k: None)
+    monkeypatch.setattr('cifar_nb.data.cifar.fetch', lambda *a, **k: (_ for _ in ()).throw(InputError('no network')))
     capsys.readouterr()
     assert main(['evaluate', 'run', '--results', 'res', '--device', 'cpu']) == 2 and 'trained on cifar10' in capsys.readouterr().err and not (tmp_path / 'res').exists()

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar_nb.data import InputError
-from cifar_nb.recipes import get_recipe
-from cifar_nb.shift import CORRUPTIONS, KINDS, TRAININGS, corrupt, kept, relit, survey, trained_with
+from cifar_nb.core.errors import InputError
+from cifar_nb.teams.zoo import get_recipe
+from cifar_nb.evaluation.corruptions import CORRUPTIONS, KINDS, corrupt, kept, relit, survey
+from cifar_nb.studies.shift import TRAININGS, trained_with
 
 ROOT = Path(__file__).parent.parent
 RECORDS = {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in sorted((ROOT / "results/shift").glob("*.json"))}
@@ -93,13 +94,13 @@ def test_the_records_are_whole():
     for name, r in RECORDS.items():
         s = r["survey"]
         assert set(CORRUPTIONS) <= set(s) and all(len(s[n]) == 5 for n in CORRUPTIONS), name
-        assert all(0 < a <= s["clean"] + 1.5 for n in CORRUPTIONS for a in s[n]), name
+        assert all(0 < a <= s["clean"] + 3 for n in CORRUPTIONS for a in s[n]), name
         assert sum(map(len, KINDS.values())) == len(CORRUPTIONS)
     assert {r["variation"] for r in RECORDS.values() if "variation" in r} == set(TRAININGS)
 
 
 def test_a_try_never_replaces_the_figures_of_all_images(tmp_path):
-    from cifar_nb.shift import cmd
+    from cifar_nb.studies.shift import cmd
     (tmp_path / "shift").mkdir()
     (tmp_path / "shift/quick.json").write_text('{"asked": "the figures of all images"}', encoding='utf-8')
     for _ in range(2): cmd(["quick"], results=tmp_path, data="toy", device="cpu", images=10, say=str)

@@ -23,7 +23,7 @@ sync = pytest.importorskip('playwright.sync_api', reason='playwright is not inst
 pytest.importorskip('jupyterlab', reason='JupyterLab is not installed')
 if not CHROMIUM: pytest.skip('there is no Chromium on this machine', allow_module_level=True)
 
-IGNORES = "from cifar_nb.preview import *\nfrom cifar_nb.augment import RandomCrop\nfrom cifar_nb.data import toy\nx, y = toy(50)\n" \
+IGNORES = "from cifar_nb.augment.preview import *\nfrom cifar_nb.augment.ops import RandomCrop\nfrom cifar_nb.data.cifar import toy\nx, y = toy(50)\n" \
           "page = sliders(lambda strength, seed: preview(x[:1], RandomCrop(), 0), **controls(strength=.5, seed=99))"
 
 

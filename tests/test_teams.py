@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from cifar_nb.blocks import LIMIT, NetSpec, count_macs, count_parameters
-from cifar_nb.data import toy
-from cifar_nb.policies import LISTS
-from cifar_nb.reading import Check, accuracy, differences, full_runs, judge, parts, sketch, spec_facts, verdict
-from cifar_nb.recipes import Claim, get_recipe, list_recipes, recipe_from_json
-from cifar_nb.records import full_record
-from cifar_nb.scoreboard import VERDICTS, all_claims, headline, networks, scoreboard, short_form, standings, tally, teams
+from cifar_nb.models.resnet import LIMIT, NetSpec, count_macs, count_parameters
+from cifar_nb.data.cifar import toy
+from cifar_nb.augment.policies import LISTS
+from cifar_nb.teams.reading import accuracy, differences, full_runs, parts, sketch, spec_facts
+from cifar_nb.teams.claims import Check, judge, verdict
+from cifar_nb.recipes.spec import Claim, recipe_from_json
+from cifar_nb.teams.zoo import get_recipe, list_recipes
+from cifar_nb.evaluation.records import full_record
+from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, headline, networks, scoreboard,
+                                         short_form, standings, tally)
+from cifar_nb.teams.zoo import TEAMS
 
 NAMES = ("narrow_resnet", "modified_resnet", "learning_too_deep", "dreamfire", "neural_nomads")
 BOTH = [(n, v) for n in NAMES for v in ("report", "code")]
@@ -176,7 +180,7 @@ def run(recipe, accuracy, seed=0, **changes):
 
 
 def test_recorded_runs_close_what_is_open():
-    results = [run(m.code, headline(m).value if not isinstance(headline(m).value, tuple) else 93.5, seed) for m in teams() for seed in (0, 1)]
+    results = [run(m.code, headline(m).value if not isinstance(headline(m).value, tuple) else 93.5, seed) for m in TEAMS for seed in (0, 1)]
     results += [run(get_recipe(n), a) for n, a in (("resnet18", 95.), ("plain", 75.2), ("neural_nomads", 93.4))]
     before, after = all_claims(), all_claims(results)
     closed = {(t, b.what): a.verdict for (t, b), (_, a) in zip(before, after) if b.verdict == "open" and a.verdict != "open"}
@@ -193,11 +197,11 @@ def test_recorded_runs_close_what_is_open():
 
 def test_without_runs_of_the_code_those_of_the_report_count():
     "Where both describe one network; team 004's two do not."
-    results = [run(m.report, 90.) for m in teams()]
-    assert [accuracy(m.code, results) for m in teams()] == [90.] * 4 + [None]
+    results = [run(m.report, 90.) for m in TEAMS]
+    assert [accuracy(m.code, results) for m in TEAMS] == [90.] * 4 + [None]
     assert "90.00 (1, report)" in scoreboard(results)
-    results.append(run(teams()[0].code, 95.))
-    assert accuracy(teams()[0].code, results) == 95.
+    results.append(run(TEAMS[0].code, 95.))
+    assert accuracy(TEAMS[0].code, results) == 95.
 
 
 def test_runs_that_do_not_count():
@@ -227,8 +231,8 @@ def test_the_scoreboard_prints_every_claim_within_a_terminal():
 def test_the_short_form_is_a_table_of_the_networks():
     lines = short_form().splitlines()
     assert len({line.count("|") for line in lines}) == 1
-    assert len(lines) == 2 + len(standings()) == 2 + sum(len(networks(m)) for m in teams())
-    for m in teams():
+    assert len(lines) == 2 + len(standings()) == 2 + sum(len(networks(m)) for m in TEAMS)
+    for m in TEAMS:
         for r in networks(m): assert any(f"{spec_facts(r.net).parameters:,}" in line for line in lines)
 
 

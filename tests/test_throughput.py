@@ -9,15 +9,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_nb.augment import RandomCrop, CutMix, Cutout, RandomHorizontalFlip
-from cifar_nb.blocks import NetSpec
-from cifar_nb.colour import GaussianBlur
-from cifar_nb.data import InputError, toy
-from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule, get_recipe
-from cifar_nb.throughput import (OurWay, TheirWay, bench_predict, bench_train, command_predict, contender, contenders, cost_table, derived,
-                                 fold_batch_norm, most_memory, part_of, percentile, predict_table, profile_step, race, ratio, settled,
-                                 train_table, training_images, varied, ways_to_answer)
-from cifar_nb.training import Trainer, end_epoch, train_epoch
+from cifar_nb.augment.ops import RandomCrop, CutMix, Cutout, RandomHorizontalFlip
+from cifar_nb.models.resnet import NetSpec
+from cifar_nb.augment.colour import GaussianBlur
+from cifar_nb.data.cifar import toy
+from cifar_nb.core.errors import InputError
+from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
+from cifar_nb.teams.zoo import get_recipe
+from cifar_nb.bench.training import (OurWay, TheirWay, bench_train, contender, contenders, derived,
+                                     most_memory, race, train_table, training_images)
+from cifar_nb.core.timing import ratio
+from cifar_nb.bench.inference import (bench_predict, fold_batch_norm, percentile, predict_table,
+                                      settled, ways_to_answer)
+from cifar_nb.bench.commands import command_predict
+from cifar_nb.bench.costs import cost_table, part_of, profile_step, varied
+from cifar_nb.training.loop import Trainer, end_epoch, train_epoch
 
 STEPS, IMAGES, BATCH = 50, 640, 64  # ten steps an epoch, five epochs
 NET = NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2))
@@ -45,7 +51,7 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def known_peaks(monkeypatch):
     "Measuring the machine takes seconds, and no test depends on it."
-    monkeypatch.setattr("cifar_nb.throughput.peaks", lambda device: dict(fp32=100., bf16=200.))
+    monkeypatch.setattr("cifar_nb.bench.training.peaks", lambda device: dict(fp32=100., bf16=200.))
 
 
 def textbook(name, net, lr):
@@ -155,7 +161,7 @@ def test_ratios_come_from_rounds():
 
 def test_bench_train_has_what_it_should(data, monkeypatch):
     said = []
-    monkeypatch.setattr("cifar_nb.throughput.contenders", lambda names: [replace(get_recipe(n), net=NET) for n in names])
+    monkeypatch.setattr("cifar_nb.bench.training.contenders", lambda names: [replace(get_recipe(n), net=NET) for n in names])
     doc = json.loads(json.dumps(bench_train(["small"], images=128, repeats=2, device="cpu", workers=0, data=data, say=said.append)))
     assert {"bench", "hardware", "threads", "torch", "torchvision", "peak", "images", "repeats", "workers", "data", "rows"} <= set(doc)
     row, = doc["rows"]

@@ -10,24 +10,26 @@ import json
 import math
 import signal
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cifar_nb import training
-from cifar_nb.augment import (AlternatingFlip, Augment, CutMix, MixUp, RandomCrop,
+from cifar_nb.training import loop as training
+from cifar_nb.augment.ops import (AlternatingFlip, Augment, CutMix, MixUp, RandomCrop,
                               RandomHorizontalFlip, Resize, coin)
-from cifar_nb.blocks import NetSpec
+from cifar_nb.models.resnet import NetSpec
 from cifar_nb.core.errors import InputError
-from cifar_nb.data import split, toy
-from cifar_nb.fast_blocks import FastSpec
-from cifar_nb.muon import Muon
-from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule, get_recipe
-from cifar_nb.training import (Diverged, Interrupted, Run, Trainer, end_epoch, network, predict,
-                               train, train_epoch)
+from cifar_nb.data.cifar import split, toy
+from cifar_nb.models.airbench import FastSpec
+from cifar_nb.recipes.muon import Muon
+from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
+from cifar_nb.teams.zoo import get_recipe
+from cifar_nb.training.loop import Diverged, Trainer, end_epoch, network, predict, train_epoch
+from cifar_nb.training.signals import Interrupted
+from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.train import train
 
 MEAN, STD = (.4914, .4822, .4465), (.247, .2435, .2616)
 IMAGES, BATCH = 40, 16  # three steps an epoch, of 16, 16 and 8 images

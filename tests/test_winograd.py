@@ -3,15 +3,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_nb import winograd
-from cifar_nb.augment import RandomHorizontalFlip
-from cifar_nb.blocks import Conv, NetSpec, count_macs
-from cifar_nb.data import InputError, toy
-from cifar_nb.fast_blocks import FastSpec
-from cifar_nb.recipes import Optimizer, Phase, Recipe, Schedule
+from cifar_nb.kernels import winograd
+from cifar_nb.augment.ops import RandomHorizontalFlip
+from cifar_nb.models.resnet import Conv, NetSpec, count_macs
+from cifar_nb.data.cifar import toy
+from cifar_nb.core.errors import InputError
+from cifar_nb.models.airbench import FastSpec
+from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.kernels.dispatch import use_cpu_kernels
-from cifar_nb.training import Trainer, train_epoch
-from cifar_nb.winograd import bench_winograd, by_tiles, compiled, is_exact, kernel, pays, tiled_conv, whole_numbers
+from cifar_nb.training.loop import Trainer, train_epoch
+from cifar_nb.kernels.compiler import kernel_library
+from cifar_nb.kernels.winograd import bench_winograd, by_tiles, is_exact, kernel, tiled_conv, whole_numbers
 
 TRANSFORMS, FORMATS, WHY = kernel()
 here = pytest.mark.skipif(not TRANSFORMS, reason=f"no kernel: {WHY}")
@@ -83,7 +85,7 @@ def test_without_a_compiler_there_is_a_reason(monkeypatch, tmp_path):
 
 @here
 def test_what_does_not_compile_is_not_kept(monkeypatch, tmp_path):
-    monkeypatch.setattr(winograd, "SOURCE", "this is not C++")
+    monkeypatch.setattr("cifar_nb.kernels.compiler.source", lambda name: "this is not C++")
     assert "the compiler says: " in without_cache(monkeypatch, tmp_path)[2]
     assert not [*(tmp_path / "kernels").glob("[!.]*")]
 
@@ -97,12 +99,12 @@ def test_a_cache_that_cannot_be_written_is_a_reason(monkeypatch, tmp_path):
 
 @here
 def test_another_text_or_compiler_has_another_name(monkeypatch):
-    name = compiled().name
-    assert name == compiled().name and compiled().exists()
-    monkeypatch.setattr("cifar_nb.core.compiler.subprocess.run", lambda *a, **k: pytest.fail("compiled again"))
-    assert compiled().name == name
+    name = kernel_library("winograd").name
+    assert name == kernel_library("winograd").name and kernel_library("winograd").exists()
+    monkeypatch.setattr("cifar_nb.kernels.compiler.subprocess.run", lambda *a, **k: pytest.fail("compiled again"))
+    assert kernel_library("winograd").name == name
     monkeypatch.setenv("CXX", "another")
-    with pytest.raises(pytest.fail.Exception): compiled()
+    with pytest.raises(pytest.fail.Exception): kernel_library("winograd")
 
 
 WIDE = Recipe("wide", net=FastSpec(widths=(32, 64), activation="relu"), phases=(Phase(1, Optimizer("SGD", lr=.02, momentum=.9), Schedule("linear", t_max=1, unit="step"), (RandomHorizontalFlip(),), batch_size=50),))

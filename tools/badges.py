@@ -41,7 +41,7 @@ def line(name, root=ROOT):
     parts = [f"{MARK}({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{repo}/blob/{branch}/nbs/{name}.ipynb)"]
     if name in on_kaggle(root):
         parts.append(f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]({KAGGLE}https://github.com/{repo}/blob/{branch}/kaggle/cifar-nb.ipynb)")
-    return (" ".join(parts) + f" On Colab first: `!git clone -q https://github.com/{repo}`, `%pip install -q ./{folder} fastcore`, `%cd {folder}/nbs`.")
+    return (" ".join(parts) + f" On Colab first: `!git clone -q https://github.com/{repo}`, `%pip install -q './{folder}[notebook]' fastcore`, `%cd {folder}/nbs`.")
 
 
 def title_cell(nb):

@@ -38,7 +38,7 @@ def tidy(nb):
 def keep(seconds):
     "Add the seconds of each chapter to what is known, with the machine they were measured on."
     import torch
-    from cifar_nb.training import hardware
+    from cifar_nb.training.precision import hardware
     file = Path("results/bench/chapters.json")
     old = json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.exists() else {}
     machine = f"{hardware('cpu')}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch {torch.__version__.split('+')[0]}"

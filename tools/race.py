@@ -25,9 +25,14 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 import cifar_nb
 assert cifar_nb.__file__.startswith(sys.argv[1]), cifar_nb.__file__
-from cifar_nb.data import toy
-from cifar_nb.recipes import get_recipe
-from cifar_nb.training import train
+try:
+    from cifar_nb.data.cifar import toy
+    from cifar_nb.teams.zoo import get_recipe
+    from cifar_nb.training.train import train
+except ImportError:  # before there were layers
+    from cifar_nb.data import toy
+    from cifar_nb.recipes import get_recipe
+    from cifar_nb.training import train
 x, y = toy(max(json.loads(sys.argv[2]).values()))
 for line in sys.stdin:
     name, n, epochs = json.loads(line)

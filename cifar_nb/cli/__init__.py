@@ -36,11 +36,11 @@ def main(argv: list = None) -> int:
 
 
 def _run(a):
-    from ..parallel import first_prints
+    from ..training.distributed import first_prints
     from . import commands
     with first_prints(): getattr(commands, f'cmd_{a.command}')(a)
 
 
 def _speaks() -> bool:
-    from ..parallel import asked
+    from ..training.distributed import asked
     return asked().first

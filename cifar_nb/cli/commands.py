@@ -2,25 +2,27 @@
 
 `cli.main` imports it after the arguments were understood. Tests: tests/test_cli.py.
 """
-import importlib
 import json
 import os
 from pathlib import Path
 
 import torch
 
-from ..augment import count
-from ..blocks import count_macs, count_parameters
+from ..augment.ops import count
+from ..models.count import counts_of
 from ..core.errors import InputError
 from ..core.files import free_name, write_atomic
-from ..data import CLASSES, SHAPES, load_competition, load_set
-from ..evaluation import evaluate
-from ..parallel import asked, from_first, joined
-from ..recipes import get_recipe, list_recipes
-from ..records import record_run
-from ..runs import unfinished_runs
-from ..training import Run, choose_device, hardware, planned, train
-from ..tta import check_views, examine, predict_views, viewed_as, write_submission
+from ..data.cifar import CLASSES, SHAPES, load_set
+from ..data.competition import load_competition
+from ..evaluation.report import evaluate
+from ..training.distributed import asked, from_first, joined
+from ..teams.zoo import get_recipe, list_recipes
+from ..evaluation.records import record_run
+from ..training.runs import unfinished_runs
+from ..training.checkpoints import Run
+from ..training.precision import choose_device, hardware
+from ..training.train import planned, train
+from ..evaluation.tta import check_views, examine, predict_views, viewed_as, write_submission
 
 
 def images(part: str, data: str = None, say=print, stand_in: bool = True) -> tuple:
@@ -36,8 +38,8 @@ def cmd_recipes(a):
     "The registry as a table."
     print(f"{'recipe':24}{'variant':9}{'parameters':>11}{'MACs':>9}{'epochs':>8}  title")
     for r in list_recipes():
-        net = r.net.build()
-        print(f'{r.name:24}{r.variant:9}{count_parameters(net):>11,}{count_macs(net) / 1e6:>8.1f}M{r.epochs:>8}  {r.title}')
+        parameters, macs = counts_of(r.net)
+        print(f'{r.name:24}{r.variant:9}{parameters:>11,}{macs / 1e6:>8.1f}M{r.epochs:>8}  {r.title}')
 
 
 def run_folder(manifest: dict, root='runs') -> Path:
@@ -125,7 +127,7 @@ def cmd_evaluate(a):
 
 def cmd_predict(a):
     "Write the submission for the course's file."
-    from ..pretrained import open_network
+    from ..evaluation.pretrained import open_network
     run, out = open_network(a.run), Path(a.out)
     run.result
     if not run.trained_on.startswith(('cifar10', 'pictures')) and not a.anyway:
@@ -142,15 +144,18 @@ def cmd_bench(a):
     "Side by side with the usual way, as ratios."
     chosen = {k: v for k, v in dict(images=a.images, repeats=a.repeats).items() if v is not None}
     if a.what == 'augment':
-        from ..speed import bench_augment
+        from ..bench.augmentation import bench_augment
         if a.recipe: raise InputError('bench augment races lists of operations, not recipes: leave --recipe out.')
         return bench_rows('augment', a.out, str(choose_device(a.device)), bench_augment, {'images': 2000, 'repeats': 5} | chosen)
     if a.what in ('convolution', 'winograd', 'norm'):
         if a.recipe: raise InputError(f'bench {a.what} races shapes of layers, not recipes: leave --recipe out.')
-        race = getattr(importlib.import_module(f'cifar_nb.{a.what}'), f'bench_{a.what}')
+        from ..kernels.fused_norm import bench_norm
+        from ..kernels.gradient import bench_convolution
+        from ..kernels.winograd import bench_winograd
+        race = dict(convolution=bench_convolution, winograd=bench_winograd, norm=bench_norm)[a.what]
         return bench_rows(a.what, a.out, str(choose_device(a.device)), race, {'images': 250, 'repeats': 9} | chosen)
-    from .. import throughput
-    race = dict(train=throughput.command_train, predict=throughput.command_predict, parts=throughput.command_parts)[a.what]
+    from ..bench import commands
+    race = getattr(commands, f'command_{a.what}')
     race(tuple(a.recipe), device=a.device, out=a.out, **chosen)
 
 
@@ -165,39 +170,39 @@ def bench_rows(name, out, device, race, chosen):
 
 def cmd_scoreboard(a):
     "Claims and results."
-    from ..evaluation import load_results
-    from ..scoreboard import scoreboard
+    from ..evaluation.records import load_results
+    from ..studies.scoreboard import scoreboard
     if not os.path.isdir(a.results): raise InputError(f'There is no folder {a.results}: name the one that holds the recorded runs with --results.')
     print(scoreboard(load_results(a.results)))
 
 
 def cmd_kaggle(a):
     "Build, check or push the notebook for Kaggle."
-    from ..kaggle import command
+    from ..delivery.kaggle_push import command
     command(a.action, a.folder, a.user, print)
 
 
 def cmd_reproduce(a):
     "The recipes of the five reports at full length: what is missing in the results is trained."
-    from ..reproduce import cmd
+    from ..studies.reproduce import cmd
     cmd(a.recipe, a.seeds, a.together, a.minutes, a.results, a.runs, a.data, a.device, a.images, a.list, a.compile)
 
 
 def cmd_shift(a):
     "How much of its accuracy a network keeps on spoiled images."
-    from ..shift import cmd
+    from ..studies.shift import cmd
     cmd(a.run, a.trainings, a.seeds, a.results, a.data, a.device, a.images)
 
 
 def cmd_pretrained(a):
     "The networks that come trained."
-    from ..pretrained import list_pretrained
+    from ..evaluation.pretrained import list_pretrained
     print(list_pretrained())
 
 
 def cmd_publish(a):
     "Pack the network of a run, with a card."
-    from ..pretrained import publish
+    from ..delivery.publish import publish
     trained = _run(a.run).trained_on
     x, y, data = images('test', a.data or ('toy' if trained == 'toy' else None), stand_in=False)
     if trained != data: raise InputError(f'{a.run} was trained on {trained}, and these test images are {data}: name others with --data.')
@@ -207,30 +212,30 @@ def cmd_publish(a):
 
 def cmd_migrate(a):
     "Give older records and runs a manifest."
-    from ..migrate import cmd
+    from ..studies.migrate import cmd
     cmd(a.folder, a.kernels)
 
 
 def cmd_progress(a):
     "Which exercises of the book are solved."
-    from ..workbook import progress
+    from ..exercises.checker import progress
     print(progress())
 
 
 def cmd_ablate(a):
     "One change at a time, several seeds: what is missing in the results is run."
-    from ..ablations import cmd
+    from ..studies.ablations import cmd
     cmd(a.study, a.scale, a.seeds, a.results, a.data, a.device, a.list)
 
 
 def cmd_search(a):
     "Let Optuna look for channels and blocks."
-    from ..search import cmd
+    from ..studies.search import cmd
     cmd(a.trials, a.storage, a.study, a.results, a.data, a.device)
 
 
 def cmd_ladder(a):
     "From the plain loop to the recipe quick, one trick at a time, or what was weighed for hour; what is missing in the results is run."
-    from .. import laptop, record
-    cmd = dict(quick=laptop.cmd, hour=record.cmd)[a.recipe]
+    from ..studies import ladder, record
+    cmd = dict(quick=ladder.cmd, hour=record.cmd)[a.recipe]
     cmd(a.seeds, a.results, a.data, a.device)

@@ -1,7 +1,7 @@
 """Plain module: the one exception for mistakes of a call or of an input, and names that are checked."""
 import difflib
 
-__all__ = ['InputError', 'Diverged', 'check_choice']
+__all__ = ['InputError', 'Diverged', 'missing', 'check_choice']
 
 
 class InputError(ValueError):
@@ -10,6 +10,11 @@ class InputError(ValueError):
 
 class Diverged(InputError):
     "The loss of a training, or a weight, is no longer a number."
+
+
+def missing(package: str, extra: str) -> InputError:
+    "What to raise where `package` of the extra `extra` cannot be imported."
+    return InputError(f'{package} is not installed here: run `pip install "cifar_nb[{extra}]"`, and try again.')
 
 
 def check_choice(what, given, known):

@@ -11,8 +11,8 @@ import weakref
 import numpy as np
 import torch
 
-from ..data import MEAN, STD, toy
-from ..workbook import Wrong, exercise, same
+from ..data.cifar import MEAN, STD, toy
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/01_data.ipynb #d4bb20cb
 @exercise('01.1', 'The range of each channel',

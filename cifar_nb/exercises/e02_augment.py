@@ -11,8 +11,8 @@ import itertools
 import numpy as np
 import torch
 
-from ..data import toy
-from ..workbook import Wrong, exercise, same
+from ..data.cifar import toy
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/02_augment.ipynb #d272efbc
 def _pictures(n, h=32, w=32):

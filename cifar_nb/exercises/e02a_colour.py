@@ -11,8 +11,8 @@ import colorsys
 import numpy as np
 import torch
 
-from ..data import toy
-from ..workbook import Wrong, exercise, same
+from ..data.cifar import toy
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/02a_colour.ipynb #49f83be5
 @exercise('02a.1', 'Brighter bytes',

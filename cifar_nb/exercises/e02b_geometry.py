@@ -12,9 +12,9 @@ import random
 import numpy as np
 import torch
 
-from ..data import toy
-from ..geometry import nearest
-from ..workbook import Wrong, exercise, same
+from ..data.cifar import toy
+from ..augment.geometry import nearest
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/02b_geometry.ipynb #d523d1e2
 @exercise('02b.1', 'A quarter turn',

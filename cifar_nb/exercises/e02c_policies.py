@@ -8,10 +8,10 @@ __all__ = ['SMALL']
 # %% ../../nbs/solutions/02c_policies.ipynb #06df03c9
 import torch
 
-from ..augment import within
-from ..data import InputError
-from ..policies import CIFAR10, KIND, KINDS, SIGNED, AutoAugment, check_policy
-from ..workbook import Wrong, exercise, same
+from ..augment.ops import within
+from ..core.errors import InputError
+from ..augment.policies import CIFAR10, KIND, KINDS, SIGNED, AutoAugment, check_policy
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/02c_policies.ipynb #49a5a18d
 SMALL = ((('Rotate', .5, 3), ('Rotate', .25, 6)), (('Invert', 1., None),), (('Color', 0., 5), ('Rotate', 1., 0)))

@@ -11,12 +11,11 @@ import random
 from unittest.mock import patch
 
 import numpy as np
-import torch
 
-from ..augment import normalize
-from ..data import toy
-from ..speed import peak_memory
-from ..workbook import Wrong, exercise, same
+from ..augment.ops import normalize
+from ..data.cifar import toy
+from ..bench.augmentation import peak_memory
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/02d_speed.ipynb #666e2802
 @exercise('02d.1', 'What is left',

@@ -8,12 +8,12 @@ __all__ = ['NAMES', 'mystery']
 # %% ../../nbs/solutions/03_preview.ipynb #ab59447b
 import torch
 
-from ..augment import TRANSFORMS, crop, normalize, transform_from_dict
-from ..colour import hue, lookup, pil_blur, posterize_table, solarize_table
-from ..data import SHAPES, toy
-from ..geometry import affine_matrix, nearest
-from ..preview import show_images
-from ..workbook import Wrong, exercise, same
+from ..augment.ops import TRANSFORMS, crop, normalize, transform_from_dict
+from ..augment.colour import hue, lookup, pil_blur, posterize_table, solarize_table
+from ..data.cifar import SHAPES, toy
+from ..augment.geometry import affine_matrix, nearest
+from ..augment.preview import show_images
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/03_preview.ipynb #56cea2bf
 NAMES = 'RandomCrop Cutout RandomHorizontalFlip RandomGrayscale Hue Invert PilBlur Posterize RandomRotation Shear Solarize'.split()

@@ -8,8 +8,8 @@ __all__ = []
 # %% ../../nbs/solutions/03a_convolution.ipynb #3e4e17a7
 import torch
 
-from ..convolution import columns
-from ..workbook import exercise, same
+from ..kernels.gradient import columns
+from .checker import exercise, same
 
 # %% ../../nbs/solutions/03a_convolution.ipynb #4fbedfe1
 @exercise('03a.1', 'What columns weigh',

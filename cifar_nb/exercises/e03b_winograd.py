@@ -9,8 +9,8 @@ __all__ = ['Counted']
 import torch
 import torch.nn.functional as F
 
-from ..winograd import G
-from ..workbook import Wrong, exercise, same
+from ..kernels.winograd import G
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/03b_winograd.ipynb #9063447c
 @exercise('03b.1', 'Tiles of any size',

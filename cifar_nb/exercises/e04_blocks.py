@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..blocks import LIMIT, Block
-from ..workbook import Wrong, exercise, same
+from ..models.resnet import LIMIT, Block
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/04_blocks.ipynb #8e4c4cad
 @exercise('04.1', 'Parameters of a block',

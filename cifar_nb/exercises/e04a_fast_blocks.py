@@ -7,12 +7,10 @@ __all__ = []
 
 # %% ../../nbs/solutions/04a_fast_blocks.ipynb #208c6688
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from ..blocks import count_macs
-from ..fast_blocks import FastSpec, PooledGroup
-from ..workbook import Wrong, exercise, same
+from ..models.resnet import count_macs
+from ..models.airbench import FastSpec, PooledGroup
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/04a_fast_blocks.ipynb #d6feb6fd
 @exercise('04a.1', 'The work, layer by layer',

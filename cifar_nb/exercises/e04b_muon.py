@@ -8,8 +8,8 @@ __all__ = []
 # %% ../../nbs/solutions/04b_muon.ipynb #9e686223
 import torch
 
-from ..muon import A, B, C, orthogonalize
-from ..workbook import Wrong, exercise, same
+from ..recipes.muon import A, B, C, orthogonalize
+from .checker import Wrong, exercise, same
 
 def _turned(s, m, n):
     "A matrix `m,n` in float64 with the singular values `s`, and the two matrices that turn it: `u` `m,k` and `v` `n,k`."

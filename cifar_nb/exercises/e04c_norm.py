@@ -9,7 +9,7 @@ __all__ = []
 import torch
 import torch.nn.functional as F
 
-from ..workbook import Wrong, exercise, same
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/04c_norm.ipynb #181f01c2
 @exercise('04c.1', 'One multiplication, one addition',

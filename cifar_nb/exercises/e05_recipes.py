@@ -10,10 +10,10 @@ import json
 
 import torch
 
-from ..augment import RandomCrop, Cutout, RandomHorizontalFlip
-from ..blocks import NetSpec
-from ..recipes import SMALL, Optimizer, Phase, Recipe, Schedule, advance, build_scheduler, recipe_from_json
-from ..workbook import Wrong, exercise, same
+from ..augment.ops import RandomCrop, Cutout, RandomHorizontalFlip
+from ..models.resnet import NetSpec
+from ..recipes.spec import SMALL, Optimizer, Phase, Recipe, Schedule, advance, build_scheduler, recipe_from_json
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/05_recipes.ipynb #f367a0a3
 @exercise('05.1', 'Warm-up and cosine by hand',

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..workbook import Wrong, exercise, same
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/05a_parallel.ipynb #b353c5ee
 @exercise('05a.1', 'Unequal machines',

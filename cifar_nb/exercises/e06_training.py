@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..workbook import Wrong, exercise, same
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/06_training.ipynb #8a118f54
 @exercise('06.1', 'A loss without overflow',

@@ -11,8 +11,8 @@ import math
 
 import torch
 
-from ..evaluation import standard_error
-from ..workbook import Wrong, exercise, same
+from ..evaluation.report import standard_error
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/07_evaluation.ipynb #d73f668c
 @exercise('07.1', 'Precision and recall from the matrix',

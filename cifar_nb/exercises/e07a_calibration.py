@@ -9,8 +9,8 @@ __all__ = []
 import torch
 import torch.nn.functional as F
 
-from ..evaluation import calibration_error
-from ..workbook import Wrong, exercise, same
+from ..evaluation.report import calibration_error
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/07a_calibration.ipynb #549c9d6a
 @exercise('07a.1', 'One temperature a class',

@@ -9,7 +9,7 @@ __all__ = []
 import torch
 import torch.nn.functional as F
 
-from ..workbook import Wrong, exercise, same
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/07b_attention.ipynb #c5581e50
 @exercise('07b.1', 'The map of the second choice',

@@ -11,7 +11,7 @@ from collections import Counter
 
 import torch
 
-from ..workbook import Wrong, exercise, same
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/08_tta.ipynb #7f0a9a91
 @exercise('08.1', 'A shift with black behind it',

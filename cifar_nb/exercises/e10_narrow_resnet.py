@@ -8,10 +8,10 @@ __all__ = []
 # %% ../../nbs/solutions/10_narrow_resnet.ipynb #62b6cd93
 import torch
 
-from ..blocks import NetSpec
-from ..data import MEAN, STD
-from ..reading import spec_facts
-from ..workbook import Wrong, exercise, same
+from ..models.resnet import NetSpec
+from ..data.cifar import MEAN, STD
+from ..teams.reading import spec_facts
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/10_narrow_resnet.ipynb #fe2be692
 @exercise('10.1', 'Parameters as a polynomial',

@@ -11,11 +11,11 @@ import warnings
 
 import torch
 
-from ..augment import RandomCrop
-from ..blocks import NetSpec
-from ..geometry import RandomAffine, RandomRotation
-from ..reading import spec_facts
-from ..workbook import Wrong, exercise, same
+from ..augment.ops import RandomCrop
+from ..models.resnet import NetSpec
+from ..augment.geometry import RandomAffine, RandomRotation
+from ..teams.reading import spec_facts
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/11_modified_resnet.ipynb #3d6b423a
 @exercise('11.1', 'The plateau by hand',

@@ -10,9 +10,9 @@ import math
 
 import torch
 
-from ..blocks import NetSpec
-from ..reading import spec_facts
-from ..workbook import Wrong, exercise, same
+from ..models.resnet import NetSpec
+from ..teams.reading import spec_facts
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/12_learning_too_deep.ipynb #f752967f
 @exercise('12.1', 'Repair the formula',

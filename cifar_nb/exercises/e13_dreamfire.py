@@ -8,9 +8,9 @@ __all__ = []
 # %% ../../nbs/solutions/13_dreamfire.ipynb #06fe3858
 import torch
 
-from ..blocks import NetSpec
-from ..reading import spec_facts
-from ..workbook import Wrong, exercise, same
+from ..models.resnet import NetSpec
+from ..teams.reading import spec_facts
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/13_dreamfire.ipynb #fdc86bab
 @exercise('13.1', 'The price of attention',

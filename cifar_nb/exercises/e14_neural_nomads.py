@@ -11,10 +11,10 @@ import math
 
 import torch
 
-from ..blocks import NetSpec
-from ..policies import CIFAR10
-from ..reading import spec_facts
-from ..workbook import Wrong, exercise, same
+from ..models.resnet import NetSpec
+from ..augment.policies import CIFAR10
+from ..teams.reading import spec_facts
+from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/14_neural_nomads.ipynb #d1594ef0
 @exercise('14.1', 'As far as team 003',

@@ -14,11 +14,11 @@ from timeit import timeit
 
 from torch import nn
 
-from ..blocks import BatchNorm, Conv
-from ..convolution import ProductConv, cpu_has
-from ..fast_blocks import PooledGroup
-from ..norm import FusedBatchNorm, norm_kernel
-from ..winograd import AlreadyPooled, PooledWinogradConv, WinogradConv, kernel, may_pay
+from ..models.resnet import BatchNorm, Conv
+from .gradient import ProductConv, cpu_has
+from ..models.airbench import PooledGroup
+from .fused_norm import FusedBatchNorm, norm_kernel
+from .winograd import AlreadyPooled, PooledWinogradConv, WinogradConv, kernel, may_pay
 
 __all__ = ['KERNELS', 'use_cpu_kernels', 'use_torch_layers', 'cpu_kernels']
 

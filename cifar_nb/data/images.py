@@ -1,0 +1,94 @@
+"""Plain module: where images may lie on a machine (on Kaggle: mounted anywhere), and both parts of
+what is found. Tests: tests/test_pictures.py, tests/test_kaggle.py, chapter 39.
+"""
+import fnmatch
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ..core.errors import InputError
+from ..core.places import best, folders as folders_below
+from .cifar import CLASSES, find, load_set, search, SHAPES
+from .pictures import complaint, test_pictures
+
+__all__ = ['input_folder', 'working_folder', 'folders', 'mounted', 'Images', 'load_both',
+           'load_images', 'find_competition']
+
+
+def input_folder() -> Path:
+    "Where Kaggle mounts what was added to a notebook: `$KAGGLE_INPUT`, or /kaggle/input."
+    return Path(os.environ.get('KAGGLE_INPUT') or '/kaggle/input')
+
+def working_folder() -> Path:
+    "Where files are kept: `$KAGGLE_WORKING`, or /kaggle/working where there is one, or the current folder."
+    named = Path(os.environ.get('KAGGLE_WORKING') or '/kaggle/working')
+    return named if os.path.isdir(named) else Path.cwd()
+
+
+def folders(root, depth: int = 7):
+    "`root` and all folders below it, the nearest first, down to `depth` levels."
+    return folders_below(root, depth)
+
+def _files(folder) -> int:
+    "How many files lie in `folder`; 0 where we may not look."
+    try:
+        with os.scandir(folder) as entries: return sum(not e.is_dir() for e in entries)
+    except OSError: return 0
+
+def mounted(root=None, most: int = 6) -> str:
+    "In words, the folders under `root` (default: the input folder) that hold files, `most` of them by name."
+    root = Path(root or input_folder())
+    counts = [('' if f == root else f'{f.relative_to(root)}', _files(f)) for f in folders(root)]
+    found = [f'{name}/ ({n:,} file{"s" * (n > 1)})' for name, n in counts if n]
+    return ', '.join(found[:most]) + (f' and {len(found) - most} more' if len(found) > most else '') or 'nothing'
+
+
+class Images(NamedTuple):
+    "What to train on and to test with: `x`, `xt` uint8 `N,3,32,32`, `y`, `yt` int64 `N`."
+    x: torch.Tensor
+    y: torch.Tensor
+    xt: torch.Tensor
+    yt: torch.Tensor
+    name: str  # as `load_set` tells it
+    test: str  # what the test images are, in words
+
+    @property
+    def classes(self): return tuple(SHAPES) if self.name == 'toy' else CLASSES
+
+    def first(self, n: int = None) -> 'Images':
+        "The first `n` of each part, or all for None."
+        if n is None: return self
+        if not 1 <= n <= len(self.x):
+            raise InputError(f'IMAGES = {n!r}: choose a number from 1 to {len(self.x):,}, or None for all.')
+        return self._replace(x=self.x[:n], y=self.y[:n], xt=self.xt[:n], yt=self.yt[:n])
+
+def load_both(root=None, say=print) -> Images:
+    "Both parts of what `load_set` finds."
+    (x, y, name), (xt, yt, _) = load_set('train', root, say), load_set('test', root, say=str)
+    if name == 'toy': return Images(x, y, xt, yt, name, 'toy test set')
+    aside = name.startswith('pictures') and not test_pictures(find(root, say=str), CLASSES)
+    return Images(x, y, xt, yt, name, 'training images, set aside' if aside else 'test set')
+
+
+def load_images(root=None, say=print) -> Images:
+    "CIFAR-10 from `root`, or from anywhere on this machine, or from the internet; 'toy' is the toy set."
+    named = root or os.environ.get('CIFAR_NB_DATA')
+    try: named or search(None) or find(say=say)
+    except InputError:
+        if bad := best(input_folder(), lambda folder: complaint(folder, CLASSES), depth=7):
+            raise InputError(complaint(bad[1], CLASSES)) from None
+        raise InputError(f'There is no CIFAR-10 here: {input_folder()} holds {mounted()}, and the internet gave none; '
+                         "choose Add Input and add the dataset pankrzysiu/cifar10-python or the course's competition, "
+                         "or set DATA = 'toy' for a first try.") from None
+    return load_both(root, say)
+
+
+def find_competition(root=None):
+    "The course's unlabelled file, say cifar_test_nolabel.pkl, under `root` (default: the input folder), or None."
+    for folder in folders(root or input_folder()):
+        try: names = sorted(fnmatch.filter(os.listdir(folder), 'cifar_test*.pkl'))
+        except OSError: continue
+        for name in names:
+            if os.path.isfile(folder / name): return folder / name

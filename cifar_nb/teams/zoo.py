@@ -1,0 +1,38 @@
+"""Plain module: the registry of the book: its own recipes and those of the five teams, by name.
+
+Tests: tests/test_teams.py, tests/test_recipes.py.
+"""
+from ..core.errors import InputError
+from ..recipes.house import HOUSE
+from ..recipes.spec import Recipe, Registry, trained
+from . import dreamfire, learning_too_deep, modified_resnet, narrow_resnet, neural_nomads
+
+__all__ = ['TEAMS', 'register', 'list_recipes', 'get_recipe', 'todays']
+
+TEAMS = (narrow_resnet, modified_resnet, learning_too_deep, dreamfire, neural_nomads)  # as their reports
+_ZOO = Registry(*HOUSE, *(r for team in TEAMS for r in team.recipes))
+
+
+def register(*recipes: Recipe, overwrite: bool = False):
+    "Make `recipes` known in this process; a second one under a name and variant is an `InputError`."
+    _ZOO.add(*recipes, overwrite=overwrite)
+
+
+def list_recipes() -> list:
+    "All recipes, by name and variant."
+    return _ZOO.list()
+
+
+def get_recipe(name: str, variant: str = 'report') -> Recipe:
+    """The recipe `name`, as its report describes it ('report') or as the team's public code ran it
+    ('code'); unknown names raise `InputError` and suggest near ones."""
+    return _ZOO.get(name, variant)
+
+
+def todays(records: list) -> list:
+    """Those of `records` (of runs) that trained what the recipe of their name and variant says today:
+    a name alone promises nothing."""
+    def recipe(m):
+        try: return trained(get_recipe(m['name'], m['variant']))
+        except InputError: return None
+    return [r for r in records if r['manifest']['recipe'] == recipe(r['manifest'])]
