@@ -199,7 +199,7 @@ def make(lock):
 def cause(status, text):
     "Why pip failed, as part of a sentence, and whether it may have left something half installed."
     if status < 0: return f"pip was ended by signal {-status}. Look whether memory is short", True
-    known = [c[1:] for c in CAUSES if re.search(c[0], text, re.I)]
+    known = [c[1:] for c in CAUSES if re.search(c[0], text, re.IGNORECASE)]
     return known[0] if known else ("the lines above say why. Mend that", True)
 
 

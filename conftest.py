@@ -1,7 +1,8 @@
 """Make `pytest --nbval[-lax]` agree with nbdev about the notebooks.
 
 * cells that nbdev_test leaves out (tools/cells.py) are skipped;
-* nbdev_clean nulls `execution_count` but keeps outputs, which nbval would call "Unrun reference cell has outputs".
+* nbdev_clean nulls `execution_count` but keeps outputs, which nbval would call "Unrun reference
+cell has outputs".
 """
 import sys
 from pathlib import Path

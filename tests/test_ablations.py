@@ -1,4 +1,5 @@
-"""Chapters 9, 21 and 21a: studies are what they say, runs are kept once and whole, a search goes on where it stopped"""
+"""Chapters 9, 21 and 21a: studies are what they say, runs are kept once and whole, a search goes on
+where it stopped"""
 import json
 import os
 import signal
@@ -10,24 +11,23 @@ from dataclasses import replace
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from cifar_nb.studies import ablations
-from cifar_nb.studies import scoreboard
-from cifar_nb.studies.ablations import (FAST, MEASURES, SCALES, STUDIES, Scale, Study, cmd,
-                                        fingerprint, plan, progress, run_study, table,
-                                        wanted)
-from cifar_nb.models.count import counts_of, deeper, scaled
-from cifar_nb.recipes.vary import vary
-from cifar_nb.models.resnet import LIMIT, NetSpec, count_parameters
-from cifar_nb.data.cifar import toy
 from cifar_nb.core.errors import InputError
-from cifar_nb.evaluation.report import summarize
-from cifar_nb.teams.reading import differences
-from cifar_nb.teams.claims import compare, contest, mattered, trial_runs
-from cifar_nb.core.tables import words
 from cifar_nb.core.manifest import fingerprint as mark, new_manifest
+from cifar_nb.core.tables import words
+from cifar_nb.data.cifar import toy
+from cifar_nb.evaluation.records import Results, find_trial, load_results, study_records
+from cifar_nb.evaluation.report import summarize
+from cifar_nb.models.count import counts_of, deeper, scaled
+from cifar_nb.models.resnet import LIMIT, NetSpec, count_parameters
 from cifar_nb.recipes.spec import recipe_from_json, trained
+from cifar_nb.recipes.vary import vary
+from cifar_nb.studies import ablations, scoreboard
+from cifar_nb.studies.ablations import (
+    FAST, MEASURES, SCALES, STUDIES, Scale, Study, command_ablate,
+    recipe_fingerprint, plan_trials, study_progress, run_study, table, wanted)
+from cifar_nb.teams.claims import compare, contest, mattered, trial_runs
+from cifar_nb.teams.reading import differences
 from cifar_nb.teams.zoo import TEAMS, get_recipe
-from cifar_nb.evaluation.records import find_trial, study_records, Results, load_results
 
 TINY = replace(vary(FAST, width_factor=.25), name='tiny').with_epochs(1)
 DEMO = Scale('demo', 300, 100, 'toy')
@@ -35,7 +35,9 @@ CASES = sorted((s.name, scale) for s in STUDIES for scale in SCALES)
 BY_NAME = {s.name: s for s in STUDIES}
 
 # what may differ from the base, in the words of `differences`
-ROWS = dict(optimizer='phase 1, optimizer', schedule='phase 1, schedule', without='phase 1: augment', augment='phase 1: augment', width_factor='network: ', depth_factor='network: ',
+ROWS = dict(optimizer='phase 1, optimizer', schedule='phase 1, schedule',
+            without='phase 1: augment', augment='phase 1: augment', width_factor='network: ',
+            depth_factor='network: ',
             label_smoothing='phase 1: label_smoothing')
 
 
@@ -43,7 +45,9 @@ ROWS = dict(optimizer='phase 1, optimizer', schedule='phase 1, schedule', withou
 def images(): return toy(300)
 
 
-def a_study(**changes): return Study('shortcuts', 'Are they needed?', {'plain': dict(block='plain')}, **dict(small=TINY) | changes)
+def a_study(**changes):
+    return Study('shortcuts', 'Are they needed?', {'plain': dict(block='plain')},
+                 **dict(small=TINY) | changes)
 
 
 @pytest.mark.parametrize('name, scale', CASES)
@@ -70,7 +74,7 @@ def test_networks_are_legal_and_recipes_survive_json(name, scale):
 
 
 def test_small_variations_all_differ():
-    prints = [fingerprint(t.recipe) for t in plan(STUDIES, seeds=1)]
+    prints = [recipe_fingerprint(t.recipe) for t in plan_trials(STUDIES, seeds=1)]
     assert len(set(prints)) == len(prints)
 
 
@@ -83,7 +87,8 @@ def test_teams_own_recipes_are_the_full_bases():
 def test_deeper_is_not_larger(factor, width, depth):
     net = NetSpec((width, 2 * width), (depth, depth), (1, 2))
     deep = deeper(net, factor)
-    assert deep.depths == (depth * factor,) * 2 and count_parameters(deep.build()) <= count_parameters(net.build())
+    assert (deep.depths == (depth * factor,) * 2
+            and count_parameters(deep.build()) <= count_parameters(net.build()))
     assert deeper(net, 1) == net and scaled(net, 1) == net
 
 
@@ -98,11 +103,14 @@ def test_max_pool_changes_no_count_and_old_files_are_read():
 def test_a_study_is_run_once_and_read_back(images, tmp_path):
     said = []
     records = run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append)
-    assert len(said) == 4 and trial_runs(Results([], tmp_path)) == sorted(records, key=lambda r: (r['study'] or 'base', r['manifest']['seed']))
-    assert run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append) == records and len(said) == 4
-    assert progress(tmp_path, [a_study()], DEMO, 2)[0]['done'] == '4 of 4'
+    assert len(said) == 4 and trial_runs(Results([], tmp_path)) == sorted(
+        records, key=lambda r: (r['study'] or 'base', r['manifest']['seed']))
+    assert (run_study(a_study(), *images, tmp_path, DEMO, 2, say=said.append) == records
+            and len(said) == 4)
+    assert study_progress(tmp_path, [a_study()], DEMO, 2)[0]['done'] == '4 of 4'
     assert [row['runs'] for row in table(a_study(), records, 'demo')] == [2, 2]
-    assert all(len(p.read_text(encoding='utf-8')) < 6000 for p in (tmp_path / 'ablations').glob('*.json'))
+    assert all(len(p.read_text(encoding='utf-8')) < 6000
+               for p in (tmp_path / 'ablations').glob('*.json'))
 
     # a base is shared, another recipe's run is not taken for ours, a damaged file is made anew
     other = Study('another', '?', {'max': dict(pool='max')}, small=TINY)
@@ -110,14 +118,20 @@ def test_a_study_is_run_once_and_read_back(images, tmp_path):
     assert len(said) == 6
     changed = a_study(small=replace(TINY, phases=(replace(TINY.phases[0], label_smoothing=.1),)))
     known = study_records(tmp_path / 'ablations')
-    assert all(find_trial(known, wanted(t, DEMO, *images)) for t in plan([a_study()], DEMO, 2))
-    assert not any(find_trial(known, wanted(t, DEMO, *images)) for t in plan([changed], DEMO, 2))
-    assert not any(find_trial(known, wanted(t, DEMO, 255 - images[0], images[1])) for t in plan([a_study()], DEMO, 2))  # other images of that number
+    assert all(find_trial(known, wanted(t, DEMO, *images))
+               for t in plan_trials([a_study()], DEMO, 2))
+    assert not any(find_trial(known, wanted(t, DEMO, *images))
+                   for t in plan_trials([changed], DEMO, 2))
+    # other images of that number
+    assert not any(find_trial(known, wanted(t, DEMO, 255 - images[0], images[1]))
+                   for t in plan_trials([a_study()], DEMO, 2))
     bad = next((tmp_path / 'ablations').glob('demo-toy-base*'))
     bad.write_text('{"half', encoding='utf-8')
     passed = []
     assert len(study_records(tmp_path / 'ablations', passed.append)) == 5 and bad.name in passed[0]
-    assert len(run_study(a_study(), *images, tmp_path, DEMO, 2, say=lambda s: None)) == 4 and bad.read_text(encoding='utf-8') == '{"half'  # made anew beside it
+    # made anew beside it
+    assert (len(run_study(a_study(), *images, tmp_path, DEMO, 2, say=lambda s: None)) == 4
+            and bad.read_text(encoding='utf-8') == '{"half')
     assert len(study_records(tmp_path / 'ablations', passed.append)) == 6
 
 
@@ -143,7 +157,8 @@ CHILD = """
 @pytest.mark.skipif(os.name != 'posix', reason='signals')
 def test_killed_half_way_leaves_whole_files_only(tmp_path):
     code = textwrap.dedent(CHILD.format(epochs=2))
-    p = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE, encoding="utf-8")
+    p = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE,
+                         encoding="utf-8")
     assert 'base' in p.stdout.readline()  # the first run is kept, the second under way
     p.send_signal(signal.SIGKILL)
     p.wait()
@@ -151,25 +166,31 @@ def test_killed_half_way_leaves_whole_files_only(tmp_path):
     names = sorted(f.name for f in (tmp_path / 'ablations').glob('*.json'))
     assert 'demo-toy-base-tiny-seed0.json' in names and len(names) < 4
     for f in (tmp_path / 'ablations').glob('*.json'): json.loads(f.read_text(encoding="utf-8"))
-    done = run_study(a_study(small=TINY.with_epochs(2)), *toy(300), tmp_path, DEMO, 2, say=lambda s: None)
+    done = run_study(a_study(small=TINY.with_epochs(2)), *toy(300), tmp_path, DEMO, 2,
+                     say=lambda s: None)
     assert len(done) == 4 and len(trial_runs(Results([], tmp_path))) == 4
 
 
 def manifest(recipe, seed, data='cifar10'):
     data = dict(name=data, images=1000, fingerprint=data)
-    return new_manifest(recipe, 'b', 'report', data, dict(images=0, indices=None), seed, 'last', 'fp32', 'contiguous', kernels=[])
+    return new_manifest(recipe, 'b', 'report', data, dict(images=0, indices=None), seed, 'last',
+                        'fp32', 'contiguous', kernels=[])
 
 
 def records(better, worse, study='s', scale='fast', data='cifar10'):
     def r(name, v, seed):
-        return dict(manifest=manifest('b' if name == 'base' else name, seed, data), scale=scale, study='' if name == 'base' else study, variation=name, base=mark('b'),
+        return dict(manifest=manifest('b' if name == 'base' else name, seed, data), scale=scale,
+                    study='' if name == 'base' else study, variation=name, base=mark('b'),
                     seconds=1., measures=dict(accuracy=v, gap=v))
-    return [r(name, v, i) for name, values in (('base', better), ('x', worse)) for i, v in enumerate(values)]
+    return [r(name, v, i) for name, values in (('base', better), ('x', worse))
+            for i, v in enumerate(values)]
 
 
 def keep(tmp_path, rows):
     (tmp_path / 'ablations').mkdir(exist_ok=True)
-    for i, r in enumerate(rows): (tmp_path / 'ablations' / f'{r["scale"]}{i}.json').write_text(json.dumps(r), encoding="utf-8")
+    for i, r in enumerate(rows):
+        (tmp_path / 'ablations' / f'{r["scale"]}{i}.json').write_text(
+            json.dumps(r), encoding="utf-8")
     return Results([], tmp_path)
 
 
@@ -182,22 +203,31 @@ def test_findings_are_honest(tmp_path):
     assert contest('s', ['x'], measure='gap')(results).startswith('yes')
     assert mattered('s')(results).startswith('yes')
     assert contest('s', ['y'])(results) is None and mattered('t')(results) is None
-    results = keep(tmp_path, records(near, far[::-1], scale='fast') + records(near, [70.2, 70.4, 71.2], scale='full'))
-    assert contest('s', ['base'], ['x'])(results).startswith('open: at full scale no difference seen')
+    results = keep(
+        tmp_path, records(near, far[::-1], scale='fast') + records(
+            near, [70.2, 70.4, 71.2], scale='full'))
+    assert contest('s', ['base'], ['x'])(results).startswith('open: at full scale no difference '
+                                                             'seen')
     toys = keep(tmp_path / 'ablations', records(near, far, data='toy'))
     assert contest('s', ['base'], ['x'])(toys) is None
 
 
 def test_every_claim_of_a_study_is_judged_by_it(tmp_path):
-    scale, number = SCALES['fast'], {m.report.title: m.report.source[7:10] for m in TEAMS}
-    results = keep(tmp_path, [dict(manifest=manifest(trained(t.recipe), t.seed), scale='fast', seconds=1., study=t.study, variation=t.variation, base=fingerprint(t.base),
-                                   measures=dict.fromkeys(MEASURES, 50. + t.seed)) for t in plan(STUDIES)])
-    judged = {f'{number[title]}: {c.what}' for title, c in scoreboard.all_claims(results) if 'at small scale' in words(c.found)}
+    number = {m.report.title: m.report.source[7:10] for m in TEAMS}
+    results = keep(
+        tmp_path,
+        [
+            dict(manifest=manifest(trained(t.recipe), t.seed), scale='fast', seconds=1.,
+                 study=t.study, variation=t.variation, base=recipe_fingerprint(t.base),
+                 measures=dict.fromkeys(MEASURES, 50. + t.seed)) for t in plan_trials(STUDIES)])
+    judged = {f'{number[title]}: {c.what}' for title, c in scoreboard.all_claims(results)
+              if 'at small scale' in words(c.found)}
     assert judged == {c for s in STUDIES for c in s.claims}
 
 
 @settings(max_examples=40, deadline=None)
-@given(a=st.lists(st.floats(0, 100), min_size=2, max_size=6), b=st.lists(st.floats(0, 100), min_size=2, max_size=6))
+@given(a=st.lists(st.floats(0, 100), min_size=2, max_size=6),
+       b=st.lists(st.floats(0, 100), min_size=2, max_size=6))
 @example(a=[0., 0.], b=[0., 1e-132])  # whose variance has no square
 @example(a=[90., 90.], b=[89.99, 89.99])
 def test_compare_is_antisymmetric(a, b):
@@ -207,34 +237,52 @@ def test_compare_is_antisymmetric(a, b):
 
 
 def test_equal_runs_say_nothing_of_a_spread():
-    "Two repeats of one run beside two of another: no test can tell a difference without knowing how much seeds differ."
+    """Two repeats of one run beside two of another: no test can tell a difference without knowing
+    how much seeds differ."""
     c = compare([90., 90.], [89.99, 89.99])
     assert (c.p, c.finding) == (1., 'no difference seen')
 
 
 def test_the_best_of_several_needs_a_surer_difference(tmp_path):
-    "Welch's p of x over the base is .0229 (scipy): enough for one question, not for the best of three."
+    """Welch's p of x over the base is .0229 (scipy): enough for one question, not for the best of
+    three."""
     from scipy.stats import ttest_ind
     base, x = [70., 70.4, 70.8], [71.2, 71.7, 72.1]
     p = ttest_ind(x, base, equal_var=False).pvalue
     assert .05 / 3 < p < .05
     low = [60., 60.5, 61.]
-    results = keep(tmp_path, records(base, x) + [r | dict(variation=n, manifest=r['manifest'] | dict(recipe=n)) for n in 'yz' for r in records(base, low)[3:]])
-    assert contest('s', ['x'])(results).startswith('yes') and contest('s', ['x', 'y', 'z'])(results).startswith('open')
+    results = keep(
+        tmp_path, records(base, x) + [
+            r | dict(variation=n, manifest=r['manifest'] | dict(recipe=n)) for n in 'yz'
+            for r in records(base, low)[3:]])
+    assert (contest('s', ['x'])(results).startswith('yes')
+            and contest('s', ['x', 'y', 'z'])(results).startswith('open'))
 
 
 def test_trials_of_other_recipes_data_and_kernels_are_not_mixed(tmp_path):
     good, near, far = [70., 70.5, 71.], [70.2, 70.6, 71.1], [10., 10.5, 11.]
-    other = [r | dict(base=mark('old'), manifest=r['manifest'] | dict(recipe=r['manifest']['recipe'] + ' of an older plan')) for r in records(far, good)]
+    other = [
+        r | dict(base=mark('old'),
+                 manifest=r['manifest'] | dict(
+                     recipe=r['manifest']['recipe'] + ' of an older plan'))
+        for r in records(far, good)]
     toy = records(far, far, data='toy')
-    kernels = [r | dict(manifest=r['manifest'] | dict(sittings=[dict(kernels=['winograd'])])) for r in records(far, far)]
-    new = [r | dict(manifest=r['manifest'] | dict(sittings=[dict(kernels=[], began='2026-12-01T00:00:00Z')])) for r in records(good, near)]
+    kernels = [r | dict(manifest=r['manifest'] | dict(sittings=[dict(kernels=['winograd'])]))
+               for r in records(far, far)]
+    new = [
+        r
+        | dict(
+            manifest=r['manifest'] | dict(
+                sittings=[dict(kernels=[], began='2026-12-01T00:00:00Z')]))
+        for r in records(good, near)]
     from cifar_nb.teams.claims import trials
     assert trials(other + toy + kernels + new, 's', 'fast') == dict(base=good, x=near)
 
 
 def test_mistakes_are_sentences(images, tmp_path):
-    for call in (lambda: cmd(['optimiser']), lambda: cmd(['kernel'], 'huge'), lambda: cmd(['kernel'], seeds=1), lambda: run_study(a_study(), *images, tmp_path, DEMO._replace(images=999))):
+    for call in (lambda: command_ablate(['optimiser']), lambda: command_ablate(['kernel'], 'huge'),
+                 lambda: command_ablate(['kernel'], seeds=1),
+                 lambda: run_study(a_study(), *images, tmp_path, DEMO._replace(images=999))):
         with pytest.raises(InputError) as e: call()
         assert '\n' not in str(e.value) and str(e.value).endswith('.')
     assert not list(tmp_path.iterdir())
@@ -243,7 +291,7 @@ def test_mistakes_are_sentences(images, tmp_path):
 def test_list_trains_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, 'train', None)
     said = []
-    cmd(results=tmp_path, listed=True, say=said.append)
+    command_ablate(results=tmp_path, listed=True, say=said.append)
     assert 'optimizer' in said[0] and not list(tmp_path.iterdir())
 
 
@@ -251,17 +299,22 @@ def test_search_refuses_and_resumes(tmp_path):
     pytest.importorskip('optuna')
     from cifar_nb.studies.search import Space, findings, search
     x, y = toy(250)
-    options = dict(storage=f'sqlite:///{tmp_path}/s.db', space=Space((8, 16, 8), depth=(1, 2), macs=3_000_000), base=TINY, scale=Scale('demo', 250, 50), say=lambda s: None)
+    options = dict(storage=f'sqlite:///{tmp_path}/s.db',
+                   space=Space((8, 16, 8), depth=(1, 2), macs=3_000_000), base=TINY,
+                   scale=Scale('demo', 250, 50), say=lambda s: None)
     for storage in ('sqlite:////no/such/place/s.db', 'nonsense', 'what:///x'):
-        with pytest.raises(InputError, match='cannot be used') as e: search(x, y, 1, **options | dict(storage=storage))
+        with pytest.raises(InputError, match='cannot be used') as e:
+            search(x, y, 1, **options | dict(storage=storage))
         assert '\n' not in str(e.value)
     assert len(search(x, y, 3, **options).trials) == 3
     study = search(x, y, 5, **options)
     assert len(study.trials) == 5 and len(search(x, y, 5, **options).trials) == 5
-    with pytest.raises(InputError, match='another space'): search(x, y, 6, **options | dict(base=TINY.with_epochs(2)))
+    with pytest.raises(InputError, match='another space'):
+        search(x, y, 6, **options | dict(base=TINY.with_epochs(2)))
     found = findings(study)
     assert all(r['curve'] or r['reason'] for r in found['trials'])
-    assert all(bool(r['reason']) == (r['macs'] > 3_000_000 or r['parameters'] > LIMIT) for r in found['trials'])
+    assert all(bool(r['reason']) == (r['macs'] > 3_000_000 or r['parameters'] > LIMIT)
+               for r in found['trials'])
 
 
 def test_search_without_optuna_is_a_sentence(monkeypatch):

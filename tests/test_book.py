@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 BOOK = Path(__file__).parent.parent / "book.py"
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ensurepip") is None, reason="this Python cannot make environments")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ensurepip") is None, reason="this Python cannot make environments")
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and links are those of POSIX")
 BACKEND = '''
 import os, time, zipfile
@@ -23,7 +24,8 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
     about = "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1\\nProvides-Extra: dev\\n"
     wheel = "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
     with zipfile.ZipFile(os.path.join(folder, name), "w") as z:
-        for file, text in ("tiny.py", "HERE = 1"), (meta + "METADATA", about), (meta + "WHEEL", wheel), (meta + "RECORD", ""):
+        for file, text in (("tiny.py", "HERE = 1"), (meta + "METADATA", about),
+                           (meta + "WHEEL", wheel), (meta + "RECORD", "")):
             z.writestr(file, text)
     return name
 '''
@@ -31,12 +33,15 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 
 @pytest.fixture
 def place(tmp_path):
-    "A folder with book.py and a package that pip installs without a network; `began` counts how often."
+    """A folder with book.py and a package that pip installs without a network; `began` counts how
+    often."""
     here = tmp_path / "a book"
     here.mkdir()
     shutil.copy(BOOK, here)
-    files = {"settings.ini": "", "setup.py": "", "constraints.txt": "", "pause": "0", "backend.py": BACKEND, "began": "",
-             "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'}
+    files = {"settings.ini": "", "setup.py": "", "constraints.txt": "", "pause": "0",
+             "backend.py": BACKEND, "began": "",
+             "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = '
+             '"backend"\nbackend-path = ["."]\n'}
     for name, text in files.items(): (here / name).write_text(text, encoding="utf-8")
     return here
 
@@ -174,7 +179,10 @@ def a_link_that_leads_nowhere(venv):
 
 
 @posix
-@pytest.mark.parametrize("damage", [gone, not_a_program, without_pip, half_a_pip, no_environment, a_file, a_link_that_leads_nowhere])
+@pytest.mark.parametrize(
+    "damage",
+    [gone, not_a_program, without_pip, half_a_pip, no_environment, a_file,
+     a_link_that_leads_nowhere])
 def test_an_environment_that_cannot_install_is_noticed(with_pip, damage):
     place = with_pip
     book = load(place)
@@ -213,9 +221,11 @@ def test_a_folder_that_was_moved_gets_scripts_that_know_it(with_pip, tmp_path):
 
 def test_a_python_without_venv_is_told(place):
     for module in ("ensurepip", "venv"):
-        code = f"import sys; sys.modules[{module!r}] = None; sys.argv[0] = 'book.py'; import runpy; runpy.run_path('book.py', run_name='__main__')"
+        code = (f"import sys; sys.modules[{module!r}] = None; sys.argv[0] = 'book.py'; import "
+                "runpy; runpy.run_path('book.py', run_name='__main__')")
         status, out, err = call(place, "run", "python", "-V", code=code)
-        assert status == 1 and "comes without the modules venv and ensurepip" in err and "network" not in err and err.count("\n") == 1
+        assert (status == 1 and "comes without the modules venv and ensurepip" in err
+                and "network" not in err and err.count("\n") == 1)
         assert not (place / ".venv").exists()
 
 
@@ -228,24 +238,35 @@ def load(place):
 
 
 @pytest.mark.parametrize("text, word, halves", [
-    ("WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError('<pip>: Failed to establish a new connection: "
-     "[Errno 111] Connection refused')': /simple/x/\nERROR: Could not find a version that satisfies the requirement x (from versions: none)\n"
-     "ERROR: No matching distribution found for x", "cannot be reached. Look at the network", False),
-    ("WARNING: Retrying after connection broken by 'NewConnectionError([Errno -3] Temporary failure in name resolution)'", "be reached. Look", False),
-    ("ERROR: Could not find a version that satisfies the requirement torch>=2.4 (from versions: none)\n"
-     "ERROR: No matching distribution found for torch>=2.4", "cannot be reached, or has nothing for Python 3.", False),
-    ("ERROR: Could not find a version that satisfies the requirement torch>=2.4 (from versions: 1.0, 2.0)\n"
-     "ERROR: No matching distribution found for torch>=2.4", "no version that fits Python 3.", False),
-    ("ERROR: Ignored the following versions that require a different python version: 2.4 Requires-Python >=3.8\n"
-     "ERROR: Could not find a version that satisfies the requirement torch>=2.4 (from versions: none)", "no version that fits", False),
-    ("/x/.venv/bin/python: No module named ensurepip", "without the modules venv and ensurepip", True),
-    ("  error: subprocess-exited-with-error\n  × Preparing editable metadata did not run successfully.", "cannot be built", False),
-    ("ERROR: Package 'cifar-nb' requires a different Python: 3.9.1 not in '>=3.10'", "no version that fits", False),
-    ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full", True),
-    ("ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/x'", "cannot be written to", True),
+    ("WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError('<pip>: "
+     "Failed to establish a new connection: [Errno 111] Connection refused')': /simple/x/\nERROR: "
+     "Could not find a version that satisfies the requirement x (from versions: none)\nERROR: No "
+     "matching distribution found for x", "cannot be reached. Look at the network", False),
+    ("WARNING: Retrying after connection broken by 'NewConnectionError([Errno -3] Temporary "
+     "failure in name resolution)'", "be reached. Look", False),
+    ("ERROR: Could not find a version that satisfies the requirement torch>=2.4 (from versions: "
+     "none)\nERROR: No matching distribution found for torch>=2.4",
+     "cannot be reached, or has nothing for Python 3.", False),
+    ("ERROR: Could not find a version that satisfies the requirement torch>=2.4 (from versions: "
+     "1.0, 2.0)\nERROR: No matching distribution found for torch>=2.4",
+     "no version that fits Python 3.", False),
+    ("ERROR: Ignored the following versions that require a different python version: 2.4 "
+     "Requires-Python >=3.8\nERROR: Could not find a version that satisfies the requirement "
+     "torch>=2.4 (from versions: none)", "no version that fits", False),
+    ("/x/.venv/bin/python: No module named ensurepip", "without the modules venv and ensurepip",
+     True),
+    ("  error: subprocess-exited-with-error\n  × Preparing editable metadata did not run "
+     "successfully.", "cannot be built", False),
+    ("ERROR: Package 'cifar-nb' requires a different Python: 3.9.1 not in '>=3.10'",
+     "no version that fits", False),
+    ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+     "disk is full", True),
+    ("ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/x'",
+     "cannot be written to", True),
     ("ERROR: HTTP error 503 while getting https://x", "refuses", False),
-    ("there was a problem confirming the ssl certificate: SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]"
-     " certificate verify failed')) - Max retries exceeded", "certificate", False),
+    ("there was a problem confirming the ssl certificate: SSLError(SSLCertVerificationError(1, "
+     "'[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed')) - Max retries exceeded",
+     "certificate", False),
     ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "damaged", False),
     ("something else", "lines above say why", True)])
 def test_the_last_sentence_names_the_cause(place, text, word, halves, monkeypatch, capsys):
@@ -255,8 +276,10 @@ def test_the_last_sentence_names_the_cause(place, text, word, halves, monkeypatc
     monkeypatch.setattr(book, "listen", lambda lock, *argv: (1, text))
     with pytest.raises(SystemExit) as stopped: book.set_up(dev=True)
     assert word in str(stopped.value) and ("network" in str(stopped.value)) == ("reached" in word)
-    assert str(stopped.value).endswith("Then run the same command again.") and "\n" not in str(stopped.value)
-    assert (place / ".venv/unfinished").exists() == halves and not (place / ".venv/set-up-dev").exists()
+    assert (str(stopped.value).endswith("Then run the same command again.")
+            and "\n" not in str(stopped.value))
+    assert (place / ".venv/unfinished").exists() == halves and not (
+        place / ".venv/set-up-dev").exists()
 
 
 def test_a_killed_pip_is_no_question_of_the_network(place):
@@ -277,9 +300,11 @@ def test_a_full_disk_is_told_and_then_it_goes_on(with_pip):
 @posix
 def test_a_network_that_is_missing_is_told_by_the_real_pip(with_pip):
     place = with_pip
-    (place / "pyproject.toml").write_text('[build-system]\nrequires = ["setuptools"]\n', encoding="utf-8")
+    (place / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\n', encoding="utf-8")
     env = clean(PIP_INDEX_URL="http://127.0.0.1:9/simple", PIP_RETRIES="1")
-    p = subprocess.run([sys.executable, "book.py", "run", "python", "-V"], cwd=place, env=env, capture_output=True, encoding="utf-8")
+    p = subprocess.run([sys.executable, "book.py", "run", "python", "-V"], cwd=place, env=env,
+                       capture_output=True, encoding="utf-8")
     assert p.returncode == 1 and "index cannot be reached. Look at the network" in p.stderr
     status, _, err = call(place)  # an index that has nothing
     assert status == 1 and "cannot be reached, or has nothing for Python" in err
@@ -290,8 +315,11 @@ def test_a_network_that_is_missing_is_told_by_the_real_pip(with_pip):
 def test_a_command_gets_its_own_signals_and_status(with_pip):
     place = with_pip
     assert call(place, "run", "python", "-c", "raise SystemExit(7)")[0] == 7
-    assert call(place, "run", "no-such-program")[2] == "book: no-such-program cannot be run (No such file or directory).\n"
-    slow = "import time, pathlib\npathlib.Path('began').write_text('y')\ntry: time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(1.5); print('saved')"
+    assert (call(place, "run",
+                 "no-such-program")[2] == "book: no-such-program cannot be run (No such file or "
+            "directory).\n")
+    slow = ("import time, pathlib\npathlib.Path('began').write_text('y')\ntry: "
+            "time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(1.5); print('saved')")
     (place / "began").unlink()
     p = start(place, "run", "python", "-c", slow)
     until(lambda: (place / "began").exists())
@@ -303,11 +331,17 @@ def test_a_command_gets_its_own_signals_and_status(with_pip):
 def test_a_lossless_copy_beside_the_folder_is_restored_once(with_pip, tmp_path):
     beside = tmp_path / "shared/cifar10/restore.py"
     beside.parent.mkdir(parents=True)
-    beside.write_text("import sys, pathlib\nout = pathlib.Path(sys.argv[1], 'cifar-10-batches-py')\nout.mkdir(parents=True, exist_ok=True)\nprint('noise')\n"
-                      "for name in ('test_batch', 'batches.meta'): (out / name).open('a', encoding='utf-8').write('x')\n", encoding="utf-8")
+    beside.write_text("import sys, pathlib\nout = pathlib.Path(sys.argv[1], "
+                      "'cifar-10-batches-py')\nout.mkdir(parents=True, "
+                      "exist_ok=True)\nprint('noise')\nfor name in ('test_batch', 'batches.meta'): "
+                      "(out / name).open('a', encoding='utf-8').write('x')\n", encoding="utf-8")
     env = clean(PIP_NO_INDEX="1", CIFAR_NB_CACHE=str(tmp_path / "cache"))
-    def lines(**more): return subprocess.run([sys.executable, "book.py", "run", "python", "-c", "print(1)"], cwd=with_pip, env=env | more, capture_output=True, encoding="utf-8").stdout.splitlines()
+    def lines(**more):
+        return subprocess.run([sys.executable, "book.py", "run", "python", "-c", "print(1)"],
+                              cwd=with_pip, env=env | more, capture_output=True,
+                              encoding="utf-8").stdout.splitlines()
     assert "restoring" not in " ".join(lines())  # CIFAR_NB_DATA names other images
     del env["CIFAR_NB_DATA"]
-    assert lines() == ["book: restoring CIFAR-10 from the lossless copy beside this folder", "1"] and lines() == ["1"]
+    assert lines() == ["book: restoring CIFAR-10 from the lossless copy beside this folder",
+                       "1"] and lines() == ["1"]
     assert (tmp_path / "cache/cifar-10-batches-py/test_batch").read_text(encoding="utf-8") == "x"

@@ -1,4 +1,5 @@
-"""The command as a separate process: what a cell cannot test. Kills, signals, full disks, and the status that the shell sees."""
+"""The command as a separate process: what a cell cannot test. Kills, signals, full disks, and the
+status that the shell sees."""
 import json
 import os
 import resource
@@ -13,14 +14,17 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent
-TRAIN = ["train", "small", "--data", "toy", "--images", "384", "--epochs", "4", "--device", "cpu", "--seed", "3"]
+TRAIN = ["train", "small", "--data", "toy", "--images", "384", "--epochs", "4", "--device", "cpu",
+         "--seed", "3"]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits are those of POSIX")
 
 
 def start(*argv, cwd, **kwargs):
-    env = {k: v for k, v in os.environ.items() if k != "CIFAR_NB_DATA"} | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {k: v for k, v in os.environ.items() if k != "CIFAR_NB_DATA"} | {
+        "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     code = "import sys; from cifar_nb.cli import main; sys.exit(main())"
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, argv)], cwd=cwd, env=env, text=True,
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, argv)], cwd=cwd, env=env,
+                            text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
 
 
@@ -35,12 +39,15 @@ def wait_for_line(p, file, n, then=.4):
     end = time.time() + 120
     while time.time() < end:
         if p.poll() is not None: pytest.fail(f"ended early: {p.communicate()}")
-        if file.exists() and len(file.read_text(encoding="utf-8").splitlines()) >= n: return time.sleep(then)
+        if file.exists() and len(file.read_text(encoding="utf-8").splitlines()) >= n:
+            return time.sleep(then)
         time.sleep(.02)
     pytest.fail(f"{file} never had {n} lines")
 
 
-def one_line(err): return [line for line in err.splitlines() if "it/s" not in line and "step/s" not in line and line.strip() and "%|" not in line]
+def one_line(err):
+    return [line for line in err.splitlines() if "it/s" not in line and "step/s" not in line
+            and line.strip() and "%|" not in line]
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +61,19 @@ def alone(tmp_path_factory):
 
 def test_a_run_leaves_what_the_readme_promises(alone):
     names = {p.name for p in alone.iterdir()}
-    assert {"recipe.json", "log.jsonl", "timing.jsonl", "model.safetensors", "result.json", "report.md", "curves.png", "confusion.png",
+    assert {"recipe.json", "log.jsonl", "timing.jsonl", "model.safetensors", "result.json",
+            "report.md", "curves.png", "confusion.png",
             "mistakes.png", "submission.csv"} <= names and "checkpoint.pt" not in names
     result = json.loads((alone / "result.json").read_text(encoding="utf-8"))
-    assert result["data"] == "toy" and result["images_per_second"] > 0 and result["parameters"] < 5_000_000
+    assert (result["data"] == "toy" and result["images_per_second"] > 0
+            and result["parameters"] < 5_000_000)
     assert (alone / "submission.csv").read_text(encoding="utf-8").startswith("ID,Labels\n0,")
 
 
-@pytest.mark.parametrize("signum, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_in_epoch_2_and_resumed_ends_with_the_same_numbers(alone, tmp_path, signum, status):
+@pytest.mark.parametrize(
+    "signum, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_in_epoch_2_and_resumed_ends_with_the_same_numbers(
+    alone, tmp_path, signum, status):
     p = start(*TRAIN, "--out", "run", cwd=tmp_path)
     wait_for_line(p, tmp_path / "run" / "log.jsonl", 1)
     p.send_signal(signum)
@@ -71,7 +82,8 @@ def test_interrupted_in_epoch_2_and_resumed_ends_with_the_same_numbers(alone, tm
     if signum != signal.SIGKILL: assert "--resume" in one_line(err)[-1]
     status, out, err = call(*TRAIN, "--out", "run", "--resume", cwd=tmp_path)
     assert status == 0, err
-    assert (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8") == (alone / "log.jsonl").read_text(encoding="utf-8")
+    assert (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8") == (
+        alone / "log.jsonl").read_text(encoding="utf-8")
     ours, theirs = (load_file(run / "model.safetensors") for run in (tmp_path / "run", alone))
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 
@@ -106,7 +118,8 @@ def test_a_checkpoint_that_is_cut_off_or_of_another_training(tmp_path):
     wait_for_line(p, tmp_path / "run" / "log.jsonl", 1)
     p.send_signal(signal.SIGINT)
     p.communicate(timeout=60)
-    status, out, err = call(*[a if a != "3" else "4" for a in TRAIN], "--out", "run", "--resume", cwd=tmp_path)
+    status, out, err = call(*[a if a != "3" else "4" for a in TRAIN], "--out", "run", "--resume",
+                            cwd=tmp_path)
     assert "the seed differs" in mistake(status, err)
     status, out, err = call(*TRAIN, "--epochs", "5", "--out", "run", "--resume", cwd=tmp_path)
     assert "the recipe differs" in mistake(status, err)
@@ -132,12 +145,14 @@ def test_a_checkpoint_cannot_execute_anything(tmp_path):
 
 
 def test_a_disk_that_is_full(tmp_path):
-    "A limit on the size of a file stands in for the full disk: the weights do not fit, the log does."
+    """A limit on the size of a file stands in for the full disk: the weights do not fit, the log
+    does."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     status, out, err = call(*TRAIN, "--out", "run", cwd=tmp_path, preexec_fn=limit)
     assert "cannot be written" in mistake(status, err)
     left = {p.name for p in (tmp_path / "run").iterdir()}
-    assert left <= {".lock", "manifest.json", "recipe.json", "log.jsonl", "timing.jsonl"}, "a half-written file is left"
+    assert left <= {".lock", "manifest.json", "recipe.json", "log.jsonl",
+                    "timing.jsonl"}, "a half-written file is left"
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
@@ -152,26 +167,34 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 def test_without_data_and_network_the_toy_set_is_announced(tmp_path):
     "Nothing in the cache, no way out: one sentence, and the job is done on the toy set."
-    env = os.environ | {"CIFAR_NB_CACHE": str(tmp_path / "cache"), "KAGGLE_INPUT": str(tmp_path / "none"), "PYTHONPATH": str(ROOT),
+    env = os.environ | {"CIFAR_NB_CACHE": str(tmp_path / "cache"),
+                        "KAGGLE_INPUT": str(tmp_path / "none"), "PYTHONPATH": str(ROOT),
                         "https_proxy": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
     env.pop("CIFAR_NB_DATA", None)
     code = "import sys; from cifar_nb.cli import main; sys.exit(main())"
     argv = ["train", "small", "--images", "640", "--epochs", "1", "--device", "cpu", "--out", "run"]
-    p = subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, env=env, capture_output=True, timeout=300, encoding="utf-8")
+    p = subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, env=env,
+                       capture_output=True, timeout=300, encoding="utf-8")
     assert p.returncode == 0, p.stderr
-    assert sum("toy set" in line and "could not be had" in line for line in p.stdout.splitlines()) == 1
-    assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["data"] == "toy"
+    assert sum("toy set" in line and "could not be had" in line
+               for line in p.stdout.splitlines()) == 1
+    assert json.loads(
+        (tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["data"] == "toy"
 
 
 def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
     import pickle
+
     import numpy as np
     ids = np.random.default_rng(0).permutation(10_000)
     images = np.random.default_rng(1).integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8)
     (tmp_path / "cifar_test_nolabel.pkl").write_bytes(pickle.dumps({b"data": images, b"ids": ids}))
-    status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv", cwd=tmp_path)
-    assert "toy set" in mistake(status, err) and not (tmp_path / "submission.csv").exists()  # it knows drawn shapes only
-    status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv", "--anyway", cwd=tmp_path)
+    status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv",
+                            cwd=tmp_path)
+    # it knows drawn shapes only
+    assert "toy set" in mistake(status, err) and not (tmp_path / "submission.csv").exists()
+    status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv",
+                            "--anyway", cwd=tmp_path)
     assert status == 0, err
     rows = (tmp_path / "submission.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "ID,Labels" and len(rows) == 10_001
@@ -181,21 +204,28 @@ def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
 
 @pytest.mark.parametrize("signum, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_reproduce_can_be_stopped_and_goes_on(tmp_path, signum, expected):
-    "Stopped in the middle: one sentence, every process gone, and the same command finishes with the digits of a run left alone."
-    asked = ["reproduce", "small", "--data", "toy", "--images", "256", "--seeds", "2", "--together", "2", "--device", "cpu"]
+    """Stopped in the middle: one sentence, every process gone, and the same command finishes with
+    the digits of a run left alone."""
+    asked = ["reproduce", "small", "--data", "toy", "--images", "256", "--seeds", "2", "--together",
+             "2", "--device", "cpu"]
     p = start(*asked, cwd=tmp_path, start_new_session=True)
     wait_for_line(p, tmp_path / "runs/small-9epochs-seed0-toy-256images/log.jsonl", 2, then=0)
     os.kill(p.pid, signum)
     out, err = p.communicate(timeout=120)
-    assert p.returncode == expected and len(one_line(err)) == 1 and "the same command goes on" in err, (out, err)
+    assert (p.returncode == expected and len(one_line(err)) == 1
+            and "the same command goes on" in err), ((out, err))
     assert not list(tmp_path.glob("results/*.json")) and list(tmp_path.glob("runs/*/checkpoint.pt"))
     status, out, err = call(*asked, cwd=tmp_path)
     assert (status, out.count("images/s; ")) == (0, 2), (out, err)
-    records = {f.name: json.loads(f.read_text(encoding="utf-8")) for f in tmp_path.glob("results/*.json")}
-    assert sorted(records) == [f"small-report-9epochs-seed{s}-cpu-toy-256images.json" for s in (0, 1)]
-    status, out, err = call("train", "small", "--data", "toy", "--images", "256", "--seed", "1", "--device", "cpu", "--out", "alone", cwd=tmp_path)
+    records = {f.name: json.loads(f.read_text(encoding="utf-8"))
+               for f in tmp_path.glob("results/*.json")}
+    assert sorted(records) == [
+        f"small-report-9epochs-seed{s}-cpu-toy-256images.json" for s in (0, 1)]
+    status, out, err = call("train", "small", "--data", "toy", "--images", "256", "--seed", "1",
+                            "--device", "cpu", "--out", "alone", cwd=tmp_path)
     assert status == 0, err
-    alone = [json.loads(line) for line in (tmp_path / "alone/log.jsonl").read_text(encoding="utf-8").splitlines()]
+    alone = [json.loads(line)
+             for line in (tmp_path / "alone/log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert alone == records["small-report-9epochs-seed1-cpu-toy-256images.json"]["log"]
     status, out, err = call(*asked, cwd=tmp_path)
     assert status == 0 and "All 2 trainings are recorded" in out, (out, err)
@@ -203,7 +233,9 @@ def test_reproduce_can_be_stopped_and_goes_on(tmp_path, signum, expected):
 
 def test_a_short_try_never_replaces_a_full_record(tmp_path):
     for images in (256, 300):
-        status, out, err = call("train", "small", "--data", "toy", "--epochs", "1", "--images", images, "--device", "cpu", "--results", "results", "--out", f"run{images}", cwd=tmp_path)
+        status, out, err = call("train", "small", "--data", "toy", "--epochs", "1", "--images",
+                                images, "--device", "cpu", "--results", "results", "--out",
+                                f"run{images}", cwd=tmp_path)
         assert status == 0, err
     assert len(list(tmp_path.glob("results/*.json"))) == 2
 
@@ -211,8 +243,10 @@ def test_a_short_try_never_replaces_a_full_record(tmp_path):
 @pytest.mark.parametrize("asked, words", [
     (["evaluate", "quick"], "quick is a recipe, and the folder of a run is asked for"),
     (["publish", "laptop"], "laptop is a recipe"),
-    (["train", "small", "--data", "toy", "--holdout", "-1"], "-1 of 5,000 images cannot be held out"),
-    (["train", "small", "--data", "toy", "--precision", "fp32 nchw nchw"], "There is no precision 'fp32 nchw nchw'"),
+    (["train", "small", "--data", "toy", "--holdout", "-1"],
+     "-1 of 5,000 images cannot be held out"),
+    (["train", "small", "--data", "toy", "--precision", "fp32 nchw nchw"],
+     "There is no precision 'fp32 nchw nchw'"),
 ])
 def test_what_looks_right_and_is_not(asked, words, tmp_path, monkeypatch, capsys):
     from cifar_nb.cli import main

@@ -1,8 +1,23 @@
-"""What the cells of 01_data cannot show: hostile pickles of many kinds, broken files, an interrupted download.
+"""What the cells of 01_data cannot show: hostile pickles of many kinds, broken files, an
+interrupted download.
 
-Nothing here needs CIFAR-10 or the internet: the batches are tiny, the md5 table knows them, the server is our own.
+Nothing here needs CIFAR-10 or the internet: the batches are tiny, the md5 table knows them, the
+server is our own.
 """
-import copyreg, errno, gzip, hashlib, io, os, pickle, struct, subprocess, sys, tarfile, threading, time, zipfile
+import copyreg
+import errno
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -11,10 +26,9 @@ import pytest
 import torch
 from hypothesis import example, given, settings, strategies as st
 
-from cifar_nb.data import cifar as data
-from cifar_nb.data.competition import load_competition
-from cifar_nb.data import download
 from cifar_nb.core.errors import InputError
+from cifar_nb.data import cifar as data, download
+from cifar_nb.data.competition import load_competition
 
 
 def md5(raw): return hashlib.md5(raw).hexdigest()
@@ -31,11 +45,13 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def batches(monkeypatch):
-    "Six batch files of three images, as bytes, in the manner of Python 2; the md5 table knows them."
+    """Six batch files of three images, as bytes, in the manner of Python 2; the md5 table knows
+    them."""
     files = {}
     for k, name in enumerate(data.MD5):
         images = np.random.default_rng(k).integers(0, 256, (3, 3072), np.uint8)
-        files[name] = python2({b"data": images, b"labels": [k, 9, 0], b"filenames": [b"a.png", b"b.png", b"c.png"]})
+        files[name] = python2(
+            {b"data": images, b"labels": [k, 9, 0], b"filenames": [b"a.png", b"b.png", b"c.png"]})
     monkeypatch.setattr(data, "MD5", {name: md5(raw) for name, raw in files.items()})
     return files
 
@@ -47,25 +63,32 @@ def put(files, folder):
 
 
 def one_sentence(error):
-    "The message of an InputError is one line, and says what to do after the last colon or semicolon."
+    """The message of an InputError is one line, and says what to do after the last colon or
+    semicolon."""
     text = str(error.value)
     assert "\n" not in text and len(text) < 700
     return text
 
 
-# -- pickles ---------------------------------------------------------------------------------------------------------
+# -- pickles
+# --------------------------------------------------------------------------------------------------
 
 def python2(d):
-    "`d` as Python 2 wrote it at protocol 2: strings are SHORT_BINSTRING and BINSTRING, NumPy is numpy.core."
-    def s(b): return b"U" + bytes([len(b)]) + b if len(b) < 256 else b"T" + struct.pack("<i", len(b)) + b
+    """`d` as Python 2 wrote it at protocol 2: strings are SHORT_BINSTRING and BINSTRING, NumPy is
+    numpy.core."""
+    def s(b):
+        return b"U" + bytes([len(b)]) + b if len(b) < 256 else b"T" + struct.pack("<i", len(b)) + b
     def value(v):
         if isinstance(v, bytes): return s(v)
         if isinstance(v, int): return b"K" + bytes([v])
         if isinstance(v, list): return b"](" + b"".join(map(value, v)) + b"e"
         shape = b"".join(b"J" + struct.pack("<i", n) for n in v.shape)
-        return (b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01(" + shape + b"t"
-                b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
-                + s(v.tobytes()) + b"tb")
+        return (
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01("
+            + shape
+            + b"tcnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
+            + b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+            + s(v.tobytes()) + b"tb")
     return b"\x80\x02}(" + b"".join(value(x) for kv in d.items() for x in kv) + b"u."
 
 
@@ -89,42 +112,52 @@ def text(s): return b"X" + struct.pack("<I", len(s.encode())) + s.encode()
 DTYPE, RECONSTRUCT = glob("numpy", "dtype"), glob("numpy.core.multiarray", "_reconstruct")
 
 
-def array(dtype=b"U\x02u1", order=b"U\x01|", shape=b"K\x04\x85", raw=b"C\x04abcd", tail=b"NNNK\x01K\x01K\x00"):
+def array(dtype=b"U\x02u1", order=b"U\x01|", shape=b"K\x04\x85", raw=b"C\x04abcd",
+          tail=b"NNNK\x01K\x01K\x00"):
     "An array put together by hand, so that each part can lie."
-    return (b"\x80\x04" + RECONSTRUCT + glob("numpy", "ndarray") + b"K\x00\x85C\x01b\x87R(K\x01" + shape
+    return (b"\x80\x04" + RECONSTRUCT + glob("numpy", "ndarray") + b"K\x00\x85C\x01b\x87R(K\x01"
+            + shape
             + DTYPE + dtype + b"\x89\x88\x87R(K\x03" + order + tail + b"tb\x89" + raw + b"tb.")
 
 
 def test_handmade_array():
-    np.testing.assert_array_equal(pickle.loads(array(), encoding="bytes"), np.frombuffer(b"abcd", np.uint8))
+    np.testing.assert_array_equal(
+        pickle.loads(array(), encoding="bytes"), np.frombuffer(b"abcd", np.uint8))
     np.testing.assert_array_equal(data.unpickle(array()), np.frombuffer(b"abcd", np.uint8))
 
 
 FORBIDDEN = [line.split() for line in """\
-    builtins eval,  builtins getattr,  __builtin__ eval,  builtins open,  subprocess Popen,  functools partial
-    operator attrgetter,  copyreg _reconstructor,  copyreg add_extension,  types FunctionType,  _codecs decode,  codecs open
-    io FileIO,  numpy load,  numpy memmap,  numpy fromfile,  numpy matrix,  numpy dtype.__reduce__,  numpy.core.records recarray
+    builtins eval,  builtins getattr,  __builtin__ eval,  builtins open,  subprocess Popen
+    functools partial,  operator attrgetter,  copyreg _reconstructor,  copyreg add_extension
+    types FunctionType,  _codecs decode,  codecs open,  io FileIO,  numpy load,  numpy memmap
+    numpy fromfile,  numpy matrix,  numpy dtype.__reduce__,  numpy.core.records recarray
     numpy.core.multiarray fromfile,  numpy.core.multiarray _reconstruct.__globals__,  torch load
     numpy.testing._private.utils runstring,  torch._utils _rebuild_tensor_v2
-    cifar_nb.data.cifar fetch,  cifar_nb.data.cifar _Stand""".replace("\n", ",").split(",")]
+    cifar_nb.data.cifar fetch,  cifar_nb.data.cifar _Stand"""
+             .replace("\n", ",").split(",")]
 
 
 def hostile(trap):
     "Pickles that call something; the first ones would make the folder `trap`."
-    mkdir, line, system = glob("os", "mkdir"), f"__import__('os').mkdir({trap!r})", glob("os", "system")
+    mkdir, line, system = (glob("os", "mkdir"), f"__import__('os').mkdir({trap!r})",
+                           glob("os", "system"))
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         yield f"reduce, protocol {protocol}", pickle.dumps({"data": Call(os.mkdir, trap)}, protocol)
         yield f"eval, protocol {protocol}", pickle.dumps([Call(eval, line)], protocol)
-        yield f"exec in a key, protocol {protocol}", pickle.dumps({(Call(exec, line), 1): 0}, protocol)
+        yield (f"exec in a key, protocol {protocol}",
+               pickle.dumps({(Call(exec, line), 1): 0}, protocol))
     yield "INST", b"(" + text(trap) + b"ios\nmkdir\n."
     yield "OBJ", b"(" + mkdir + text(trap) + b"o."
-    yield "STACK_GLOBAL", b"\x80\x04" + text("os") + text("mkdir") + b"\x93" + text(trap) + b"\x85R."
-    yield "a dotted name", b"\x80\x04" + text("numpy") + text("ctypeslib.os.mkdir") + b"\x93" + text(trap) + b"\x85R."
+    yield ("STACK_GLOBAL", b"\x80\x04" + text("os") + text("mkdir") + b"\x93"
+           + text(trap) + b"\x85R.")
+    yield ("a dotted name", b"\x80\x04" + text("numpy") + text("ctypeslib.os.mkdir") + b"\x93"
+           + text(trap) + b"\x85R.")
     yield "after an honest array", array()[:-1] + b"0" + mkdir + text(trap) + b"\x85R."
     yield "as the state of an array", array()[:-1] + mkdir + text(trap) + b"\x85Rb."
     yield "in the shape", array(shape=mkdir + text(trap) + b"\x85R\x85")
     yield "in the type", array(dtype=mkdir + text(trap) + b"\x85R")
-    for name in ("system", "popen", "execv"): yield f"os.{name}", glob("os", name) + text("true") + b"\x85R."
+    for name in ("system", "popen", "execv"):
+        yield f"os.{name}", glob("os", name) + text("true") + b"\x85R."
     for module, name in FORBIDDEN:
         yield f"{module}.{name}", b"\x80\x04" + text(module) + text(name) + b"\x93."
         yield f"{module}.{name}, called", b"\x80\x04" + text(module) + text(name) + b"\x93)R."
@@ -132,17 +165,22 @@ def hostile(trap):
     yield "NEWOBJ of a stand-in", b"\x80\x04" + DTYPE + text("u1") + b"\x85\x81."
     yield "NEWOBJ_EX of a stand-in", b"\x80\x04" + DTYPE + text("u1") + b"\x85}\x92."
     yield "BUILD on a stand-in", b"\x80\x04" + DTYPE + b"}" + text("call") + system + b"sb."
-    yield "BUILD with slots on a stand-in", b"\x80\x04" + DTYPE + b"N}" + text("call") + text("x") + b"s\x86b."
+    yield ("BUILD with slots on a stand-in",
+           b"\x80\x04" + DTYPE + b"N}" + text("call") + text("x") + b"s\x86b.")
     yield "PERSID", b"Pos.system\n."
     yield "BINPERSID", text("os.system") + b"Q."
     yield "EXT1", b"\x82\xf0."
-    yield "a codec that runs", b"\x80\x04" + glob("_codecs", "encode") + text("x") + text("rot13") + b"\x86R."
+    yield ("a codec that runs",
+           b"\x80\x04" + glob("_codecs", "encode") + text("x") + text("rot13") + b"\x86R.")
     yield "encode without a codec", b"\x80\x04" + glob("_codecs", "encode") + text("x") + b"\x85R."
-    yield "encode of an array", array()[:-1] + glob("_codecs", "encode") + RECONSTRUCT + text("latin1") + b"\x86R."
+    yield ("encode of an array",
+           array()[:-1] + glob("_codecs", "encode") + RECONSTRUCT + text("latin1") + b"\x86R.")
     yield "objects", pickle.dumps(np.array([None, {}]))
     yield "objects as bytes", array(dtype=b"U\x01O", shape=b"K\x01\x85", raw=b"C\x08" + b"A" * 8)
-    yield "objects under another name", array(dtype=b"U\x02O8", shape=b"K\x01\x85", raw=b"C\x08" + b"A" * 8)
-    yield "objects in the byte order", array(order=b"U\x02O,", shape=b"K\x01\x85", raw=b"C\x09" + b"A" * 9)
+    yield ("objects under another name",
+           array(dtype=b"U\x02O8", shape=b"K\x01\x85", raw=b"C\x08" + b"A" * 8))
+    yield ("objects in the byte order",
+           array(order=b"U\x02O,", shape=b"K\x01\x85", raw=b"C\x09" + b"A" * 9))
     yield "a record", pickle.dumps(np.zeros(2, [("a", "u1"), ("b", "O")]))
     yield "dates", pickle.dumps(np.zeros(2, "M8[s]"))
     yield "strings", pickle.dumps(np.array(["a", "b"]))
@@ -150,7 +188,8 @@ def hostile(trap):
     yield "too many bytes", array(shape=b"K\x03\x85")
     yield "a negative shape", array(shape=b"J\xfc\xff\xff\xff\x85")
     yield "two negative shapes", array(shape=b"J\xfe\xff\xff\xffJ\xfe\xff\xff\xff\x86")
-    yield "a shape that overflows", array(shape=b"\x8a\x09" + b"\x00" * 8 + b"\x01K\x04\x86", raw=b"C\x00")
+    yield ("a shape that overflows",
+           array(shape=b"\x8a\x09" + b"\x00" * 8 + b"\x01K\x04\x86", raw=b"C\x00"))
     yield "text for bytes", array(raw=text("abcd"))
     yield "a list for bytes", array(raw=b"]")
     yield "no state", RECONSTRUCT + b")Rb."
@@ -165,7 +204,8 @@ def trap(tmp_path): return tmp_path / "trap"
 
 def test_hostile_pickles_do_something_elsewhere(trap):
     "The trap is a real one: the standard reader falls into it."
-    for kind in ("reduce, protocol 2", "eval, protocol 4", "INST", "OBJ", "STACK_GLOBAL", "after an honest array"):
+    for kind in ("reduce, protocol 2", "eval, protocol 4", "INST", "OBJ", "STACK_GLOBAL",
+                 "after an honest array"):
         pickle.loads(dict(hostile(str(trap)))[kind])
         trap.rmdir()
 
@@ -209,24 +249,29 @@ def test_stand_ins_survive():
 @pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
 def test_both_names_of_numpy(core):
     for a in (np.arange(3000, dtype="u1").reshape(2, 1500), np.int64(7), np.float32(.5)):
-        raw = pickle.dumps(a, 2).replace(b"numpy._core", core.encode()).replace(b"numpy.core", core.encode())
+        raw = pickle.dumps(a, 2).replace(b"numpy._core", core.encode()).replace(
+            b"numpy.core", core.encode())
         np.testing.assert_array_equal(data.unpickle(raw), a)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_altered_pickles_raise_or_read(choice):
-    "Any bytes whatever, and an honest file with some bytes changed: data, or an InputError, and no third thing."
+    """Any bytes whatever, and an honest file with some bytes changed: data, or an InputError, and
+    no third thing."""
     mixed = {"a": np.arange(9), "b": [1, 2.5, "x", None, {3}]}
-    honest = choice.draw(st.sampled_from([array(), pickle.dumps(mixed, 5), pickle.dumps(np.arange(9), 0)]))
+    honest = choice.draw(
+        st.sampled_from([array(), pickle.dumps(mixed, 5), pickle.dumps(np.arange(9), 0)]))
     raw = bytearray(choice.draw(st.one_of(st.binary(max_size=60), st.just(honest))))
-    for at, byte in choice.draw(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4)):
+    for at, byte in choice.draw(
+        st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4)):
         if at < len(raw): raw[at] = byte
     try: data.unpickle(bytes(raw))
     except InputError: pass
 
 
-# -- files and folders -----------------------------------------------------------------------------------------------
+# -- files and folders
+# -----------------------------------------------------------------------------------------------
 
 def test_load_reads_what_was_written(batches, tmp_path):
     folder = put(batches, tmp_path / "d" / "cifar-10-batches-py")
@@ -240,7 +285,8 @@ def test_load_reads_what_was_written(batches, tmp_path):
     x[0], y[0] = 1, 1  # the tensors own their memory
 
 
-@pytest.mark.parametrize("harm", ["truncated", "empty", "altered", "hostile", "missing", "a folder"])
+@pytest.mark.parametrize(
+    "harm", ["truncated", "empty", "altered", "hostile", "missing", "a folder"])
 def test_broken_batch(harm, batches, tmp_path, trap):
     folder = put(batches, tmp_path / "d")
     bad, raw = folder / "data_batch_3", batches["data_batch_3"]
@@ -253,7 +299,8 @@ def test_broken_batch(harm, batches, tmp_path, trap):
     with pytest.raises(InputError) as e: data.load("train", folder, say=str)
     message = one_sentence(e)
     assert str(bad) in message and not trap.exists()
-    assert ("copy this one" if harm in ("missing", "a folder") else data.MD5["data_batch_3"]) in message
+    assert ("copy this one" if harm in ("missing", "a folder")
+            else data.MD5["data_batch_3"]) in message
     data.load("test", folder, say=str)  # the others are none the worse
 
 
@@ -261,7 +308,8 @@ def test_a_wrong_root_is_never_replaced(batches, tmp_path, monkeypatch):
     put(batches, tmp_path / "cache" / "cifar-10-batches-py")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
-    for wrong, why in (("empty", "holds no data_batch_1"), ("file", "is not a folder"), ("nowhere", "is not a folder")):
+    for wrong, why in (("empty", "holds no data_batch_1"), ("file", "is not a folder"),
+                       ("nowhere", "is not a folder")):
         with pytest.raises(InputError, match=why) as e: data.find(tmp_path / wrong, say=str)
         assert str(tmp_path / wrong) in one_sentence(e)
         with pytest.raises(InputError, match=why): data.load_or_toy("train", tmp_path / wrong)
@@ -287,7 +335,8 @@ def test_order_of_places(batches, tmp_path, monkeypatch):
 
 
 def test_nothing_anywhere(tmp_path):
-    with pytest.raises(InputError, match="no CIFAR-10 on this machine") as e: data.find(download=False)
+    with pytest.raises(InputError, match="no CIFAR-10 on this machine") as e:
+        data.find(download=False)
     assert str(tmp_path / "cache") in one_sentence(e) and "toy" in str(e.value)
     said = []
     x, y = data.load_or_toy("test", say=said.append)
@@ -311,13 +360,16 @@ def test_home_and_xdg(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert os.name == "nt" or data.cache_folder() == tmp_path / ".cache" / "cifar_nb"
-    assert os.name == "nt" or data.tilde(data.cache_folder()) == os.path.join("~", ".cache", "cifar_nb")
+    assert os.name == "nt" or data.tilde(data.cache_folder()) == os.path.join(
+        "~", ".cache", "cifar_nb")
 
 
-@pytest.mark.parametrize("path", ["py", "competitions/course/cifar-10-python/cifar-10-batches-py", "a/b/c/d/e/f"])
+@pytest.mark.parametrize(
+    "path", ["py", "competitions/course/cifar-10-python/cifar-10-batches-py", "a/b/c/d/e/f"])
 def test_kaggle_mounts(path, batches, tmp_path):
     put(batches, tmp_path / "kaggle" / path)
-    put(dict(list(batches.items())[:3]), tmp_path / "kaggle" / "a-half")  # half a copy beside it is passed over
+    # half a copy beside it is passed over
+    put(dict(list(batches.items())[:3]), tmp_path / "kaggle" / "a-half")
     assert data.find(download=False, say=str) == tmp_path / "kaggle" / path
     assert len(data.load("train", download=False, say=str)[0]) == 15
 
@@ -341,23 +393,29 @@ def harm(path, how):
     path.unlink()
     if how == "a folder": path.mkdir()
     elif how != "missing":
-        path.write_bytes({"truncated": raw[:-9], "empty": b"", "altered": raw[:500] + bytes([raw[500] ^ 1]) + raw[501:], "a page": b"<html>"}[how])
+        path.write_bytes(
+            {"truncated": raw[:-9], "empty": b"",
+             "altered": raw[:500] + bytes([raw[500] ^ 1]) + raw[501:], "a page": b"<html>"}[how])
 
 
 @pytest.mark.parametrize("how", HARMS)
 @pytest.mark.parametrize("sizes", ["as published", "others"])
 def test_a_damaged_copy_does_not_hide_a_whole_one(how, sizes, batches, tmp_path, monkeypatch):
-    "Further down, and in another place; also where the size of a file tells nothing, for it is right."
-    if sizes == "as published": monkeypatch.setattr(data, "SIZES", {name: len(raw) for name, raw in batches.items()})
+    """Further down, and in another place; also where the size of a file tells nothing, for it is
+    right."""
+    if sizes == "as published":
+        monkeypatch.setattr(data, "SIZES", {name: len(raw) for name, raw in batches.items()})
     near, far = put(batches, tmp_path / "d" / "a"), put(batches, tmp_path / "d" / "b" / "c")
     harm(near / "data_batch_4", how)
     said = []
     x, y = data.load("train", tmp_path / "d", say=said.append)
     assert len(x) == 15 and str(far) in said[-1]
     assert data.load_set("test", tmp_path / "d", say=str).name == "cifar10"
-    mounted, cached = put(batches, tmp_path / "kaggle" / "x"), put(batches, tmp_path / "cache" / "y")
+    mounted, cached = (put(batches, tmp_path / "kaggle" / "x"),
+                       put(batches, tmp_path / "cache" / "y"))
     harm(mounted / "test_batch", how)
-    assert len(data.load("test", download=False, say=said.append)[0]) == 3 and str(cached) in said[-1]
+    assert (len(data.load("test", download=False, say=said.append)[0]) == 3
+            and str(cached) in said[-1])
     harm(far / "data_batch_5", how)  # now neither is whole: the nearest is told of
     with pytest.raises(InputError) as e: data.load("train", tmp_path / "d", say=str)
     assert str(near / "data_batch_4") in one_sentence(e)
@@ -365,26 +423,32 @@ def test_a_damaged_copy_does_not_hide_a_whole_one(how, sizes, batches, tmp_path,
 
 def test_what_the_page_in_place_of_a_batch_is(batches, tmp_path):
     folder = put(batches, tmp_path / "d")
-    (folder / "test_batch").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 31035526\n")
-    with pytest.raises(InputError, match="it is a pointer of Git LFS in place of the file") as e: data.load("test", folder, say=str)
+    (folder / "test_batch").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid "
+                                        b"sha256:0\nsize 31035526\n")
+    with pytest.raises(InputError, match="it is a pointer of Git LFS in place of the file") as e:
+        data.load("test", folder, say=str)
     assert data.MD5["test_batch"] in one_sentence(e)
 
 
 INSTEAD = {  # files in the folder that was named -> what the message must say
-    "cifar-10-python.tar.gz, which is not unpacked: unpack it there": ["cifar-10-python.tar.gz"],
-    "cifar-10-python (1).tar, which is not unpacked": ["cifar-10-python (1).tar"],
-    "archive.zip, which is not unpacked": ["archive.zip"],
-    "deep/down/x.7z, which is not unpacked": ["deep/down/x.7z"],
-    "a download that has not come to its end": ["cifar-10-python.tar.gz.crdownload"],
-    "but CIFAR-100 in": ["train", "test", "meta"],
-    "cifar-100-python.tar.gz): get CIFAR-10": ["cifar-100-python.tar.gz", "other.zip"],
-    "the binary version of CIFAR-10": [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"],
-    "the MATLAB version of CIFAR-10": ["cifar-10-batches-mat/data_batch_1.mat"],
-    "tables of Parquet": ["plain_text/train-00000-of-00001.parquet"],
-    "where the folders frog, ship are lacking: add them": [f"train/{c}/1.png" for c in data.CLASSES if c not in ("frog", "ship")],
-    "itself: put them into a folder called train": [f"mine/{c}/1.png" for c in data.CLASSES],
-    "CIFAR-100 as pictures": ["train/apple/1.png", "train/aquarium_fish/1.png", "train/baby/1.png"],
-    "holds no data_batch_1: name the folder": [".hidden.zip", "readme.md"],
+           "cifar-10-python.tar.gz, which is not unpacked: unpack it there": [
+               "cifar-10-python.tar.gz"],
+           "cifar-10-python (1).tar, which is not unpacked": ["cifar-10-python (1).tar"],
+           "archive.zip, which is not unpacked": ["archive.zip"],
+           "deep/down/x.7z, which is not unpacked": ["deep/down/x.7z"],
+           "a download that has not come to its end": ["cifar-10-python.tar.gz.crdownload"],
+           "but CIFAR-100 in": ["train", "test", "meta"],
+           "cifar-100-python.tar.gz): get CIFAR-10": ["cifar-100-python.tar.gz", "other.zip"],
+           "the binary version of CIFAR-10": [
+               *(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"],
+           "the MATLAB version of CIFAR-10": ["cifar-10-batches-mat/data_batch_1.mat"],
+           "tables of Parquet": ["plain_text/train-00000-of-00001.parquet"],
+           "where the folders frog, ship are lacking: add them": [
+               f"train/{c}/1.png" for c in data.CLASSES if c not in ("frog", "ship")],
+           "itself: put them into a folder called train": [f"mine/{c}/1.png" for c in data.CLASSES],
+           "CIFAR-100 as pictures": [
+               "train/apple/1.png", "train/aquarium_fish/1.png", "train/baby/1.png"],
+           "holds no data_batch_1: name the folder": [".hidden.zip", "readme.md"],
 }
 
 
@@ -394,14 +458,17 @@ def test_what_lies_there_in_place_of_the_batches_is_named(what, tmp_path):
         (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "d" / name).write_bytes(b"x")
     with pytest.raises(InputError) as e: data.load("train", tmp_path / "d", say=str)
-    assert what in one_sentence(e).replace(os.sep, "/") and "holds no data_batch_1" in str(e.value) and "'toy'" in str(e.value)
+    assert (what in one_sentence(e).replace(os.sep, "/") and "holds no data_batch_1" in str(e.value)
+            and "'toy'" in str(e.value))
 
 
 def test_a_file_in_place_of_a_folder(batches, tmp_path):
     (tmp_path / "x.tar.gz").write_bytes(tar(batches))
-    with pytest.raises(InputError, match="is not a folder, but packed by gzip: unpack it") as e: data.find(tmp_path / "x.tar.gz")
+    with pytest.raises(InputError, match="is not a folder, but packed by gzip: unpack it") as e:
+        data.find(tmp_path / "x.tar.gz")
     one_sentence(e)
-    with pytest.raises(InputError, match="is not a folder: name the folder"): data.find(put(batches, tmp_path / "d") / "test_batch")
+    with pytest.raises(InputError, match="is not a folder: name the folder"):
+        data.find(put(batches, tmp_path / "d") / "test_batch")
 
 
 @pytest.mark.parametrize("root", [5, b"toy", ["x"], {"toy"}, 1.5])
@@ -416,7 +483,8 @@ def test_a_root_that_cannot_be(root):
 
 
 def test_empty_variables_are_as_good_as_none(batches, tmp_path, monkeypatch):
-    for name in ("CIFAR_NB_DATA", "CIFAR_NB_CACHE", "KAGGLE_INPUT", "XDG_CACHE_HOME"): monkeypatch.setenv(name, "")
+    for name in ("CIFAR_NB_DATA", "CIFAR_NB_CACHE", "KAGGLE_INPUT", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     if os.name != "nt": assert data.cache_folder() == tmp_path / "home" / ".cache" / "cifar_nb"
     monkeypatch.setenv("CIFAR_NB_CACHE", str(tmp_path / "cache"))
@@ -426,17 +494,20 @@ def test_empty_variables_are_as_good_as_none(batches, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="there is a home folder on Windows")
 def test_without_a_home_folder(batches, tmp_path, monkeypatch):
-    "A container with a user's number and no more: the cache lies among temporary files, and ~ is told to be nothing."
+    """A container with a user's number and no more: the cache lies among temporary files, and ~ is
+    told to be nothing."""
     import pwd
     def nobody(uid): raise KeyError(uid)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for value in (None, ""):
-        for name in ("HOME", "CIFAR_NB_CACHE", "XDG_CACHE_HOME"): monkeypatch.delenv(name, raising=False)
+        for name in ("HOME", "CIFAR_NB_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
         if value is not None: monkeypatch.setenv("HOME", value)
         assert data.cache_folder() == tmp_path / f"cifar_nb-{os.getuid()}"
         assert str(data.find("toy", say=str)) == "toy"
-        with pytest.raises(InputError, match="no CIFAR-10 on this machine"): data.find(download=False)
+        with pytest.raises(InputError, match="no CIFAR-10 on this machine"):
+            data.find(download=False)
         with pytest.raises(InputError, match="no home folder"): data.find("~/data")
         with pytest.raises(InputError, match="no home folder"): load_competition("~/test.pkl")
         assert data.tilde(tmp_path) == str(tmp_path)
@@ -448,8 +519,10 @@ def test_many_files_cost_no_calls_each(tmp_path, monkeypatch):
     for i in range(2000): (tmp_path / "d" / "pictures" / f"{i}.png").touch()
     calls = []
     for name in ("stat", "lstat"):
-        monkeypatch.setattr(os, name, lambda *a, f=getattr(os, name), **k: calls.append(a) or f(*a, **k))
-    with pytest.raises(InputError, match="holds no data_batch_1"): data.find(tmp_path / "d", say=str)
+        monkeypatch.setattr(os, name, lambda *a, f=getattr(os, name),
+                            **k: calls.append(a) or f(*a, **k))
+    with pytest.raises(InputError, match="holds no data_batch_1"):
+        data.find(tmp_path / "d", say=str)
     assert len(calls) < 100
 
 
@@ -462,7 +535,8 @@ def test_links_to_and_fro_are_not_followed_for_ever(tmp_path):
     assert data.holder(tmp_path / "d") is None
 
 
-# -- what was really read --------------------------------------------------------------------------------------------
+# -- what was really read
+# --------------------------------------------------------------------------------------------
 
 def test_the_name_is_that_of_what_was_read(batches, tmp_path, monkeypatch):
     folder = put(batches, tmp_path / "d")
@@ -471,9 +545,11 @@ def test_the_name_is_that_of_what_was_read(batches, tmp_path, monkeypatch):
     monkeypatch.setenv("CIFAR_NB_DATA", "toy")
     x, y, name = data.load_set("test", say=str)
     assert name == "toy" and torch.equal(x, data.toy(1000, seed=1)[0])
-    assert data.load_set("test", folder, say=str).name == "cifar10"  # a root that is named wins over the variable
+    # a root that is named wins over the variable
+    assert data.load_set("test", folder, say=str).name == "cifar10"
     monkeypatch.setenv("CIFAR_NB_DATA", str(folder))
-    assert data.load_set("test", say=str).name == "cifar10" and data.load_set("test", "toy", say=str).name == "toy"
+    assert (data.load_set("test", say=str).name == "cifar10"
+            and data.load_set("test", "toy", say=str).name == "toy")
     monkeypatch.chdir(folder)
     assert data.load_set("test", ".", say=str).name == "cifar10"
     with pytest.raises(InputError, match="ask for 'train' or 'test'"): data.load_set("validation")
@@ -487,20 +563,24 @@ def test_load_gives_what_load_set_gives(batches, tmp_path):
         assert torch.equal(x, got.x) and torch.equal(y, got.y)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may look everywhere")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0,
+                    reason="root may look everywhere")
 def test_folders_without_permission(batches, tmp_path):
     put(batches, tmp_path / "d" / "open")
     (tmp_path / "d" / "closed").mkdir(mode=0)
     assert data.find(tmp_path / "d", say=str) == tmp_path / "d" / "open"
 
 
-# -- the download ----------------------------------------------------------------------------------------------------
+# -- the download
+# --------------------------------------------------------------------------------------------------
 
 @pytest.fixture
 def server():
-    """A server on 127.0.0.1 for `server.body`; it may hang up after `server.cut` bytes, or not know about ranges.
+    """A server on 127.0.0.1 for `server.body`; it may hang up after `server.cut` bytes, or not know
+    about ranges.
 
-    `length` and `span` replace what it says of itself, `more` is called with its file when the body is through."""
+    `length` and `span` replace what it says of itself, `more` is called with its file when the body
+    is through."""
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             s, start = self.server, 0
@@ -510,7 +590,8 @@ def server():
                 start = int(s.asked[-1].removeprefix("bytes=").rstrip("-"))
                 if start >= len(s.body): return self.send_error(416)
             self.send_response(206 if start else 200)
-            if s.length != "none": self.send_header("Content-Length", s.length or str(len(s.body) - start))
+            if s.length != "none":
+                self.send_header("Content-Length", s.length or str(len(s.body) - start))
             if start and s.span: self.send_header("Content-Range", s.span)
             self.end_headers()
             try:
@@ -520,7 +601,8 @@ def server():
         def log_message(self, *args): pass
     s = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     s.daemon_threads = True
-    s.body, s.cut, s.ranges, s.status, s.asked, s.length, s.span, s.more = b"", 1 << 30, True, None, [], None, None, None
+    s.body, s.cut, s.ranges, s.status, s.asked, s.length, s.span, s.more = (
+        b"", 1 << 30, True, None, [], None, None, None)
     s.url = f"http://127.0.0.1:{s.server_port}/cifar-10-python.tar.gz"
     thread = threading.Thread(target=s.serve_forever, kwargs={"poll_interval": .01}, daemon=True)
     thread.start()
@@ -529,7 +611,8 @@ def server():
 
 
 def tar(files, **others):
-    "A tar.gz of `files` in the folder of the official one; `others` are ready members (TarInfo, bytes)."
+    """A tar.gz of `files` in the folder of the official one; `others` are ready members (TarInfo,
+    bytes)."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as t:
         for name, raw in files.items():
@@ -542,17 +625,20 @@ def tar(files, **others):
 
 def below(folder):
     "What lies there; the lock of a download may stay."
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.name != download.LOCK)
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*")
+                  if p.name != download.DOWNLOAD_LOCK)
 
 
-def whole(batches): return sorted(["cifar-10-batches-py", *(f"cifar-10-batches-py/{n}" for n in batches)])
+def whole(batches):
+    return sorted(["cifar-10-batches-py", *(f"cifar-10-batches-py/{n}" for n in batches)])
 
 
 def test_fetch_resumes(server, batches, tmp_path):
     server.body, server.cut = tar(batches), 20_000
     folder, sums, size = tmp_path / "cache", md5(server.body), len(server.body)
     for start in range(0, size - server.cut, server.cut):
-        with pytest.raises(InputError, match="run it again") as e: data.fetch(folder, server.url, sums, say=str)
+        with pytest.raises(InputError, match="run it again") as e:
+            data.fetch(folder, server.url, sums, say=str)
         assert f"{start + server.cut:,} of {size:,}" in one_sentence(e)
         assert below(folder) == ["cifar-10-python.tar.gz.part"]  # nothing that looks like data
     home = data.fetch(folder, server.url, sums, say=str)
@@ -563,7 +649,8 @@ def test_fetch_resumes(server, batches, tmp_path):
 
 def test_fetch_without_ranges_starts_again(server, batches, tmp_path):
     server.body, server.cut, server.ranges = tar(batches), 20_000, False
-    with pytest.raises(InputError, match="broke off"): data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    with pytest.raises(InputError, match="broke off"):
+        data.fetch(tmp_path, server.url, md5(server.body), say=str)
     server.cut = 1 << 30
     data.fetch(tmp_path, server.url, md5(server.body), say=str)
     assert len(server.asked) == 2
@@ -593,7 +680,8 @@ def test_fetch_of_something_else(server, batches, tmp_path):
 
 
 def test_fetch_completes_half_a_cache(server, batches, tmp_path, monkeypatch):
-    "A cache from which a file was deleted is made whole again by `find`, through torchvision's address."
+    """A cache from which a file was deleted is made whole again by `find`, through torchvision's
+    address."""
     from torchvision.datasets import CIFAR10
     home = put(dict(list(batches.items())[1:]), tmp_path / "cache" / "cifar-10-batches-py")
     server.body = tar(batches)
@@ -605,7 +693,8 @@ def test_fetch_completes_half_a_cache(server, batches, tmp_path, monkeypatch):
 
 
 def test_malicious_archive(server, batches, tmp_path):
-    "Climbing names, absolute names, links and devices are passed over; only the six names are written."
+    """Climbing names, absolute names, links and devices are passed over; only the six names are
+    written."""
     def member(name, kind=tarfile.REGTYPE, target="", raw=b""):
         info = tarfile.TarInfo(name)
         info.type, info.linkname, info.size = kind, target, len(raw)
@@ -633,9 +722,11 @@ def test_offline(server, tmp_path, monkeypatch):
     server.status = 503
     monkeypatch.setattr(CIFAR10, "url", server.url)
     with pytest.raises(InputError, match="cannot be reached") as e: data.load("train", say=str)
-    assert all(word in one_sentence(e) for word in (server.url, "CIFAR_NB_DATA", "toy", str(tmp_path / "cache")))
+    assert all(word in one_sentence(e)
+               for word in (server.url, "CIFAR_NB_DATA", "toy", str(tmp_path / "cache")))
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/nobody-listens")
-    with pytest.raises(InputError, match="127.0.0.1:9/nobody-listens cannot be reached"): data.find(say=str)
+    with pytest.raises(InputError, match="127.0.0.1:9/nobody-listens cannot be reached"):
+        data.find(say=str)
 
 
 def test_cache_that_cannot_be_written(server, batches, tmp_path, monkeypatch):
@@ -649,11 +740,13 @@ def test_cache_that_cannot_be_written(server, batches, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="No space left on device") as e:
         data.fetch(tmp_path / "cache", server.url, md5(server.body), say=str)
     one_sentence(e)
-    assert below(tmp_path / "cache") == ["cifar-10-python.tar.gz.part"]  # what came is kept for the next time
+    # what came is kept for the next time
+    assert below(tmp_path / "cache") == ["cifar-10-python.tar.gz.part"]
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("length", ["abc", "-5", "", " ", "1e3", "\u0663".encode().decode("latin1"), "9" * 400, "none"])
+@pytest.mark.parametrize(
+    "length", ["abc", "-5", "", " ", "1e3", "\u0663".encode().decode("latin1"), "9" * 400, "none"])
 def test_fetch_from_a_server_that_does_not_know_the_length(length, server, batches, tmp_path):
     if length == "9" * 400: server.length = "none"  # no client of Python takes such a line
     server.body, server.length = tar(batches), length or " "
@@ -669,7 +762,8 @@ def test_what_never_ends_is_not_written_to_the_disk(length, server, batches, tmp
         while True: file.write(bytes(1 << 16))
     server.more, server.length = more, length
     for sums in ("its md5", "another"):  # a size that is known, and one that is not
-        with pytest.raises(InputError, match="100,000") as e: data.fetch(tmp_path, server.url, sums, say=str)
+        with pytest.raises(InputError, match="100,000") as e:
+            data.fetch(tmp_path, server.url, sums, say=str)
         assert server.url in one_sentence(e)
         assert sum(p.stat().st_size for p in tmp_path.rglob("*")) < 100_000
 
@@ -677,18 +771,25 @@ def test_what_never_ends_is_not_written_to_the_disk(length, server, batches, tmp
 def test_a_page_in_place_of_an_archive_of_known_size(server, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "ARCHIVE_BYTES", {"its md5": 100_000})
     server.body = b"<html>Please log in</html>"
-    with pytest.raises(InputError, match="26 bytes, and the archive has 100,000"): data.fetch(tmp_path, server.url, "its md5", say=str)
+    with pytest.raises(InputError, match="26 bytes, and the archive has 100,000"):
+        data.fetch(tmp_path, server.url, "its md5", say=str)
     assert below(tmp_path) == []
 
 
-@pytest.mark.parametrize("span", ["bytes 0-9/10", "bytes 30000-40000/50000", "bytes */500", "lines 20000-", "bytes x-y/z", "bytes"])
+@pytest.mark.parametrize(
+    "span",
+    ["bytes 0-9/10", "bytes 30000-40000/50000", "bytes */500", "lines 20000-", "bytes x-y/z",
+     "bytes"])
 def test_a_part_that_was_not_asked_for(span, server, batches, tmp_path):
     "The rest of the file is asked for, another part is announced: then all of it is fetched anew."
     server.body, server.cut = tar(batches), 20_000
-    with pytest.raises(InputError, match="broke off"): data.fetch(tmp_path, server.url, md5(server.body), say=str)
-    server.cut, server.span, announced = 1 << 30, span, span.startswith("bytes 0") or span.startswith("bytes 3")
+    with pytest.raises(InputError, match="broke off"):
+        data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    server.cut, server.span, announced = 1 << 30, span, span.startswith(
+        "bytes 0") or span.startswith("bytes 3")
     data.fetch(tmp_path, server.url, md5(server.body), say=str)
-    assert server.asked == [None, "bytes=20000-", None][:3 if announced else 2] and below(tmp_path) == whole(batches)
+    assert (server.asked == [None, "bytes=20000-", None][:3 if announced else 2]
+            and below(tmp_path) == whole(batches))
 
 
 def test_a_server_that_drips(server, batches, tmp_path, monkeypatch):
@@ -701,7 +802,8 @@ def test_a_server_that_drips(server, batches, tmp_path, monkeypatch):
             file.flush()
             time.sleep(.05)
     server.more, start = drip, time.time()
-    with pytest.raises(InputError, match="broke off after 20,0"): data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    with pytest.raises(InputError, match="broke off after 20,0"):
+        data.fetch(tmp_path, server.url, md5(server.body), say=str)
     assert time.time() - start < 4
 
 
@@ -716,28 +818,36 @@ def test_a_disk_that_is_full_or_closed(number, server, batches, tmp_path, monkey
             def __enter__(self): return self
             def __exit__(self, *e): f.close()
             def tell(self): return f.tell()
-            def write(self, block): f.write(block[:10_000]); f.flush(); raise OSError(number, os.strerror(number))
+            def write(self, block):
+                f.write(block[:10_000])
+                f.flush()
+                raise OSError(number, os.strerror(number))
         return Full()
     with monkeypatch.context() as m:
         m.setattr(Path, "open", full)
-        with pytest.raises(InputError, match=os.strerror(number)) as e: data.fetch(tmp_path, server.url, md5(server.body), say=str)
-    assert "CIFAR_NB_CACHE" in one_sentence(e) and ("make room" in str(e.value)) == (number == errno.ENOSPC)
+        with pytest.raises(InputError, match=os.strerror(number)) as e:
+            data.fetch(tmp_path, server.url, md5(server.body), say=str)
+    assert ("CIFAR_NB_CACHE" in one_sentence(e)
+            and ("make room" in str(e.value)) == (number == errno.ENOSPC))
     assert below(tmp_path) == ["cifar-10-python.tar.gz.part"]
     came = (tmp_path / "cifar-10-python.tar.gz.part").stat().st_size
     data.fetch(tmp_path, server.url, md5(server.body), say=str)
-    assert came > 0 and server.asked == [None, f"bytes={came}-"] and below(tmp_path) == whole(batches)
+    assert (came > 0 and server.asked == [None, f"bytes={came}-"]
+            and below(tmp_path) == whole(batches))
 
 
 def child(call):
     "A process that has the tiny batches' md5 and runs `call`; what it prints comes line by line."
     code = f"from cifar_nb.data import cifar as data; data.MD5 = {data.MD5!r}; {call}"
-    env = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
+    env = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1]),
+                        "PYTHONIOENCODING": "utf-8"}
     return subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True, encoding="utf-8", env=env)
 
 
 def test_two_processes_at_once_and_the_first_is_killed(server, batches, tmp_path):
-    "The second waits and says so; when the first dies half way it goes on from there; a third finds the files."
+    """The second waits and says so; when the first dies half way it goes on from there; a third
+    finds the files."""
     server.body, server.cut, gate = tar(batches), 20_000, threading.Event()
     server.more, server.length = lambda file: (file.flush(), gate.wait(60)), "none"
     call = f"data.fetch({str(tmp_path)!r}, {server.url!r}, {md5(server.body)!r})"
@@ -747,7 +857,8 @@ def test_two_processes_at_once_and_the_first_is_killed(server, batches, tmp_path
     assert "waiting for it" in second.stdout.readline()
     part = tmp_path / "cifar-10-python.tar.gz.part"
     deadline = time.time() + 60
-    while (not part.exists() or part.stat().st_size < 20_000) and time.time() < deadline: time.sleep(.05)
+    while (not part.exists() or part.stat().st_size < 20_000) and time.time() < deadline:
+        time.sleep(.05)
     server.cut, server.more, server.length = 1 << 30, None, None
     first.kill()
     out, _ = second.communicate(timeout=60)
@@ -773,7 +884,8 @@ def test_many_at_once_fetch_once(server, batches, tmp_path):
     threads = [threading.Thread(target=fetch) for _ in range(4)]
     for t in threads: t.start()
     for t in threads: t.join()
-    assert len(server.asked) == 1 and set(got) == {tmp_path / "cifar-10-batches-py"} and len(got) == 4
+    assert (len(server.asked) == 1 and set(got) == {tmp_path / "cifar-10-batches-py"}
+            and len(got) == 4)
     assert all_wait() and sum("another process has brought" in line for line in said) == 3
     assert below(tmp_path) == whole(batches)
 
@@ -782,13 +894,17 @@ def test_an_archive_that_was_put_there_by_hand_is_used(server, batches, tmp_path
     raw = tar(batches)
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(raw)
     data.fetch(tmp_path, server.url, md5(raw), say=str)
-    assert server.asked == [] and below(tmp_path) == sorted([*whole(batches), "cifar-10-python.tar.gz"])
+    assert (server.asked == []
+            and below(tmp_path) == sorted([*whole(batches), "cifar-10-python.tar.gz"]))
 
 
-@pytest.mark.parametrize("raw", [b"no archive", b"", tar({"data_batch_1": bytes(5000)})[:-900], b"\x1f\x8b\x08" + bytes(90)])
+@pytest.mark.parametrize(
+    "raw",
+    [b"no archive", b"", tar({"data_batch_1": bytes(5000)})[:-900], b"\x1f\x8b\x08" + bytes(90)])
 def test_an_archive_that_cannot_be_unpacked(raw, server, batches, tmp_path):
     server.body = raw
-    with pytest.raises(InputError, match="delete it and run again|broke off|md5") as e: data.fetch(tmp_path, server.url, md5(raw), say=str)
+    with pytest.raises(InputError, match="delete it and run again|broke off|md5") as e:
+        data.fetch(tmp_path, server.url, md5(raw), say=str)
     one_sentence(e)
     assert not (tmp_path / "cifar-10-batches-py").exists() and not list(tmp_path.glob(".unpack*"))
 
@@ -800,16 +916,22 @@ def test_what_a_killed_process_left_is_swept_away(server, batches, tmp_path):
         (tmp_path / name / "data_batch_1").write_bytes(b"half")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     data.fetch(tmp_path, server.url, md5(server.body), say=str)
-    assert [p.name for p in tmp_path.glob(".unpack*")] == [".unpacknew"]  # its process may be at work
+    # its process may be at work
+    assert [p.name for p in tmp_path.glob(".unpack*")] == [".unpacknew"]
 
 
-@pytest.mark.parametrize("url", ["no address", "http://", "http://[", "ftp://127.0.0.1:9/x", "http://127.0.0.1:99999/x", "http://a b/"])
+@pytest.mark.parametrize(
+    "url",
+    ["no address", "http://", "http://[", "ftp://127.0.0.1:9/x", "http://127.0.0.1:99999/x",
+     "http://a b/"])
 def test_an_address_that_is_none(url, tmp_path):
-    with pytest.raises(InputError, match="cannot be reached") as e: data.fetch(tmp_path, url, "0", say=str)
+    with pytest.raises(InputError, match="cannot be reached") as e:
+        data.fetch(tmp_path, url, "0", say=str)
     one_sentence(e)
 
 
-# -- toy and split ---------------------------------------------------------------------------------------------------
+# -- toy and split
+# --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("n", [1, 9, 499, 501, 1234])
 def test_toy_sizes(n):
@@ -829,9 +951,12 @@ def test_split_is_stratified(labels, choice):
     n = choice.draw(st.integers(1, len(labels) - 1)) if choice else 2
     y = torch.tensor(labels)
     train, held = data.split(y, n, seed=n)
-    assert torch.equal(torch.cat([train, held]).sort().values, torch.arange(len(y))) and len(held) == n
-    for part in train, held: assert part.tolist() == sorted(part.tolist()) and part.dtype == torch.int64
-    for c in set(labels): assert abs((y[held] == c).sum().item() - n * labels.count(c) / len(y)) < 1 + 1e-9
+    assert (torch.equal(torch.cat([train, held]).sort().values, torch.arange(len(y)))
+            and len(held) == n)
+    for part in train, held:
+        assert part.tolist() == sorted(part.tolist()) and part.dtype == torch.int64
+    for c in set(labels):
+        assert abs((y[held] == c).sum().item() - n * labels.count(c) / len(y)) < 1 + 1e-9
 
 
 def test_split_depends_on_its_seed_only():
@@ -842,7 +967,8 @@ def test_split_depends_on_its_seed_only():
     for n in (0, -1, 50_000): pytest.raises(InputError, data.split, y, n)
 
 
-# -- the competition's file ------------------------------------------------------------------------------------------
+# -- the competition's file
+# ------------------------------------------------------------------------------------------
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), np.uint8)
 SHOWN = {"last": IMAGES.transpose(0, 2, 3, 1), "flat": IMAGES.reshape(12, 3072), "first": IMAGES,
@@ -860,7 +986,8 @@ def test_competition_layouts(layout, protocol, tmp_path):
         said = []
         got = load_competition(str(tmp_path / "f.pkl"), say=said.append)
         np.testing.assert_array_equal(got.images, IMAGES)
-        assert got.images.dtype == torch.uint8 and got.images.is_contiguous() and got.ids.dtype == torch.int64
+        assert (got.images.dtype == torch.uint8 and got.images.is_contiguous()
+                and got.ids.dtype == torch.int64)
         assert got.ids.tolist() == list(range(12) if ids is None else ids)
         assert got.layout in said[0] and ("no ids" in said[0]) == (ids is None) and len(said) == 1
 
@@ -900,21 +1027,25 @@ def test_competition_mistakes(why, entries, tmp_path):
 
 
 def smooth(n, seed=0):
-    "uint8 n x 3 x 32 x 32, as smooth as photographs are: coarse noise, drawn larger, and a little grain."
+    """uint8 n x 3 x 32 x 32, as smooth as photographs are: coarse noise, drawn larger, and a little
+    grain."""
     g = torch.Generator().manual_seed(seed)
     coarse = torch.rand(n, 3, 5, 5, generator=g) * 255
     grain = torch.rand(n, 3, 32, 32, generator=g) * 12
-    return (torch.nn.functional.interpolate(coarse, size=32, mode="bilinear") + grain).clamp(0, 255).byte().numpy()
+    return (torch.nn.functional.interpolate(coarse, size=32, mode="bilinear") + grain).clamp(
+        0, 255).byte().numpy()
 
 
 @pytest.mark.parametrize("n", [1, 7, 2500])
 @pytest.mark.parametrize("source", ["smooth", "toy", "grey"])
 def test_the_order_of_colours_is_seen(n, source, tmp_path):
-    "Flat rows, and shapes that say one thing while the bytes say the other: always the images come back."
+    """Flat rows, and shapes that say one thing while the bytes say the other: always the images
+    come back."""
     x = data.toy(min(n, 500))[0].numpy() if source == "toy" else smooth(n)
     if source == "grey": x[:] = x[:, :1]  # the colours of a pixel are all alike
     last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    told = {"flat, colours first": x.reshape(-1, 3072), "flat, colours last by the look of them": last.reshape(-1, 3072),
+    told = {"flat, colours first": x.reshape(-1, 3072),
+            "flat, colours last by the look of them": last.reshape(-1, 3072),
             "N x 3 x 32 x 32, colours first": x, "N x 32 x 32 x 3, colours last": last,
             "N x 3 x 32 x 32, colours last by the look of them": last.reshape(-1, 3, 32, 32),
             "N x 32 x 32 x 3, colours first by the look of them": x.reshape(-1, 32, 32, 3)}
@@ -927,7 +1058,8 @@ def test_the_order_of_colours_is_seen(n, source, tmp_path):
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_images_that_tell_nothing_keep_the_order_of_their_shape(value, tmp_path):
-    for shape, order in (((4, 3072), "colours first"), ((4, 3, 32, 32), "colours first"), ((4, 32, 32, 3), "colours last")):
+    for shape, order in (((4, 3072), "colours first"), ((4, 3, 32, 32), "colours first"),
+                         ((4, 32, 32, 3), "colours last")):
         (tmp_path / "f.pkl").write_bytes(pickle.dumps({"data": np.full(shape, value, np.uint8)}))
         assert load_competition(tmp_path / "f.pkl", say=str).layout.endswith(order)
 
@@ -945,19 +1077,32 @@ def saved(save, value):
 
 
 KINDS_OF_FILES = {
-    "it is empty": b"", "it is a web page": b"<!DOCTYPE html><html><title>Sign in</title>", "a web page, again": b"\n <HTML>\n<body>",
-    "it is a page of XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "it is text (JSON)": b'{"error": "not found"}',
-    "it is a zip archive; unpack it": zipped("cifar_test_nolabel.pkl"), "it is an empty zip archive": b"PK\5\6" + bytes(18),
+    "it is empty": b"", "it is a web page": b"<!DOCTYPE html><html><title>Sign in</title>",
+                  "a web page, again": b"\n <HTML>\n<body>",
+    "it is a page of XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+                  "it is text (JSON)": b'{"error": "not found"}',
+    "it is a zip archive; unpack it": zipped("cifar_test_nolabel.pkl"),
+                  "it is an empty zip archive": b"PK\5\6" + bytes(18),
     "it is a file of torch.save": saved(lambda f, v: torch.save(v, f), torch.zeros(3)),
     "it is an archive of numpy.savez": saved(lambda f, v: np.savez(f, data=v), np.zeros(3)),
     "it is an array of numpy.save": saved(np.save, np.zeros((3, 3072), np.uint8)),
-    "it is packed by gzip": gzip.compress(b"x"), "it is packed by bzip2": b"BZh91AY&SY" + bytes(20), "it is packed by xz": b"\xfd7zXZ\0" + bytes(20),
-    "it is a tar archive": bytes(257) + b"ustar\x0000" + bytes(300), "it is a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:"
-    + b"a" * 64 + b"\nsize 30730276\n", "it is a pointer of git-annex": b"/annex/objects/MD5E-s3--0.pkl\n", "it is a picture (PNG)": b"\x89PNG\r\n\x1a\n",
-    "it is a picture (JPEG)": b"\xff\xd8\xff\xe0" + bytes(9), "it is a document (PDF)": b"%PDF-1.4", "it is a file of HDF5": b"\x89HDF\r\n\x1a\n",
-    "it is a table of Parquet": b"PAR1" + bytes(9), "it is plain text": "ID,Labels\n0,\u00e4".encode() * 90, "it is nothing but zeros": bytes(5000),
-    "it is a Mac's companion": b"\0\5\x16\7\0\2\0\0Mac OS X", "it is text in UTF-16": "ID,Labels".encode("utf-16"),
-    "it breaks off in the middle": pickle.dumps({"data": IMAGES})[:-500], "it does not read as a pickle": bytes(range(256)),
+    "it is packed by gzip": gzip.compress(b"x"), "it is packed by bzip2": b"BZh91AY&SY" + bytes(20),
+                  "it is packed by xz": b"\xfd7zXZ\0" + bytes(20),
+    "it is a tar archive": bytes(257) + b"ustar\x0000" + bytes(300),
+                  "it is a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid "
+                  b"sha256:"
+    + b"a" * 64 + b"\nsize 30730276\n",
+                  "it is a pointer of git-annex": b"/annex/objects/MD5E-s3--0.pkl\n",
+                  "it is a picture (PNG)": b"\x89PNG\r\n\x1a\n",
+    "it is a picture (JPEG)": b"\xff\xd8\xff\xe0" + bytes(9), "it is a document (PDF)": b"%PDF-1.4",
+                  "it is a file of HDF5": b"\x89HDF\r\n\x1a\n",
+    "it is a table of Parquet": b"PAR1" + bytes(9),
+                  "it is plain text": "ID,Labels\n0,\u00e4".encode() * 90,
+                  "it is nothing but zeros": bytes(5000),
+    "it is a Mac's companion": b"\0\5\x16\7\0\2\0\0Mac OS X",
+                  "it is text in UTF-16": "ID,Labels".encode("utf-16"),
+    "it breaks off in the middle": pickle.dumps({"data": IMAGES})[:-500],
+                  "it does not read as a pickle": bytes(range(256)),
 }
 
 
@@ -967,7 +1112,8 @@ def test_the_message_says_what_the_file_is(kind, tmp_path):
     path.write_bytes(KINDS_OF_FILES[kind])
     with pytest.raises(InputError) as e: load_competition(path, say=str)
     said = one_sentence(e).removeprefix(str(path))
-    assert kind.partition(",")[0] in said and not [word for word in ("Error", "Exception") if word in said]
+    assert (kind.partition(",")[0] in said
+            and not [word for word in ("Error", "Exception") if word in said])
 
 
 @pytest.mark.parametrize("depth", [3, 30, 60])
@@ -975,9 +1121,11 @@ def test_ids_that_are_lists_in_lists(depth, tmp_path):
     "Each list holds the one before twice: what NumPy makes of that has two to the depth members."
     ids = [1, 2]
     for _ in range(depth): ids = [ids, ids]
-    for entries in ({"data": IMAGES[:2], "ids": ids}, {"data": IMAGES[:2], "ids": tuple(ids)}, {"data": ids}):
+    for entries in ({"data": IMAGES[:2], "ids": ids}, {"data": IMAGES[:2], "ids": tuple(ids)},
+                    {"data": ids}):
         (tmp_path / "f.pkl").write_bytes(pickle.dumps(entries))
-        with pytest.raises(InputError, match="list instead of whole numbers|no array of images"): load_competition(tmp_path / "f.pkl")
+        with pytest.raises(InputError, match="list instead of whole numbers|no array of images"):
+            load_competition(tmp_path / "f.pkl")
 
 
 def test_ids_that_are_too_large(tmp_path):
@@ -985,27 +1133,35 @@ def test_ids_that_are_too_large(tmp_path):
         (tmp_path / "f.pkl").write_bytes(pickle.dumps({"data": IMAGES[:2], "ids": [0, top]}))
         if good: assert load_competition(tmp_path / "f.pkl", say=str).ids.tolist() == [0, top]
         else:
-            with pytest.raises(InputError, match="more than 63 bits"): load_competition(tmp_path / "f.pkl")
+            with pytest.raises(InputError, match="more than 63 bits"):
+                load_competition(tmp_path / "f.pkl")
 
 
 def test_a_batch_of_cifar100(tmp_path):
-    (tmp_path / "test").write_bytes(python2({b"data": SHOWN["flat"], b"fine_labels": [1] * 12, b"coarse_labels": [1] * 12}))
-    with pytest.raises(InputError, match="a batch of CIFAR-100"): load_competition(tmp_path / "test")
+    (tmp_path / "test").write_bytes(
+        python2({b"data": SHOWN["flat"], b"fine_labels": [1] * 12, b"coarse_labels": [1] * 12}))
+    with pytest.raises(InputError, match="a batch of CIFAR-100"):
+        load_competition(tmp_path / "test")
 
 
 def test_competition_files_that_are_none(tmp_path):
     cut = pickle.dumps({"data": IMAGES})[:-500]
-    for raw in (b"", b"garbage", b"ID,Labels\n0,1\n", bytes(range(256)), cut, b"\x1f\x8b" + bytes(50)):
+    for raw in (b"", b"garbage", b"ID,Labels\n0,1\n", bytes(range(256)), cut,
+                b"\x1f\x8b" + bytes(50)):
         (tmp_path / "f.pkl").write_bytes(raw)
-        with pytest.raises(InputError, match="not a file of images") as e: load_competition(tmp_path / "f.pkl")
+        with pytest.raises(InputError, match="not a file of images") as e:
+            load_competition(tmp_path / "f.pkl")
         one_sentence(e)
     for path in (tmp_path, tmp_path / "nowhere.pkl"):
         with pytest.raises(InputError, match="is not a file"): load_competition(path)
-    with (tmp_path / "huge.pkl").open("wb") as f: f.truncate(5 << 30)  # a hole of 5 GB that takes no disk
-    with pytest.raises(InputError, match="over 1,073,741,824 bytes"): load_competition(tmp_path / "huge.pkl")
+    # a hole of 5 GB that takes no disk
+    with (tmp_path / "huge.pkl").open("wb") as f: f.truncate(5 << 30)
+    with pytest.raises(InputError, match="over 1,073,741,824 bytes"):
+        load_competition(tmp_path / "huge.pkl")
 
 
-# -- the real ones, where they are -----------------------------------------------------------------------------------
+# -- the real ones, where they are
+# -----------------------------------------------------------------------------------
 
 def test_real_data(monkeypatch):
     monkeypatch.delenv("CIFAR_NB_CACHE")

@@ -1,6 +1,8 @@
-"""The exercises of the chapters: that they are there, begin unsolved, agree with their solutions, and are remembered.
+"""The exercises of the chapters: that they are there, begin unsolved, agree with their solutions,
+and are remembered.
 
-The chapters of the list `CHAPTERS` must have exercises; whatever is said of exercises is asked of every chapter that has any.
+The chapters of the list `CHAPTERS` must have exercises; whatever is said of exercises is asked of
+every chapter that has any.
 """
 import ast
 import json
@@ -10,39 +12,48 @@ from pathlib import Path
 
 import pytest
 
-from cifar_nb.exercises import checker as workbook
 from cifar_nb.core import places
+from cifar_nb.exercises import checker as workbook
 from cifar_nb.exercises.checker import judge, load_exercises, progress, read_progress
 
 NBS = Path(__file__).parent.parent / "nbs"
-CHAPTERS = "01 02 02a 02b 02c 02d 03 03a 03b 04 04a 04b 05 05a 06 07 07a 07b 08 10 11 12 13 14".split()  # parts I and II: these must have three each
+# parts I and II: these must have three each
+CHAPTERS = ["01", "02", "02a", "02b", "02c", "02d", "03", "03a", "03b", "04", "04a", "04b", "05",
+            "05a", "06", "07", "07a", "07b", "08", "10", "11", "12", "13", "14"]
 BOOK = {p.name.split("_")[0]: p for p in sorted(NBS.glob("[0-9]*_*.ipynb"))}
-CHECK = re.compile(r"^check\(", re.M)
+CHECK = re.compile(r"^check\(", re.MULTILINE)
 
 
-def cells(path): return [(c["cell_type"], "".join(c["source"]), c.get("outputs", [])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+def cells(path):
+    return [(c["cell_type"], "".join(c["source"]), c.get("outputs", []))
+            for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
 
 
 def section(chapter):
     "The cells of a chapter from its heading `## Exercises` on; none if it has no such heading."
     found = cells(BOOK[chapter])
-    starts = [i for i, (kind, source, _) in enumerate(found) if kind == "markdown" and re.search(r"^## Exercises\s*$", source, re.M)]
+    starts = [i for i, (kind, source, _) in enumerate(found) if kind == "markdown"
+              and re.search(r"^## Exercises\s*$", source, re.MULTILINE)]
     assert len(starts) <= 1, f"{BOOK[chapter].name} has {len(starts)} headings '## Exercises'"
     return found[starts[0]:] if starts else []
 
 
 def checked(source):
-    "The name that a cell's last line, `check(name, answer)`, asks for, and the answer's source; None for a cell that does not end so."
+    """The name that a cell's last line, `check(name, answer)`, asks for, and the answer's source;
+    None for a cell that does not end so."""
     last = (ast.parse(source).body or [None])[-1]
     call = last.value if isinstance(last, ast.Expr) else None
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "check"): return None
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+            and call.func.id == "check"):
+        return None
     name, answer = call.args
     return name.value, ast.unparse(answer)
 
 
 def stubs(chapter):
     "Name, source and outputs of each cell of a chapter's exercises that ends in `check(...)`."
-    found = [(checked(source), source, outputs) for kind, source, outputs in section(chapter) if kind == "code"]
+    found = [(checked(source), source, outputs) for kind, source, outputs in section(chapter)
+             if kind == "code"]
     return [(name[0], source, outputs) for name, source, outputs in found if name]
 
 
@@ -85,12 +96,18 @@ def test_chapter_and_solutions_agree(chapter):
     "Names in order from .1 on, titles, and a heading, a check and a proof for each."
     names, text = [name for name, _, _ in stubs(chapter)], section(chapter)
     assert names == [f"{chapter}.{i + 1}" for i in range(len(names))]
-    tasks = dict(re.findall(r"^\*\*(\w+\.\d+) (.+?)\.?\*\*", "\n".join(s for k, s, _ in text if k == "markdown"), re.M))
-    heads = dict(re.findall(r"^## (\w+\.\d+) (.+?)\s*$", "\n".join(s for k, s, _ in cells(solutions(chapter)) if k == "markdown"), re.M))
+    tasks = dict(
+        re.findall(r"^\*\*(\w+\.\d+) (.+?)\.?\*\*",
+                   "\n".join(s for k, s, _ in text if k == "markdown"), re.MULTILINE))
+    heads = dict(
+        re.findall(r"^## (\w+\.\d+) (.+?)\s*$",
+                   "\n".join(s for k, s, _ in cells(solutions(chapter)) if k == "markdown"),
+                   re.MULTILINE))
     titles = {name: e.title.rstrip(".") for name, e in kept(chapter).items()}
     assert list(tasks) == list(heads) == names and sorted(titles) == sorted(names)
     for name in names: assert tasks[name] == heads[name] == titles[name]
-    assert {name: e.look.__module__ for name, e in kept(chapter).items()} == dict.fromkeys(titles, module(chapter).__name__)
+    assert {name: e.look.__module__ for name, e in kept(chapter).items()} == dict.fromkeys(
+        titles, module(chapter).__name__)
 
 
 @each
@@ -98,7 +115,8 @@ def test_a_task_precedes_each_cell(chapter):
     "The cell before a stub is prose, and names the exercise."
     text = section(chapter)
     for (kind, task, _), (_, source, _) in zip(text, text[1:]):
-        if (call := CHECK.search(source)) and checked(source): assert kind == "markdown" and f"**{checked(source)[0]} " in task, (call, task)
+        if (call := CHECK.search(source)) and checked(source):
+            assert kind == "markdown" and f"**{checked(source)[0]} " in task, (call, task)
 
 
 @each
@@ -107,23 +125,27 @@ def test_links_lead_somewhere(chapter):
     assert f"(solutions/{BOOK[chapter].name})" in there, "the chapter links to its solutions"
     back = "\n".join(s for k, s, _ in cells(solutions(chapter)) if k == "markdown")
     assert f"(../{BOOK[chapter].name})" in back, "the solutions link to their chapter"
-    for base, text in (NBS, "\n".join(s for k, s, _ in section(chapter) if k == "markdown")), (NBS / "solutions", back):
+    for base, text in (NBS, "\n".join(s for k, s, _ in section(chapter) if k == "markdown")), (
+        NBS / "solutions", back):
         for link in re.findall(r"\]\(([^)\s]+\.ipynb)", text):
             if "://" not in link: assert (base / link).is_file(), link
 
 
 @each
 def test_the_exercises_export_nothing(chapter):
-    for kind, source, _ in section(chapter): assert kind == "markdown" or not re.search(r"^\s*#\s*\|\s*exports?\b", source, re.M)
+    for kind, source, _ in section(chapter):
+        assert kind == "markdown" or not re.search(r"^\s*#\s*\|\s*exports?\b", source, re.MULTILINE)
 
 
 @each
 def test_untouched_cells_are_unsolved(chapter, memory):
-    "Each cell runs as it stands, after the chapter's imports and definitions, is called unsolved, leaves no trace, and is shown so on the page."
-    exported = [m[1] for kind, source, _ in cells(BOOK[chapter]) if kind == "code" and (m := re.search(r"#\|\s*default_exp\s+(\S+)", source))]
+    """Each cell runs as it stands, after the chapter's imports and definitions, is called unsolved,
+    leaves no trace, and is shown so on the page."""
+    exported = [m[1] for kind, source, _ in cells(BOOK[chapter]) if kind == "code"
+                and (m := re.search(r"#\|\s*default_exp\s+(\S+)", source))]
     names = dict(vars(import_module(f"cifar_nb.{exported[0]}"))) if exported else {}
     for kind, source, _ in cells(BOOK[chapter]):  # imports that only the chapter's own cells use
-        if kind != "code" or re.search(r"^[%!]", source, re.M): continue
+        if kind != "code" or re.search(r"^[%!]", source, re.MULTILINE): continue
         for line in ast.parse(source).body:
             if isinstance(line, (ast.Import, ast.ImportFrom)) and getattr(line, "level", 0) == 0:
                 exec(compile(ast.Module([line], []), "<imports>", "exec"), names)
@@ -133,8 +155,10 @@ def test_untouched_cells_are_unsolved(chapter, memory):
         verdict = eval(compile(ast.Expression(tree.body[-1].value), f"<{name}>", "eval"), names)
         assert (verdict.name, verdict.state) == (name, "unsolved"), verdict
         (shown,) = [o["data"] for o in outputs if o["output_type"] == "execute_result"]
-        assert "".join(shown["text/plain"]) == repr(verdict), f"{name}: the page shows an older check"
-        assert "".join(shown["text/html"]) == verdict._repr_html_(), f"{name}: the page shows older hints"
+        assert ("".join(shown["text/plain"]) == repr(verdict)), (f"{name}: the page shows an older "
+                                                                 "check")
+        assert "".join(shown["text/html"]) == verdict._repr_html_(
+            ), f"{name}: the page shows older hints"
     assert not memory.exists()
 
 
@@ -142,12 +166,15 @@ def test_untouched_cells_are_unsolved(chapter, memory):
 def test_each_check_has_hints(chapter):
     for name, e in kept(chapter).items():
         assert len(e.hints) >= 2, f"{name} has {len(e.hints)} hints"
-        for hint in e.hints: assert isinstance(hint, str) and len(hint.split()) >= 3 and hint.strip()[-1] in ".?!`)", f"{name}: {hint!r}"
+        for hint in e.hints:
+            assert (isinstance(hint, str) and len(hint.split()) >= 3
+                    and hint.strip()[-1] in ".?!`)"), (f"{name}: {hint!r}")
 
 
 @each
 def test_each_solution_is_proved_against_two_mistakes(chapter):
-    "nbdev_test runs the proofs; here we see that there is one for each exercise, at the top level of a cell, with at least two mistakes."
+    """nbdev_test runs the proofs; here we see that there is one for each exercise, at the top level
+    of a cell, with at least two mistakes."""
     proved = {}
     for kind, source, _ in cells(solutions(chapter)):
         if kind != "code": continue
@@ -155,7 +182,8 @@ def test_each_solution_is_proved_against_two_mistakes(chapter):
             call = line.value if isinstance(line, (ast.Expr, ast.Assign)) else None
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "prove":
                 assert "eval: false" not in source and call.args[0].value not in proved
-                proved[call.args[0].value] = sum(not isinstance(a, ast.Starred) for a in call.args[2:])
+                proved[call.args[0].value] = sum(
+                    not isinstance(a, ast.Starred) for a in call.args[2:])
     assert list(proved) == [name for name, _, _ in stubs(chapter)]
     for name, mistakes in proved.items(): assert mistakes >= 2, f"{name}: {mistakes} mistakes"
 
@@ -164,9 +192,11 @@ def test_each_solution_is_proved_against_two_mistakes(chapter):
 def test_nonsense_is_wrong(chapter):
     "Whatever is handed in, a check neither raises nor is satisfied, and says a sentence."
     for name in kept(chapter):
-        for answer in (lambda *args, **more: print(end=""), lambda: 1 / 0, "a string", -12345.678, [], object(), (..., "half")):
+        for answer in (lambda *args, **more: print(end=""), lambda: 1 / 0, "a string", -12345.678,
+                       [], object(), (..., "half")):
             verdict = judge(name, answer)
-            assert verdict.state == "wrong" and verdict.message.strip()[-1:] in ".!?", (name, answer, verdict)
+            assert verdict.state == "wrong" and verdict.message.strip()[-1:] in ".!?", (
+                name, answer, verdict)
 
 
 def test_progress_lists_them_all_in_order(memory):
@@ -175,11 +205,12 @@ def test_progress_lists_them_all_in_order(memory):
     assert [n for n in mine if not n.startswith("00.")] == names and set(mine.values()) == {"new"}
     assert mine.solved == 0 and str(mine).startswith(f"0 of {len(mine)} exercises solved")
     assert not memory.exists(), "looking leaves no trace"
-    workbook.remember(workbook.Verdict(names[0], "", "wrong", ""))
-    workbook.remember(workbook.Verdict(names[-1], "", "solved", ""))
+    workbook.remember_verdict(workbook.Verdict(names[0], "", "wrong", ""))
+    workbook.remember_verdict(workbook.Verdict(names[-1], "", "solved", ""))
     mine = progress()
     assert mine[names[0]] == "wrong" and mine[names[-1]] == "solved" and mine.solved == 1
-    for chapter, marks in mine.chapters().items(): assert re.search(rf"^{chapter}\s+{re.escape(''.join(marks))}\s", str(mine), re.M)
+    for chapter, marks in mine.chapters().items():
+        assert re.search(rf"^{chapter}\s+{re.escape(''.join(marks))}\s", str(mine), re.MULTILINE)
 
 
 @pytest.fixture
@@ -192,17 +223,24 @@ def exercise():
 
 
 def test_what_is_solved_stays_solved(exercise, memory):
-    states = [(workbook.check(exercise, a).state, read_progress().get(exercise)) for a in (..., 2, None, 3, 2)]
-    assert states == [("unsolved", None), ("wrong", "wrong"), ("unsolved", "wrong"), ("solved", "solved"), ("wrong", "solved")]
-    assert {p.name for p in memory.parent.iterdir()} == {"progress.json", ".progress.json.lock"}, "no half-written file is left"
+    states = [(workbook.check(exercise, a).state, read_progress().get(exercise))
+              for a in (..., 2, None, 3, 2)]
+    assert states == [("unsolved", None), ("wrong", "wrong"), ("unsolved", "wrong"),
+                      ("solved", "solved"), ("wrong", "solved")]
+    assert {p.name for p in memory.parent.iterdir()} == {
+        "progress.json", ".progress.json.lock"}, "no half-written file is left"
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[1, 2]", "null", '"solved"', "\x00\x01", "{'00.1': 'solved'}", "[" * 100_000], ids=range(8))
+@pytest.mark.parametrize(
+    "damage",
+    ["", "{", "[1, 2]", "null", '"solved"', "\x00\x01", "{'00.1': 'solved'}", "[" * 100_000],
+    ids=range(8))
 def test_a_damaged_memory_is_put_aside(exercise, memory, damage):
     memory.write_text(damage, encoding="utf-8")
     assert set(progress().values()) == {"new"}
     assert (memory.parent / "progress.json.damaged").read_text(encoding="utf-8") == damage
-    assert workbook.check(exercise, 3).state == "solved" and json.loads(memory.read_text(encoding="utf-8")) == {exercise: "solved"}
+    assert (workbook.check(exercise, 3).state == "solved"
+            and json.loads(memory.read_text(encoding="utf-8")) == {exercise: "solved"})
 
 
 def test_bytes_that_are_no_text_are_put_aside(exercise, memory):
@@ -216,7 +254,8 @@ def test_a_state_that_nobody_knows_counts_as_none(exercise, memory, state):
     assert progress()[exercise] == "new" and "77.7" not in progress() and str(progress())
 
 
-def test_without_a_place_to_write_the_verdict_comes_all_the_same(exercise, memory, monkeypatch, capsys):
+def test_without_a_place_to_write_the_verdict_comes_all_the_same(
+    exercise, memory, monkeypatch, capsys):
     "A file in the place of a folder, and a folder in the place of the file."
     memory.write_text("{}", encoding="utf-8")
     folder = memory.parent / "folder"
@@ -235,8 +274,10 @@ def test_without_a_home_folder_the_verdict_comes_all_the_same(exercise, monkeypa
     monkeypatch.setattr(places, "home_folder", lambda: None)
     monkeypatch.setattr(workbook.Path, "is_dir", lambda p: False)
     assert workbook.check(exercise, 3).state == "solved" and progress()[exercise] == "new"
-    told = "~/.cifar_nb/progress.json cannot be found, for there is no home folder here: write the whole path"
-    assert capsys.readouterr().out == 2 * f"There is no memory of what is solved: {told}. Set CIFAR_NB_PROGRESS to a file that can be written.\n"
+    told = ("~/.cifar_nb/progress.json cannot be found, for there is no home folder here: write "
+            "the whole path")
+    assert (capsys.readouterr().out == 2 * f"There is no memory of what is solved: {told}. Set "
+            "CIFAR_NB_PROGRESS to a file that can be written.\n")
 
 
 def test_a_tilde_is_the_home_folder(exercise, monkeypatch, tmp_path):

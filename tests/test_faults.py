@@ -1,4 +1,5 @@
-"A part of `python tests/faults.py`: disks that fail and processes that are killed at chosen file operations lead to what is led to undisturbed."
+"""A part of `python tests/faults.py`: disks that fail and processes that are killed at chosen file
+operations lead to what is led to undisturbed."""
 import os
 
 import pytest
@@ -6,7 +7,8 @@ import pytest
 if os.name != 'posix': pytest.skip('forks', allow_module_level=True)
 import faults
 
-PARTS = [('train', ('kill', 'half', 'enospc'), 12), ('progress', ('kill', 'full'), 2), ('study', ('kill', 'enospc'), 3),
+PARTS = [('train', ('kill', 'half', 'enospc'), 12), ('progress', ('kill', 'full'), 2),
+         ('study', ('kill', 'enospc'), 3),
          ('migrate', ('kill',), 7), ('publish', ('kill',), 5)]
 
 
@@ -26,5 +28,6 @@ def test_nothing_is_lost(world, name, modes, every):
 
 
 def test_two_trainings_into_one_new_folder(world):
-    row, = faults.repeated(world, 'at once', {'two trainings': faults.two_trainings}, 2, say=lambda s: None)
+    row, = faults.repeated(world, 'at once', {'two trainings': faults.two_trainings}, 2,
+                           say=lambda s: None)
     assert row.tried == 2 and not row.lost

@@ -8,28 +8,33 @@ import time
 import pytest
 
 from cifar_nb.core.errors import InputError, check_choice
-from cifar_nb.core.files import (free_name, is_empty, json_records, locked, make_folder, read_json, read_lines, read_text,
-                                 remove_leftovers, to_json, write_atomic)
+from cifar_nb.core.files import (free_name, is_empty, json_records, locked, make_folder, read_json,
+                                 read_lines, read_text, remove_leftovers, to_json, write_atomic)
 
 
 def test_a_file_is_written_whole_and_an_unwritable_place_is_one_sentence(tmp_path):
     write_atomic(tmp_path / 'a.txt', 'one ä'); write_atomic(tmp_path / 'a.txt', b'two')
-    assert (tmp_path / 'a.txt').read_bytes() == b'two' and [p.name for p in tmp_path.iterdir()] == ['a.txt']
-    with pytest.raises(InputError, match='cannot be written'): write_atomic(tmp_path / 'nowhere' / 'a.txt', 'three')
+    assert (tmp_path / 'a.txt').read_bytes() == b'two' and [p.name for p in tmp_path.iterdir()] == [
+        'a.txt']
+    with pytest.raises(InputError, match='cannot be written'):
+        write_atomic(tmp_path / 'nowhere' / 'a.txt', 'three')
     with pytest.raises(InputError, match='cannot be made'): make_folder(tmp_path / 'a.txt' / 'b')
 
 
 def test_texts_are_utf8_whatever_the_system_says(tmp_path):
     write_atomic(tmp_path / 'a.txt', 'Größe')
-    assert (tmp_path / 'a.txt').read_bytes() == 'Größe'.encode('utf-8')
+    assert (tmp_path / 'a.txt').read_bytes() == 'Größe'.encode()
     (tmp_path / 'bom.json').write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert read_json(tmp_path / 'bom.json') == {'a': 1}
     (tmp_path / 'latin.txt').write_bytes('Größe'.encode('latin1'))
     with pytest.raises(InputError, match='not text in UTF-8'): read_text(tmp_path / 'latin.txt')
 
 
-@pytest.mark.parametrize('raw, why', [(b'{"a":', 'not JSON'), (b'', 'is empty'), (b'[1]', 'a list where a dict'), (b'3', 'a int where'),
-                                      (b'\xff\xfe{', 'not text'), (b'[' * 100_000, 'not JSON')])
+@pytest.mark.parametrize(
+    'raw, why',
+    [(b'{"a":', 'not JSON'), (b'', 'is empty'), (b'[1]', 'a list where a dict'),
+     (b'3', 'a int where'),
+     (b'\xff\xfe{', 'not text'), (b'[' * 100_000, 'not JSON')])
 def test_a_damaged_json_is_one_sentence(tmp_path, raw, why):
     (tmp_path / 'x.json').write_bytes(raw)
     with pytest.raises(InputError, match=why): read_json(tmp_path / 'x.json')
@@ -40,10 +45,13 @@ def test_a_damaged_json_is_one_sentence(tmp_path, raw, why):
 
 
 def test_hidden_files_folders_and_dangling_links_are_no_records(tmp_path):
-    (tmp_path / '._x.json').write_bytes(b'\0\5\x16\7\0\2\xff'); (tmp_path / 'folder.json').mkdir(); (tmp_path / '.a.json.17').touch()
+    (tmp_path / '._x.json').write_bytes(b'\0\5\x16\7\0\2\xff')
+    (tmp_path / 'folder.json').mkdir()
+    (tmp_path / '.a.json.17').touch()
     (tmp_path / 'lost.json').symlink_to(tmp_path / 'nowhere')
     said = []
-    assert list(json_records(tmp_path, said.append)) == [] and len(said) == 1 and 'lost.json' in said[0]
+    assert (list(json_records(tmp_path, said.append)) == [] and len(said) == 1
+            and 'lost.json' in said[0])
     assert list(json_records(tmp_path / 'missing')) == []
 
 
@@ -59,7 +67,8 @@ def test_numbers_that_are_none_become_null():
 
 
 def test_leftovers_and_clutter_do_not_fill_a_folder(tmp_path):
-    for name in ('.recipe.json.123', '.DS_Store', 'Thumbs.db', '.lock', '._a'): (tmp_path / name).touch()
+    for name in ('.recipe.json.123', '.DS_Store', 'Thumbs.db', '.lock', '._a'):
+        (tmp_path / name).touch()
     (tmp_path / '.ipynb_checkpoints').mkdir()
     assert is_empty(tmp_path)
     remove_leftovers(tmp_path)
@@ -70,18 +79,22 @@ def test_leftovers_and_clutter_do_not_fill_a_folder(tmp_path):
 
 def test_free_names_are_never_given_twice(tmp_path):
     from concurrent.futures import ThreadPoolExecutor
-    with ThreadPoolExecutor(8) as pool: got = list(pool.map(lambda _: free_name(tmp_path / 'runs' / 'a'), range(16)))
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: free_name(tmp_path / 'runs' / 'a'), range(16)))
     assert sorted(p.name for p in got) == sorted(['a', *(f'a-{i}' for i in range(2, 17))])
     (tmp_path / 'runs' / 'a-3').rmdir()
-    assert free_name(tmp_path / 'runs' / 'a').name == 'a-3'  # a gap is free, and what exists is not touched
+    # a gap is free, and what exists is not touched
+    assert free_name(tmp_path / 'runs' / 'a').name == 'a-3'
 
 
-HOLD = 'import sys, time; from cifar_nb.core.files import locked\nwith locked(sys.argv[1], "busy"): print("held", flush=True); time.sleep(60)'
+HOLD = ('import sys, time; from cifar_nb.core.files import locked\nwith locked(sys.argv[1], '
+        '"busy"): print("held", flush=True); time.sleep(60)')
 
 
 def test_a_lock_is_held_by_a_process_and_freed_by_its_death(tmp_path):
     lock = tmp_path / '.lock'
-    p = subprocess.Popen([sys.executable, '-c', HOLD, str(lock)], stdout=subprocess.PIPE, encoding="utf-8")
+    p = subprocess.Popen([sys.executable, '-c', HOLD, str(lock)], stdout=subprocess.PIPE,
+                         encoding="utf-8")
     assert p.stdout.readline() == 'held\n'
     with pytest.raises(InputError, match='in use'):
         with locked(lock, 'in use'): pass
@@ -91,10 +104,12 @@ def test_a_lock_is_held_by_a_process_and_freed_by_its_death(tmp_path):
 
 def test_a_lock_can_be_waited_for(tmp_path):
     lock, told = tmp_path / '.lock', []
-    p = subprocess.Popen([sys.executable, '-c', HOLD.replace('60', '1'), str(lock)], stdout=subprocess.PIPE, encoding="utf-8")
+    p = subprocess.Popen([sys.executable, '-c', HOLD.replace('60', '1'), str(lock)],
+                         stdout=subprocess.PIPE, encoding="utf-8")
     assert p.stdout.readline() == 'held\n'
     start = time.time()
-    with locked(lock, 'in use', wait=30, waiting=lambda: told.append(1)): assert told == [1] and time.time() - start > .3
+    with locked(lock, 'in use', wait=30, waiting=lambda: told.append(1)):
+        assert told == [1] and time.time() - start > .3
     p.wait()
 
 
@@ -107,8 +122,10 @@ def test_a_folder_that_cannot_be_written_to_needs_no_lock(tmp_path):
 
 def test_names_are_checked_and_near_ones_suggested():
     check_choice('optimizer', 'SGD', ('SGD', 'AdamW'))
-    with pytest.raises(InputError, match='did you mean AdamW'): check_choice('optimizer', 'adamw', ('SGD', 'AdamW'))
-    with pytest.raises(InputError, match='choose one of'): check_choice('optimizer', 'xyz', ('SGD', 'AdamW'))
+    with pytest.raises(InputError, match='did you mean AdamW'):
+        check_choice('optimizer', 'adamw', ('SGD', 'AdamW'))
+    with pytest.raises(InputError, match='choose one of'):
+        check_choice('optimizer', 'xyz', ('SGD', 'AdamW'))
 
 
 def test_what_goes_wrong_in_the_middle_changes_nothing(tmp_path, monkeypatch):
@@ -128,4 +145,5 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
     for p in (old, fresh, other): p.touch()
     for p in (old, other): os.utime(p, (time.time() - 3600,) * 2)
     write_atomic(tmp_path / 'a.json', '{}')
-    assert not old.exists() and fresh.exists() and other.exists()  # a writer may be at work, and other hidden files are not ours
+    # a writer may be at work, and other hidden files are not ours
+    assert not old.exists() and fresh.exists() and other.exists()

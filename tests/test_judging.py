@@ -6,21 +6,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_nb.training import loop as training
 from cifar_nb.augment.ops import Resize
-from cifar_nb.models.resnet import NetSpec
+from cifar_nb.core.manifest import fingerprint
 from cifar_nb.data.cifar import SHAPES, toy
 from cifar_nb.evaluation.report import (confused_pairs, evaluate, metrics, paired_gain, reliability,
-                                 spread, standard_error, worst_mistakes)
-from cifar_nb.core.manifest import fingerprint
-from cifar_nb.teams.claims import trials
+                                        spread, standard_error, worst_mistakes)
+from cifar_nb.evaluation.tta import examine
+from cifar_nb.models.resnet import NetSpec
+from cifar_nb.recipes.cost import training_cost
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.studies.scoreboard import spent, ten_minutes
-from cifar_nb.recipes.cost import training_cost
-from cifar_nb.training.precision import Precision
+from cifar_nb.teams.claims import trials
+from cifar_nb.training import loop as training
 from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.precision import Precision
 from cifar_nb.training.train import train
-from cifar_nb.evaluation.tta import examine
 
 NET = NetSpec(widths=(4, 8), depths=(1, 1), strides=(2, 2))
 PHASE = Phase(2, Optimizer(lr=.05), Schedule(), batch_size=50, mean=(.3, .4, .5), std=(.2, .2, .3))

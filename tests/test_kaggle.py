@@ -1,4 +1,5 @@
-"""The notebook for Kaggle, as Kaggle would run it: the package not importable, no network, a made-up /kaggle of each layout."""
+"""The notebook for Kaggle, as Kaggle would run it: the package not importable, no network, a
+made-up /kaggle of each layout."""
 import json
 import os
 import pickle
@@ -14,29 +15,30 @@ import torch
 from nbclient import NotebookClient
 from PIL import Image
 
-from cifar_nb.data import images as images_
-from cifar_nb.delivery import kaggle, kaggle_push
-from cifar_nb.training import jobs
-from cifar_nb.delivery import session
-from cifar_nb.data.cifar import CLASSES, MD5, search, toy
-from cifar_nb.data.competition import load_competition
 from cifar_nb.core.errors import InputError
+from cifar_nb.data import images as images_
+from cifar_nb.data.cifar import CLASSES, MD5, search_places, toy
+from cifar_nb.data.competition import load_competition
+from cifar_nb.delivery import kaggle, kaggle_push, session
 from cifar_nb.evaluation.tta import read_submission
+from cifar_nb.training import jobs
 
 ROOT = Path(__file__).parent.parent
 COURSE = "deep-learning-spring-2025-project-1"
 
 
-# ---------------------------------------------------------------------------------------------- what is committed
+# ----------------------------------------------------------------------------------------------
+# what is committed
 
 def test_the_committed_files_are_what_the_chapters_give(tmp_path):
     kaggle.build(tmp_path)
     for name in ("cifar-nb.ipynb", "kernel-metadata.json"):
-        assert (ROOT / "kaggle" / name).read_bytes() == (tmp_path / name).read_bytes(), f"kaggle/{name} is out of step: run `cifar_nb kaggle build`"
+        assert (ROOT / "kaggle" / name).read_bytes() == (tmp_path / name).read_bytes(
+            ), f"kaggle/{name} is out of step: run `cifar_nb kaggle build`"
 
 
 def test_it_passes_its_own_check_and_nbformat():
-    assert kaggle_push.check(ROOT / "kaggle") == []
+    assert kaggle_push.check_notebook(ROOT / "kaggle") == []
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
     nbformat.validate(nb)
     assert not any(c.get("outputs") for c in nb.cells) and nb.metadata.kernelspec.name == "python3"
@@ -83,7 +85,8 @@ BROKEN_NOTEBOOK = {
     "has outputs": lambda nb: code_cell(nb, "data")["outputs"].append({}),
     "0 cells are tagged": lambda nb: code_cell(nb, "settings")["metadata"].clear(),
     "no ids": lambda nb: code_cell(nb, "data").pop("id"),
-    "which no cell above it makes": lambda nb: nb["cells"].remove(code_cell(nb, "chapter-evaluation-tta")),
+    "which no cell above it makes": lambda nb: nb["cells"].remove(
+        code_cell(nb, "chapter-evaluation-tta")),
     "is not Python": lambda nb: code_cell(nb, "data").update(source=["def"]),
     "calls the shell": lambda nb: code_cell(nb, "data").update(source=["!pip install cifar_nb"]),
     "no notebook of format 4": lambda nb: nb.pop("cells"),
@@ -96,19 +99,23 @@ BROKEN_NOTEBOOK = {
 
 @pytest.mark.parametrize("reason", [*BROKEN, *BROKEN_NOTEBOOK])
 def test_check_names_what_is_broken(reason, tmp_path):
-    for name in ("cifar-nb.ipynb", "kernel-metadata.json"): (tmp_path / name).write_bytes((ROOT / "kaggle" / name).read_bytes())
+    for name in ("cifar-nb.ipynb", "kernel-metadata.json"):
+        (tmp_path / name).write_bytes((ROOT / "kaggle" / name).read_bytes())
     file = "kernel-metadata.json" if reason in BROKEN else "cifar-nb.ipynb"
     edit(tmp_path / file, (BROKEN | BROKEN_NOTEBOOK)[reason])
-    assert any(reason in p for p in kaggle_push.check(tmp_path)), kaggle_push.check(tmp_path)
+    assert any(reason in p for p
+               in kaggle_push.check_notebook(tmp_path)), kaggle_push.check_notebook(tmp_path)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[" * 100_000, b"\xff\xfe", b"[1]", b'{"cells": '])
 @pytest.mark.parametrize("name", ["cifar-nb.ipynb", "kernel-metadata.json"])
 def test_check_tells_a_damaged_file_in_one_sentence(tmp_path, name, raw):
-    for other in ("cifar-nb.ipynb", "kernel-metadata.json"): (tmp_path / other).write_bytes((ROOT / "kaggle" / other).read_bytes())
+    for other in ("cifar-nb.ipynb", "kernel-metadata.json"):
+        (tmp_path / other).write_bytes((ROOT / "kaggle" / other).read_bytes())
     (tmp_path / name).write_bytes(raw)
-    said, = kaggle_push.check(tmp_path)
-    assert said.startswith(str(tmp_path / name)) and said.endswith("run `cifar_nb kaggle build`.") and "\n" not in said
+    said, = kaggle_push.check_notebook(tmp_path)
+    assert (said.startswith(str(tmp_path / name)) and said.endswith("run `cifar_nb kaggle build`.")
+            and "\n" not in said)
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "gbk", "ascii"])
@@ -120,7 +127,9 @@ def test_the_notebook_is_the_same_whatever_the_systems_encoding_is(tmp_path, mon
     real = io.open
     def other(file, mode="r", buffering=-1, given=None, *rest, **more):
         given = more.pop("encoding", given)
-        return real(file, mode, buffering, given if "b" in mode or given not in (None, "locale") else encoding, *rest, **more)
+        return real(file, mode, buffering,
+                    given if "b" in mode or given not in (None, "locale") else encoding, *rest,
+                    **more)
     for module in (io, builtins): monkeypatch.setattr(module, "open", other)
     try: assert open(tmp_path / "probe", encoding=None).read() != "ä±€"
     except UnicodeError: pass
@@ -147,22 +156,27 @@ def test_the_official_client_would_send_it(tmp_path, monkeypatch):
     import contextlib
     sent = []
     stub = SimpleNamespace(kernels=SimpleNamespace(kernels_api_client=SimpleNamespace(
-        save_kernel=lambda r: sent.append(r) or SimpleNamespace(error="", url="https://kaggle.com/code/ann/cifar-nb", version_number=1))))
+        save_kernel=lambda r: sent.append(r) or SimpleNamespace(
+            error="", url="https://kaggle.com/code/ann/cifar-nb", version_number=1))))
     api = extended.KaggleApi()
     api.build_kaggle_client = lambda: contextlib.nullcontext(stub)
     api.config_values = dict(username="ann")
     monkeypatch.setattr(kaggle, "client", lambda: api)
     assert kaggle_push.push(ROOT / "kaggle", say=str) == "https://kaggle.com/code/ann/cifar-nb"
-    assert (sent[0].slug, sent[0].enable_internet, sent[0].machine_shape) == ("ann/cifar-nb", False, "NvidiaTeslaT4")
+    assert (sent[0].slug, sent[0].enable_internet, sent[0].machine_shape) == (
+        "ann/cifar-nb", False, "NvidiaTeslaT4")
 
 
-# ---------------------------------------------------------------------------------------------- what is mounted
+# ----------------------------------------------------------------------------------------------
+# what is mounted
 
 @pytest.fixture
 def mount(tmp_path, monkeypatch):
     "Empty input and working folders, nothing in the cache, no internet."
     for name in ("input", "working", "cache"): (tmp_path / name).mkdir()
-    for k, v in dict(KAGGLE_INPUT="input", KAGGLE_WORKING="working", CIFAR_NB_CACHE="cache").items(): monkeypatch.setenv(k, str(tmp_path / v))
+    for k, v in dict(KAGGLE_INPUT="input", KAGGLE_WORKING="working", CIFAR_NB_CACHE="cache").items(
+        ):
+        monkeypatch.setenv(k, str(tmp_path / v))
     monkeypatch.delenv("CIFAR_NB_DATA", raising=False)
     def unreachable(*args, **kwargs): raise OSError("Network is unreachable")
     monkeypatch.setattr("cifar_nb.data.cifar.urlopen", unreachable)
@@ -170,7 +184,8 @@ def mount(tmp_path, monkeypatch):
 
 
 def pngs(folder, n=40):
-    "A picture set of `n` toy images in class folders; every fifth is a test picture. Its images, by part and name."
+    """A picture set of `n` toy images in class folders; every fifth is a test picture. Its images,
+    by part and name."""
     x, y = toy(n)
     for i in range(n):
         path = folder / ("test" if i % 5 == 0 else "train") / CLASSES[y[i]] / f"{i:04}.png"
@@ -183,7 +198,8 @@ def competition_file(path, n=30, flat=False, ids=True):
     x, _ = toy(n, seed=3)
     data = x.flatten(1).numpy() if flat else x.permute(0, 2, 3, 1).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps({b"data": data} | ({b"ids": [7 * i for i in range(n)]} if ids else {})))
+    path.write_bytes(
+        pickle.dumps({b"data": data} | ({b"ids": [7 * i for i in range(n)]} if ids else {})))
     return x
 
 
@@ -191,112 +207,144 @@ def read_only(folder):
     for f in [*folder.rglob("*"), folder]: f.chmod(0o555 if f.is_dir() else 0o444)
 
 
-@pytest.mark.parametrize("place", ["cifar10-python", "cifar10-python/cifar-10-batches-py", "datasets/pankrzysiu/cifar10-python/cifar-10-batches-py",
-                                   f"competitions/{COURSE}/cifar-10-python/cifar-10-batches-py", f"{COURSE}/cifar-10-python/cifar-10-batches-py"])
+@pytest.mark.parametrize(
+    "place",
+    ["cifar10-python", "cifar10-python/cifar-10-batches-py",
+     "datasets/pankrzysiu/cifar10-python/cifar-10-batches-py",
+     f"competitions/{COURSE}/cifar-10-python/cifar-10-batches-py",
+     f"{COURSE}/cifar-10-python/cifar-10-batches-py"])
 def test_batches_are_found_in_each_layout(mount, place):
     (mount / place).mkdir(parents=True)
     for name in MD5: (mount / place / name).write_bytes(b"cut off")
     read_only(mount)
-    assert search(None)[0] == mount / place
+    assert search_places(None)[0] == mount / place
     with pytest.raises(InputError, match="truncated or altered"): images_.load_images(say=str)
 
 
-@pytest.mark.parametrize("place", ["cifar10-pngs-in-folders/cifar10", "datasets/anna/cifar10-pngs-in-folders/cifar10/cifar10"])
+@pytest.mark.parametrize(
+    "place",
+    ["cifar10-pngs-in-folders/cifar10", "datasets/anna/cifar10-pngs-in-folders/cifar10/cifar10"])
 def test_pictures_are_found_in_each_layout(mount, place):
     x, y = pngs(mount / place)
     read_only(mount)
     images = images_.load_images(say=str)
     part = torch.arange(40) % 5 == 0
-    assert torch.equal(images.y.bincount(minlength=10), y[~part].bincount(minlength=10)) and len(images.xt) == 8
-    assert sorted(map(bytes, images.x.flatten(1).numpy())) == sorted(map(bytes, x[~part].flatten(1).numpy()))
+    assert (torch.equal(images.y.bincount(minlength=10), y[~part].bincount(minlength=10))
+            and len(images.xt) == 8)
+    assert sorted(map(bytes, images.x.flatten(1).numpy())) == sorted(
+        map(bytes, x[~part].flatten(1).numpy()))
 
 
 def test_a_table_of_labels_and_one_folder_of_pictures(mount):
     x, y = toy(40)
     folder = mount / "competitions/cifar-10"
     (folder / "train").mkdir(parents=True)
-    for i in range(40): Image.fromarray(x[i].permute(1, 2, 0).numpy()).save(folder / f"train/{i + 1}.png")
-    (folder / "trainLabels.csv").write_text("id,label\n" + "".join(f"{i + 1},{CLASSES[k]}\n" for i, k in enumerate(y)), encoding="utf-8")
+    for i in range(40):
+        Image.fromarray(x[i].permute(1, 2, 0).numpy()).save(folder / f"train/{i + 1}.png")
+    (folder / "trainLabels.csv").write_text(
+        "id,label\n" + "".join(f"{i + 1},{CLASSES[k]}\n" for i, k in enumerate(y)),
+        encoding="utf-8")
     images = images_.load_images(say=str)
     assert len(images.x) == 36 and len(images.xt) == 4 and "set aside" in images.test
-    assert sorted(map(bytes, torch.cat([images.x, images.xt]).flatten(1).numpy())) == sorted(map(bytes, x.flatten(1).numpy()))
+    assert sorted(map(bytes, torch.cat([images.x, images.xt]).flatten(1).numpy())) == sorted(
+        map(bytes, x.flatten(1).numpy()))
 
 
-@pytest.mark.parametrize("place", [f"{COURSE}/cifar_test_nolabel.pkl", f"competitions/{COURSE}/cifar_test_nolabels.pkl", "datasets/me/kaggle-test/deep/er/cifar_test_nolabel.pkl"])
+@pytest.mark.parametrize(
+    "place",
+    [f"{COURSE}/cifar_test_nolabel.pkl", f"competitions/{COURSE}/cifar_test_nolabels.pkl",
+     "datasets/me/kaggle-test/deep/er/cifar_test_nolabel.pkl"])
 def test_the_course_file_is_found_in_each_layout(mount, place):
     x = competition_file(mount / place, flat="labels" in place, ids="labels" not in place)
     read_only(mount)
     c = load_competition(images_.find_competition(), say=str)
-    assert torch.equal(c.images, x) and c.ids.tolist() == ([*range(30)] if "labels" in place else [7 * i for i in range(30)])
+    assert (torch.equal(c.images, x)
+            and c.ids.tolist() == ([*range(30)]
+                                   if "labels" in place else [7 * i for i in range(30)]))
 
 
 def test_nothing_mounted_says_what_to_add(mount):
-    with pytest.raises(InputError, match=r"holds nothing.*Add Input.*pankrzysiu/cifar10-python"): images_.load_images(say=str)
+    with pytest.raises(InputError, match=r"holds nothing.*Add Input.*pankrzysiu/cifar10-python"):
+        images_.load_images(say=str)
     (mount / "titanic").mkdir()
     (mount / "titanic/train.csv").touch()
     with pytest.raises(InputError, match=r"holds titanic/ \(1 file\)"): images_.load_images(say=str)
 
 
-# ---------------------------------------------------------------------------------------------- GPUs that are not here
+# ----------------------------------------------------------------------------------------------
+# GPUs that are not here
 
 def gpu(monkeypatch, name, capability, count):
     "Let torch believe that the machine has `count` such GPUs."
-    for k, v in dict(is_available=True, device_count=count, get_device_capability=capability, get_device_name=name,
-                     get_arch_list=["sm_70", "sm_75", "sm_80", "sm_90"]).items(): monkeypatch.setattr(torch.cuda, k, lambda *a, v=v: v)
+    for k, v in dict(is_available=True, device_count=count, get_device_capability=capability,
+                     get_device_name=name,
+                     get_arch_list=["sm_70", "sm_75", "sm_80", "sm_90"]).items():
+        monkeypatch.setattr(torch.cuda, k, lambda *a, v=v: v)
     for module in (session, jobs): monkeypatch.setattr(module, "choose_device", torch.device)
 
 
 def test_two_t4_train_in_fp16(monkeypatch):
     gpu(monkeypatch, "Tesla T4", (7, 5), 2)
     assert jobs.choose_devices() == ["cuda:0", "cuda:1"]
-    assert session.surroundings(["cuda:1"]).splitlines()[-1] == "cuda:1   Tesla T4: fp16 (CUDA compute capability 7.5)"
+    assert session.surroundings(["cuda:1"]).splitlines(
+        )[-1] == "cuda:1   Tesla T4: fp16 (CUDA compute capability 7.5)"
 
 
 def test_a_p100_that_torch_has_no_code_for(monkeypatch):
     gpu(monkeypatch, "Tesla P100-PCIE-16GB", (6, 0), 1)
     def touched(*args): pytest.fail("a number was put on the card, which fails there")
     for module in (session, jobs): monkeypatch.setattr(module, "choose_device", touched)
-    with pytest.raises(InputError, match="P100.* is too old for PyTorch .*T4 x2"): jobs.choose_devices()
+    with pytest.raises(InputError, match="P100.* is too old for PyTorch .*T4 x2"):
+        jobs.choose_devices()
     with pytest.raises(InputError, match="P100.* is too old"): jobs.choose_devices(["cuda:0"])
 
 
-# ---------------------------------------------------------------------------------------------- the clock
+# ---------------------------------------------------------------------------------------------- the
+# clock
 
 def test_the_clock_stops_and_saves(mount, tmp_path, monkeypatch):
-    "When the hours are over, a member in the middle of its training is saved and the next call goes on."
+    """When the hours are over, a member in the middle of its training is saved and the next call
+    goes on."""
     from dataclasses import replace
 
     from cifar_nb.models.resnet import NetSpec
     from cifar_nb.recipes.spec import SMALL, Recipe
-    tiny = Recipe("tiny", NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)), (replace(SMALL.phases[0], epochs=400, batch_size=16),))
-    members, (x, y) = jobs.plan([tiny], out=tmp_path / "runs"), toy(256)
+    tiny = Recipe("tiny", NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)),
+                  (replace(SMALL.phases[0], epochs=400, batch_size=16),))
+    members, (x, y) = jobs.plan_members([tiny], out=tmp_path / "runs"), toy(256)
     start = time.time()
-    monkeypatch.setattr(jobs.time, "time", lambda: start + 3600 * len(members[0].log))  # an hour an epoch
+    # an hour an epoch
+    monkeypatch.setattr(jobs.time, "time", lambda: start + 3600 * len(members[0].log))
     assert jobs.train_members(members, ["cpu"], x, y, until=start + 1800, poll=.05) == []
     assert (members[0].out / "checkpoint.pt").exists() and 0 < len(members[0].log) < 400
     assert "Not finished: tiny-400epochs-seed0 at epoch" in session.unfinished(members)
 
 
-# ---------------------------------------------------------------------------------------------- the whole notebook
+# ---------------------------------------------------------------------------------------------- the
+# whole notebook
 
 SHIM = f"""
 import socket, sys
 sys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}]
-sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '') + getattr(f, '__name__', '')]
+def named(f): return getattr(f, '__module__', '') + getattr(f, '__name__', '')
+sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in named(f)]
 class Offline(socket.socket):
     def connect(self, address):
-        if isinstance(address, tuple) and address[0] not in ('127.0.0.1', 'localhost', '::1'): raise OSError(101, 'Network is unreachable')
+        if isinstance(address, tuple) and address[0] not in ('127.0.0.1', 'localhost', '::1'):
+            raise OSError(101, 'Network is unreachable')
         return super().connect(address)
 socket.socket = Offline
 """
-FIRST = "import importlib.util, socket\nassert importlib.util.find_spec('cifar_nb') is None and 'Offline' in repr(socket.socket)"
+FIRST = ("import importlib.util, socket\nassert importlib.util.find_spec('cifar_nb') is None and "
+         "'Offline' in repr(socket.socket)")
 
 
 TINY = "tiny"  # registered below the teams' cells, as a reader would
 TINY_CODE = """
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import Phase, Recipe
-known.add(Recipe('tiny', NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)), (Phase(1, batch_size=8),)))
+net = NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2))
+known.add(Recipe('tiny', net, (Phase(1, batch_size=8),)))
 """
 
 
@@ -305,19 +353,26 @@ def execute(nb, here, **options):
     nb.cells.insert(0, nbformat.v4.new_code_cell(FIRST))
     (here / "shim").mkdir(exist_ok=True)
     (here / "shim/sitecustomize.py").write_text(SHIM, encoding="utf-8")
-    env = {k: v for k, v in os.environ.items() if k != "CIFAR_NB_DATA"} | dict(PYTHONPATH=str(here / "shim"), OMP_NUM_THREADS="1", KAGGLE_KERNEL_RUN_TYPE="Batch")
-    NotebookClient(nb, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(here)}}, **options).execute(env=env)
+    env = {k: v for k, v in os.environ.items() if k != "CIFAR_NB_DATA"} | dict(
+        PYTHONPATH=str(here / "shim"), OMP_NUM_THREADS="1", KAGGLE_KERNEL_RUN_TYPE="Batch")
+    NotebookClient(nb, timeout=300, kernel_name="python3",
+                   resources={"metadata": {"path": str(here)}}, **options).execute(env=env)
 
 
 def run(mount, **settings):
-    "Execute the committed notebook with `settings` in the made-up /kaggle of `mount`; its outputs as one text."
+    """Execute the committed notebook with `settings` in the made-up /kaggle of `mount`; its outputs
+    as one text."""
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
-    nb.cells.insert(next(i for i, c in enumerate(nb.cells) if c.id == "run-text"), nbformat.v4.new_code_cell(TINY_CODE))
+    nb.cells.insert(next(i for i, c in enumerate(nb.cells) if c.id == "run-text"),
+                    nbformat.v4.new_code_cell(TINY_CODE))
     at = next(i for i, c in enumerate(nb.cells) if "parameters" in c.metadata.get("tags", []))
-    nb.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(f"{k} = {v!r}" for k, v in settings.items())))  # as papermill does
+    # as papermill does
+    nb.cells.insert(
+        at + 1, nbformat.v4.new_code_cell("\n".join(f"{k} = {v!r}" for k, v in settings.items())))
     execute(nb, mount.parent)
     outputs = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs]
-    return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs), outputs
+    return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")
+                   for o in outputs), outputs
 
 
 def labels_of(file, ids):
@@ -330,9 +385,10 @@ def labels_of(file, ids):
 
 def real_or_pictures(folder):
     "CIFAR-10 under `folder`, by links, where this machine has it, else a few pictures."
-    try: found = search(None)
+    try: found = search_places(None)
     except InputError: found = None
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_nb/cifar-10-batches-py"
+    cache = Path(os.environ.get("XDG_CACHE_HOME")
+                 or Path.home() / ".cache") / "cifar_nb/cifar-10-batches-py"
     source = found[0] if found and found[0] != Path("toy") else cache
     if not (source / "test_batch").is_file(): return pngs(folder, 220)
     folder.mkdir(parents=True)
@@ -348,40 +404,62 @@ def test_two_members_new_layout_read_only(mount):
     work = mount.parent / "working"
     ids = [7 * i for i in range(30)]
     mean = labels_of(work / "submission-mean.csv", ids)
-    single = [labels_of(work / f"submission-small-1epochs-seed{s}-160images.csv", ids) for s in (0, 1)]
-    total = sum(json.loads((work / f"runs/small-1epochs-seed{s}-160images/result.json").read_text(encoding="utf-8"))["parameters"] for s in (0, 1))
-    assert torch.equal(labels_of(work / "submission.csv", ids), mean if total <= 5_000_000 else single[0])
+    single = [labels_of(work / f"submission-small-1epochs-seed{s}-160images.csv", ids)
+              for s in (0, 1)]
+    total = sum(
+        json.loads(
+            (work / f"runs/small-1epochs-seed{s}-160images/result.json").read_text(
+                encoding="utf-8"))["parameters"] for s in (0, 1))
+    assert torch.equal(labels_of(work / "submission.csv", ids),
+                       mean if total <= 5_000_000 else single[0])
     assert "mean of the 2" in text and f"{total:,}" in text and "Kaggle, Batch" in text
-    assert all((work / f"runs/small-1epochs-seed{s}-160images/confusion.png").exists() for s in (0, 1))
+    assert all((work / f"runs/small-1epochs-seed{s}-160images/confusion.png").exists()
+               for s in (0, 1))
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 8
-    last = json.loads((work / "runs/small-1epochs-seed1-160images/log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    last = json.loads(
+        (work / "runs/small-1epochs-seed1-160images/log.jsonl").read_text(
+            encoding="utf-8").splitlines()[-1])
     assert last["epoch"] == 1
 
 
 def test_data_parallel_competition_layout(mount):
-    "`PARALLEL = 'data'`: torchrun and two gloo processes train one member, which is judged and submitted like any other."
+    """`PARALLEL = 'data'`: torchrun and two gloo processes train one member, which is judged and
+    submitted like any other."""
     pngs(mount / f"competitions/{COURSE}/cifar10")
     competition_file(mount / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
     text, _ = run(mount, EPOCHS=1, DEVICES=["cpu", "cpu"], RECIPES=[TINY], PARALLEL="data")
     work = mount.parent / "working"
     result = json.loads((work / "runs/tiny-1epochs-seed0/result.json").read_text(encoding="utf-8"))
-    assert result["processes"] == 2 and result["train_images"] == 32 and [p.name for p in (work / "runs").iterdir() if p.is_dir()] == ["tiny-1epochs-seed0"]
+    assert (result["processes"] == 2 and result["train_images"] == 32
+            and [p.name for p in (work / "runs").iterdir() if p.is_dir()] == ["tiny-1epochs-seed0"])
     labels_of(work / "submission.csv", [7 * i for i in range(30)])
-    assert "one of 2 processes" in (work / "runs/tiny-1epochs-seed0.txt").read_text(encoding="utf-8") and "mean of the 2" not in text
+    assert ("one of 2 processes"
+            in (work / "runs/tiny-1epochs-seed0.txt").read_text(encoding="utf-8")
+            and "mean of the 2" not in text)
 
 
-# ---------------------------------------------------------------------------------------------- what bad input gets: one sentence
+# ----------------------------------------------------------------------------------------------
+# what bad input gets: one sentence
 
-FAKE = ("import torch\nkept = {k: getattr(torch.cuda, k) for k in ('is_available', 'device_count', 'get_device_capability', 'get_device_name', 'get_arch_list')}\n"
-        "for k, v in zip(kept, (True, 1, (6, 0), 'Tesla P100', ['sm_70', 'sm_75'])): setattr(torch.cuda, k, lambda *a, v=v: v)\nDEVICES = None")
-CASES = {  # in one kernel, one after the other: code before, the cells to run, and the words of the sentence with which the last of them stops
-    "nothing": ("", ["surroundings", "data"], ["There is no CIFAR-10 here", "Add Input", "pankrzysiu/cifar10-python"]),
+FAKE = ("import torch\nkept = {k: getattr(torch.cuda, k) for k in ('is_available', 'device_count', "
+        "'get_device_capability', 'get_device_name', 'get_arch_list')}\nfor k, v in zip(kept, "
+        "(True, 1, (6, 0), 'Tesla P100', ['sm_70', 'sm_75'])): setattr(torch.cuda, k, lambda *a, "
+        "v=v: v)\nDEVICES = None")
+# in one kernel, one after the other: code before, the cells to run, and the words of the sentence
+# with which the last of them stops
+CASES = {
+    "nothing": ("", ["surroundings", "data"],
+                ["There is no CIFAR-10 here", "Add Input", "pankrzysiu/cifar10-python"]),
     "gpu": (FAKE, ["surroundings"], ["The GPU Tesla P100 is too old", "GPU T4 x2"]),
-    "damaged": ("for k, v in kept.items(): setattr(torch.cuda, k, v)\nDEVICES = ['cpu']", ["surroundings", "data"], ["cifar_test_nolabel.pkl", "get it again"]),
-    "foreign": ("", ["data", "members", "training"], ["is an unfinished run of small (9 epochs", "RESUME = False"]),
-    "setting": ("PARALLEL = 'both'", ["data", "members", "training"], ["There is no PARALLEL 'both'"]),
+    "damaged": ("for k, v in kept.items(): setattr(torch.cuda, k, v)\nDEVICES = ['cpu']",
+                ["surroundings", "data"], ["cifar_test_nolabel.pkl", "get it again"]),
+    "foreign": ("", ["data", "members", "training"],
+                ["is an unfinished run of small (9 epochs", "RESUME = False"]),
+    "setting": ("PARALLEL = 'both'", ["data", "members", "training"],
+                ["There is no PARALLEL 'both'"]),
     "no time": ("PARALLEL, HOURS = 'members', 0.", ["training", "scores"], None),
-    "csv": ("HOURS = 1.", ["training", "scores", "submission"], ["submission.csv cannot be written"]),
+    "csv": ("HOURS = 1.", ["training", "scores", "submission"],
+            ["submission.csv cannot be written"]),
 }
 
 
@@ -390,17 +468,24 @@ def mistakes(tmp_path_factory):
     "The outputs of the last cell of each of `CASES`."
     from cifar_nb.recipes.spec import SMALL
     here = tmp_path_factory.mktemp("mistakes")
-    for name in ("working/submission.csv", "cache", "nothing", "gpu", "no time", "csv", f"damaged/{COURSE}", "foreign/notebooks/me/first/runs/other"): (here / name).mkdir(parents=True)
+    for name in ("working/submission.csv", "cache", "nothing", "gpu", "no time", "csv",
+                 f"damaged/{COURSE}", "foreign/notebooks/me/first/runs/other"):
+        (here / name).mkdir(parents=True)
     for name in ("damaged", "foreign", "setting"): pngs(here / name / "cifar10")
     (here / f"damaged/{COURSE}/cifar_test_nolabel.pkl").write_bytes(b"\x80\x04cut off")
-    (here / "foreign/notebooks/me/first/runs/other/recipe.json").write_text(SMALL.to_json(), encoding="utf-8")
-    (here / "foreign/notebooks/me/first/runs/other/log.jsonl").write_text('{"epoch": 1, "lr": 0.1, "train_loss": 1.5, "train_accuracy": 40.0}\n', encoding="utf-8")
+    (here / "foreign/notebooks/me/first/runs/other/recipe.json").write_text(
+        SMALL.to_json(), encoding="utf-8")
+    (here / "foreign/notebooks/me/first/runs/other/log.jsonl").write_text(
+        '{"epoch": 1, "lr": 0.1, "train_loss": 1.5, "train_accuracy": 40.0}\n', encoding="utf-8")
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
     cells = {c.id: c for c in nb.cells}
-    nb.cells = nb.cells[:next(i for i, c in enumerate(nb.cells) if c.id == "run-text")] + [nbformat.v4.new_code_cell(c) for c in (TINY_CODE, f"RECIPES, EPOCHS = ['{TINY}'], 1")]
+    nb.cells = nb.cells[:next(i for i, c in enumerate(nb.cells) if c.id == "run-text")] + [
+        nbformat.v4.new_code_cell(c) for c in (TINY_CODE, f"RECIPES, EPOCHS = ['{TINY}'], 1")]
     for name, (code, run, _) in CASES.items():
-        nb.cells.append(nbformat.v4.new_code_cell(f"import os; os.environ['KAGGLE_INPUT'] = {str(here / name)!r}\n{code}"))
-        nb.cells += [nbformat.v4.new_code_cell(cells[c].source, metadata=dict(case=name)) for c in run]
+        nb.cells.append(nbformat.v4.new_code_cell("import os; os.environ['KAGGLE_INPUT'] = "
+                                                  f"{str(here / name)!r}\n{code}"))
+        nb.cells += [nbformat.v4.new_code_cell(cells[c].source, metadata=dict(case=name))
+                     for c in run]
     with pytest.MonkeyPatch.context() as m:
         m.setenv("KAGGLE_WORKING", str(here / "working"))
         m.setenv("CIFAR_NB_CACHE", str(here / "cache"))
@@ -415,10 +500,12 @@ def test_one_sentence(mistakes, case):
     assert not any(o.output_type == "error" for outputs in before for o in outputs), before
     assert len(errors) == 1 and len(errors[0].traceback) == 1, last
     sentence = errors[0].traceback[0]
-    assert sentence.startswith("InputError: ") and "\n" not in sentence and all(w in sentence for w in CASES[case][2]), sentence
+    assert (sentence.startswith("InputError: ") and "\n" not in sentence
+            and all(w in sentence for w in CASES[case][2])), (sentence)
 
 
 def test_no_time_saves_and_says_how_to_go_on(mistakes):
     training, scores = mistakes["no time"]
     assert not any(o.output_type == "error" for o in training + scores)
-    assert "Not finished: tiny-1epochs-seed0 at epoch 0 of 1" in "".join(o.get("text", "") for o in training)
+    assert ("Not finished: tiny-1epochs-seed0 at epoch 0 of 1"
+            in "".join(o.get("text", "") for o in training))

@@ -5,22 +5,21 @@ import copy
 import pytest
 import torch
 
-from cifar_nb.kernels import fused_norm as norm
-from cifar_nb.kernels import winograd
-from cifar_nb.models.resnet import BatchNorm, Conv, NetSpec, count_macs
-from cifar_nb.kernels.gradient import ProductConv, cpu_has
 from cifar_nb.data.cifar import toy
-from cifar_nb.models.airbench import FastSpec
-from cifar_nb.kernels import dispatch
+from cifar_nb.kernels import dispatch, fused_norm as norm, winograd
 from cifar_nb.kernels.dispatch import KERNELS, cpu_kernels, use_cpu_kernels, use_torch_layers
 from cifar_nb.kernels.fused_norm import norm_kernel
+from cifar_nb.kernels.gradient import ProductConv, cpu_has
+from cifar_nb.kernels.winograd import WinogradConv, kernel
+from cifar_nb.models.airbench import FastSpec
+from cifar_nb.models.resnet import BatchNorm, Conv, NetSpec, count_macs
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.teams.zoo import get_recipe, list_recipes
 from cifar_nb.training.loop import network
 from cifar_nb.training.train import train
-from cifar_nb.kernels.winograd import WinogradConv, kernel
 
-here = pytest.mark.skipif(not kernel()[0] or not norm_kernel()[0], reason="no compiled kernels here")
+here = pytest.mark.skipif(
+    not kernel()[0] or not norm_kernel()[0], reason="no compiled kernels here")
 FAST = FastSpec(widths=(32, 64), activation="relu")
 PLAN = Recipe("wide", FAST, (Phase(2, Optimizer("SGD", lr=.02, momentum=.9),
                                    Schedule("linear", t_max=2), batch_size=100),), ema=.9)
@@ -30,12 +29,14 @@ def classes(net): return [type(m).__name__ for m in net.modules()]
 
 
 @here
-@pytest.mark.parametrize("spec", [FAST, FastSpec(widths=(64, 64), depth=3), NetSpec(depths=(1, 1, 0, 0))],
-                         ids=["pooled", "deeper", "residual"])
+@pytest.mark.parametrize(
+    "spec", [FAST, FastSpec(widths=(64, 64), depth=3), NetSpec(depths=(1, 1, 0, 0))],
+    ids=["pooled", "deeper", "residual"])
 def test_print_shows_what_was_swapped_and_all_comes_back(spec):
     net = spec.build()
     before, keys = str(net), list(net.state_dict())
-    assert use_cpu_kernels(net, str) == [k for k in KERNELS if k != "product" or cpu_has("amx_bf16")]
+    assert use_cpu_kernels(net, str) == [
+        k for k in KERNELS if k != "product" or cpu_has("amx_bf16")]
     assert "WinogradConv(" in str(net) and "FusedBatchNorm(" in str(net)
     assert list(net.state_dict()) == keys
     use_torch_layers(net)
@@ -80,9 +81,11 @@ def test_the_answers_are_those_of_torchs_layers(training):
 
 @here
 def test_a_training_changes_nothing_of_another_network():
-    "Its logits, its count of multiply-adds and its trace, before, while and after another one is trained."
+    """Its logits, its count of multiply-adds and its trace, before, while and after another one is
+    trained."""
     torch.manual_seed(0)
-    other, x = NetSpec(widths=(64, 128), depths=(1, 1), strides=(1, 2)).build().eval(), torch.randn(64, 3, 32, 32)
+    other, x = (NetSpec(widths=(64, 128), depths=(1, 1), strides=(1, 2)).build().eval(),
+                torch.randn(64, 3, 32, 32))
     def facts():
         with torch.no_grad(): graph = torch.jit.trace(other, x).inlined_graph
         with torch.no_grad(): return other(x), count_macs(other), [n.kind() for n in graph.nodes()]
@@ -151,7 +154,7 @@ def test_products_are_for_processors_with_tiles(monkeypatch):
 def test_a_gpu_is_left_alone():
     x = torch.zeros(250, 64, 8, 8, device="meta")
     conv, bn = WinogradConv(64, 64).to("meta"), norm.FusedBatchNorm(64).to("meta")
-    assert winograd.winograd_forward(conv, x, False) is None and norm.fused(bn, x) is None
+    assert winograd.winograd_forward(conv, x, False) is None and norm.fused_forward(bn, x) is None
     assert bn(conv(x), "relu").shape == x.shape
 
 

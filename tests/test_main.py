@@ -1,4 +1,5 @@
-"The command's own process: it draws to files and writes letters that a terminal may lack; a notebook that calls it keeps its ways."
+"""The command's own process: it draws to files and writes letters that a terminal may lack; a
+notebook that calls it keeps its ways."""
 import os
 import subprocess
 import sys
@@ -27,20 +28,25 @@ sys.exit(main())
 
 
 def command(what, cwd, **env):
-    p = subprocess.run([sys.executable, "-c", FAKE, what], cwd=cwd, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)} | env)
+    p = subprocess.run([sys.executable, "-c", FAKE, what], cwd=cwd, capture_output=True,
+                       env=os.environ | {"PYTHONPATH": str(ROOT)} | env)
     assert p.returncode == 3, p.stderr.decode("utf-8", "replace")
     return p.stdout
 
 
-@pytest.mark.parametrize("env", [dict(PYTHONIOENCODING="ascii"), dict(PYTHONIOENCODING="ascii:strict"), dict(PYTHONIOENCODING="ascii:surrogateescape"), dict(PYTHONIOENCODING="cp437"),
-                                 dict(PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")])
+@pytest.mark.parametrize(
+    "env",
+    [dict(PYTHONIOENCODING="ascii"), dict(PYTHONIOENCODING="ascii:strict"),
+     dict(PYTHONIOENCODING="ascii:surrogateescape"), dict(PYTHONIOENCODING="cp437"),
+     dict(PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")])
 def test_a_terminal_that_lacks_letters_gets_others(tmp_path, env):
     out = command("print", tmp_path, **env)
     assert out.startswith(b"100 ") and b" 5 ?" in out
 
 
 def test_a_terminal_that_has_them_gets_them(tmp_path):
-    assert command("print", tmp_path, PYTHONIOENCODING="utf-8") == "100 ± 5 ✓".encode() + os.linesep.encode()
+    assert command("print", tmp_path, PYTHONIOENCODING="utf-8") == "100 ± 5 ✓".encode(
+        ) + os.linesep.encode()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names of files are bytes on POSIX")
@@ -49,16 +55,19 @@ def test_a_file_with_a_name_that_is_no_text_is_named(tmp_path):
     assert command("name", tmp_path, PYTHONIOENCODING="utf-8:surrogateescape") == b"a\xff\n"
 
 
-@pytest.mark.parametrize("backend", ["module://not_here.backend_inline", "no such thing", "TkAgg", ""])
+@pytest.mark.parametrize(
+    "backend", ["module://not_here.backend_inline", "no such thing", "TkAgg", ""])
 def test_it_draws_to_files_whatever_a_notebook_has_set(tmp_path, backend):
-    assert command("draw", tmp_path, MPLBACKEND=backend).strip().lower() == b"agg" and (tmp_path / "figure.png").stat().st_size
+    assert (command("draw", tmp_path, MPLBACKEND=backend).strip().lower() == b"agg"
+            and (tmp_path / "figure.png").stat().st_size)
 
 
 def test_a_notebook_that_calls_the_command_keeps_its_backend(monkeypatch, capsys):
     from cifar_nb.cli import main
     monkeypatch.setenv("MPLBACKEND", "svg")
     errors = sys.stdout.errors
-    assert main(["pretrained"]) == 0 and os.environ["MPLBACKEND"] == "svg" and sys.stdout.errors == errors
+    assert (main(["pretrained"]) == 0 and os.environ["MPLBACKEND"] == "svg"
+            and sys.stdout.errors == errors)
 
 
 def test_the_installed_command_is_this_one():
@@ -69,25 +78,33 @@ def test_the_installed_command_is_this_one():
 
 
 def test_the_real_table_comes_in_ascii(tmp_path):
-    p = subprocess.run([sys.executable, "-m", "cifar_nb", "scoreboard", "--results", str(ROOT / "results")], cwd=tmp_path, capture_output=True, encoding="ascii",
-                       env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"})
+    p = subprocess.run(
+        [sys.executable, "-m", "cifar_nb", "scoreboard", "--results", str(ROOT / "results")],
+        cwd=tmp_path, capture_output=True, encoding="ascii",
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii",
+                          "OMP_NUM_THREADS": "1"})
     assert p.returncode == 0 and len(p.stdout.splitlines()) > 10, p.stderr
 
 
-@pytest.mark.parametrize("asked", [["--help"], ["--version"], ["train", "--help"], ["nonsense"], ["train"], ["train", "quick", "--epochs", "x"]])
+@pytest.mark.parametrize(
+    "asked",
+    [["--help"], ["--version"], ["train", "--help"], ["nonsense"], ["train"],
+     ["train", "quick", "--epochs", "x"]])
 def test_what_needs_no_network_does_not_wait_for_torch(asked):
     code = f"""import sys
 from cifar_nb.cli import main
 try: status = main({asked!r})
 except SystemExit as e: status = e.code
 print(status, sorted({{'torch', 'numpy', 'matplotlib'}} & set(sys.modules)))"""
-    p = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=os.environ | {"PYTHONPATH": str(ROOT)})
+    p = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8",
+                       env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert p.stdout.splitlines()[-1] == ("0 []" if asked[-1].startswith("--") else "2 []"), p.stderr
 
 
 def test_the_version_names_the_commit():
     from cifar_nb.core.version import commit, package_version
-    p = subprocess.run([sys.executable, "-m", "cifar_nb", "--version"], capture_output=True, encoding="utf-8", cwd=ROOT)
+    p = subprocess.run([sys.executable, "-m", "cifar_nb", "--version"], capture_output=True,
+                       encoding="utf-8", cwd=ROOT)
     assert p.stdout == f"cifar_nb {package_version()}, commit {commit()}\n"
 
 

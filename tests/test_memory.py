@@ -9,8 +9,8 @@ import time
 import pytest
 
 from cifar_nb.core import files
-from cifar_nb.exercises import memory
 from cifar_nb.core.errors import InputError
+from cifar_nb.exercises import memory
 from cifar_nb.exercises.memory import change, recall
 
 WRITE = """
@@ -32,19 +32,26 @@ def names(file): return {p.name for p in file.parent.iterdir()} - {f".{file.name
 
 
 def test_eight_writers_at_once_lose_nothing(file):
-    writers = [subprocess.Popen([sys.executable, "-c", WRITE, str(file), str(i)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") for i in range(8)]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITE, str(file), str(i)], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, encoding="utf-8") for i in range(8)]
     for w in writers: assert w.stdout.readline() == "ready\n"
     for w in writers: w.stdin.write("go\n"); w.stdin.flush()
     assert [w.wait(60) for w in writers] == [0] * 8
-    assert recall(file) == {f"{i}.{j}": "solved" for i in range(8) for j in range(6)} and names(file) == {"progress.json"}
+    assert (recall(file) == {f"{i}.{j}": "solved" for i in range(8) for j in range(6)}
+            and names(file) == {"progress.json"})
 
 
 def test_what_was_there_stays(file):
     change(file, add("b"))
     change(file, add("a", "wrong"))
-    file.write_text(json.dumps({"c": ["of", "another", "program"]} | json.loads(file.read_text(encoding="utf-8"))), encoding="utf-8")
+    file.write_text(
+        json.dumps(
+            {"c": ["of", "another", "program"]} | json.loads(file.read_text(encoding="utf-8"))),
+        encoding="utf-8")
     change(file, add("a"))
-    assert json.loads(file.read_text(encoding="utf-8")) == {"a": "solved", "b": "solved", "c": ["of", "another", "program"]}
+    assert json.loads(file.read_text(encoding="utf-8")) == {
+        "a": "solved", "b": "solved", "c": ["of", "another", "program"]}
 
 
 def test_nothing_is_written_if_nothing_changes(file):
@@ -61,23 +68,27 @@ def test_what_windows_makes_of_a_file_is_read(file, raw):
     assert recall(file) == {"a": "solved"}
 
 
-DAMAGED = [b"", b"{", b"[1]", b"null", b"\xff\xfe{\0}\0", b"[" * 100_000, b'{"a":' * 100_000, b"\0" * 64]
+DAMAGED = [b"", b"{", b"[1]", b"null", b"\xff\xfe{\0}\0", b"[" * 100_000, b'{"a":' * 100_000,
+           b"\0" * 64]
 
 
 @pytest.mark.parametrize("raw", DAMAGED, ids=range(len(DAMAGED)))
-@pytest.mark.parametrize("use", [recall, lambda file: change(file, add("a"))], ids=["read", "write"])
+@pytest.mark.parametrize(
+    "use", [recall, lambda file: change(file, add("a"))], ids=["read", "write"])
 def test_what_is_no_dictionary_is_put_aside_and_nothing_aside_is_lost(file, raw, use):
     file.parent.mkdir()
     for n in (1, 2, 3):
         file.write_bytes(raw)
         use(file)
         aside = {p.name: p.read_bytes() for p in file.parent.glob("progress.json.damaged*")}
-        assert aside == {"progress.json.damaged" + (f"-{i}" if i > 1 else ""): raw for i in range(1, n + 1)}
+        assert aside == {"progress.json.damaged" + (f"-{i}" if i > 1 else ""): raw
+                         for i in range(1, n + 1)}
     assert recall(file) == ({} if use is recall else {"a": "solved"})
 
 
 def test_who_comes_second_does_not_put_aside_what_the_first_has_written(file, monkeypatch):
-    "Two processes find the file damaged; the first has put it aside and written anew when the second gets the lock."
+    """Two processes find the file damaged; the first has put it aside and written anew when the
+    second gets the lock."""
     file.parent.mkdir()
     file.write_bytes(b"{")
     real, seen = memory._read, []
@@ -88,7 +99,8 @@ def test_who_comes_second_does_not_put_aside_what_the_first_has_written(file, mo
             raise ValueError("damaged when I looked")
         return real(path)
     monkeypatch.setattr(memory, "_read", slow)
-    assert recall(file) == {"a": "solved"} and names(file) == {"progress.json", "progress.json.damaged"}
+    assert (recall(file) == {"a": "solved"}
+            and names(file) == {"progress.json", "progress.json.damaged"})
 
 
 def test_what_killed_writers_left_is_removed_and_only_that(file):
@@ -105,7 +117,8 @@ def test_a_killed_writer_leaves_the_file_whole_and_the_lock_free(file):
     change(file, add("before"))
     code = WRITE.replace("range(6)", "range(10**6)")
     for _ in range(3):
-        p = subprocess.Popen([sys.executable, "-c", code, str(file), "x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+        p = subprocess.Popen([sys.executable, "-c", code, str(file), "x"], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, encoding="utf-8")
         p.stdout.readline()
         p.stdin.write("go\n")
         p.stdin.flush()
@@ -118,19 +131,23 @@ def test_a_killed_writer_leaves_the_file_whole_and_the_lock_free(file):
         change(file, lambda d: {"before": "solved"})
 
 
-@pytest.mark.parametrize("number, word", [(28, "No space left"), (5, "Input/output"), (30, "Read-only")])
-def test_a_disk_that_does_not_take_it_is_one_sentence_and_changes_nothing(file, monkeypatch, number, word):
+@pytest.mark.parametrize(
+    "number, word", [(28, "No space left"), (5, "Input/output"), (30, "Read-only")])
+def test_a_disk_that_does_not_take_it_is_one_sentence_and_changes_nothing(
+    file, monkeypatch, number, word):
     change(file, add("a"))
     def fails(fd): raise OSError(number, os.strerror(number))
     monkeypatch.setattr(files.os, "fsync", fails)
-    with pytest.raises(InputError, match=f"progress.json cannot be written .{word}"): change(file, add("b"))
+    with pytest.raises(InputError, match=f"progress.json cannot be written .{word}"):
+        change(file, add("b"))
     assert recall(file) == {"a": "solved"} and names(file) == {"progress.json"}
 
 
 def test_a_place_that_cannot_be_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "folder.json").mkdir()
-    for place in (tmp_path / "file" / "x.json", tmp_path / "file" / "deep" / "x.json", tmp_path / "folder.json"):
+    for place in (tmp_path / "file" / "x.json", tmp_path / "file" / "deep" / "x.json",
+                  tmp_path / "folder.json"):
         with pytest.raises(InputError, match=place.name) as e: change(place, add("a"))
         assert "\n" not in str(e.value)
     assert recall(tmp_path / "file" / "x.json") == {}

@@ -1,4 +1,5 @@
-"""The wheel in an environment that has the runtime dependencies and nothing else: no nbdev, no fastcore, no notebook tools."""
+"""The wheel in an environment that has the runtime dependencies and nothing else: no nbdev, no
+fastcore, no notebook tools."""
 import csv
 import json
 import os
@@ -30,14 +31,20 @@ def closure(names):
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
-    "A folder with links to the files of the runtime dependencies, and the freshly built wheel unpacked beside them."
+    """A folder with links to the files of the runtime dependencies, and the freshly built wheel
+    unpacked beside them."""
     here = tmp_path_factory.mktemp("clean")
-    build = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", here / "dist", ROOT], capture_output=True, encoding="utf-8")
+    build = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", here / "dist", ROOT],
+        capture_output=True, encoding="utf-8")
     assert build.returncode == 0, build.stdout[-2000:] + build.stderr[-2000:]
     site = here / "site"
     wheel = next((here / "dist").glob("*.whl"))
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--target", site, wheel], check=True)
-    runtime = [Requirement(r).name for r in distribution("cifar_nb").requires if "extra ==" not in r]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--target",
+         site, wheel], check=True)
+    runtime = [Requirement(r).name for r in distribution("cifar_nb").requires
+               if "extra ==" not in r]
     for dist in closure(runtime).values():
         for top in {Path(f.parts[0]) for f in dist.files or [] if f.parts[0] != ".."}:
             source, target = dist.locate_file(top), site / top
@@ -46,37 +53,45 @@ def clean(tmp_path_factory):
 
 
 def python(site, code):
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-S", "-c", code], cwd=site.parent, env=env, capture_output=True, timeout=300, encoding="utf-8")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {
+        "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-S", "-c", code], cwd=site.parent, env=env,
+                          capture_output=True, timeout=300, encoding="utf-8")
 
 
 def test_no_development_tool_is_there(clean):
-    code = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
+    code = ("import importlib.util, sys; print([n for n in sys.argv[1:] if "
+            "importlib.util.find_spec(n)])")
     found = python(clean, code.replace("sys.argv[1:]", repr(FORBIDDEN)))
     assert found.stdout.strip() == "[]", found.stderr
 
 
 def test_every_module_imports(clean):
-    code = ("import cifar_nb, pkgutil, importlib\n"
-            "for m in pkgutil.walk_packages(cifar_nb.__path__, 'cifar_nb.'):\n    importlib.import_module(m.name); print(m.name)\n"
-            "print(cifar_nb.__file__)")
+    code = ("import cifar_nb, pkgutil, importlib\nfor m in "
+            "pkgutil.walk_packages(cifar_nb.__path__, 'cifar_nb.'):\n    "
+            "importlib.import_module(m.name); print(m.name)\nprint(cifar_nb.__file__)")
     p = python(clean, code)
     assert p.returncode == 0, p.stderr
-    assert str(clean) in p.stdout and "cifar_nb.cli" in p.stdout and "cifar_nb.teams.narrow_resnet" in p.stdout
+    assert (str(clean) in p.stdout and "cifar_nb.cli" in p.stdout
+            and "cifar_nb.teams.narrow_resnet" in p.stdout)
 
 
 def test_the_command_trains(clean, tmp_path):
-    argv = ["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "run")]
+    argv = ["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device",
+            "cpu", "--out", str(tmp_path / "run")]
     p = python(clean, f"import sys; from cifar_nb.cli import main; sys.exit(main({argv!r}))")
     assert p.returncode == 0, p.stderr
     assert (tmp_path / "run" / "submission.csv").exists()
 
 
 def test_the_training_path_needs_little(clean):
-    "On a bare GPU machine there may be no torchinfo, no ipywidgets, no matplotlib: training must import without them."
-    code = ("import sys\nfor n in ('torchinfo', 'ipywidgets', 'matplotlib', 'sklearn', 'torchvision', 'IPython'): sys.modules[n] = None\n"
-            "from cifar_nb.training.train import train\nfrom cifar_nb.teams.zoo import get_recipe\nfrom cifar_nb.data.cifar import toy\n"
-            "t = train(get_recipe('small').with_epochs(1), *toy(256), progress=False, device='cpu')\nprint(len(t.log))")
+    """On a bare GPU machine there may be no torchinfo, no ipywidgets, no matplotlib: training must
+    import without them."""
+    code = ("import sys\nfor n in ('torchinfo', 'ipywidgets', 'matplotlib', 'sklearn', "
+            "'torchvision', 'IPython'): sys.modules[n] = None\nfrom cifar_nb.training.train import "
+            "train\nfrom cifar_nb.teams.zoo import get_recipe\nfrom cifar_nb.data.cifar import "
+            "toy\nt = train(get_recipe('small').with_epochs(1), *toy(256), progress=False, "
+            "device='cpu')\nprint(len(t.log))")
     p = python(clean, code)
     assert p.returncode == 0 and p.stdout.strip().endswith("1"), p.stderr
 
@@ -89,13 +104,15 @@ def test_the_table_of_contents_lists_every_chapter():
     for i, row in enumerate(rows):
         assert row["afterwards"] and float(row["hours"]) > 0
         assert set(row["before"].split()) <= set(numbers[:i]), row
-        cells = json.loads((ROOT / f"nbs/{row['chapter']}.ipynb").read_text(encoding="utf-8"))["cells"]
+        cells = json.loads(
+            (ROOT / f"nbs/{row['chapter']}.ipynb").read_text(encoding="utf-8"))["cells"]
         title = next(c for c in cells if c["cell_type"] == "markdown")["source"][0]
         assert title.startswith("# "), row
 
 
 def test_the_trained_networks_come_along(clean):
-    code = ("import torch\nfrom cifar_nb.evaluation.pretrained import load_pretrained\n"
-            "net, recipe = load_pretrained('quick', 'cpu')\nprint(recipe.name, tuple(net(torch.zeros(2, 3, 32, 32)).shape))")
+    code = ("import torch\nfrom cifar_nb.evaluation.pretrained import load_pretrained\nnet, recipe "
+            "= load_pretrained('quick', 'cpu')\nprint(recipe.name, tuple(net(torch.zeros(2, 3, 32, "
+            "32)).shape))")
     found = python(clean, code)
     assert found.stdout.strip() == "quick (2, 10)", found.stderr

@@ -1,4 +1,5 @@
-"""Two processes of `torchrun` that train one network: the same figures, one run folder, and nobody waits for the dead."""
+"""Two processes of `torchrun` that train one network: the same figures, one run folder, and nobody
+waits for the dead."""
 import os
 import re
 import signal
@@ -8,14 +9,16 @@ import time
 
 import pytest
 
-from cifar_nb.models.resnet import NetSpec
 from cifar_nb.data.cifar import toy
+from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.training.checkpoints import Run
 from cifar_nb.training.train import train
 
 SMALL = Recipe("small", NetSpec(widths=(16, 32), depths=(1, 1), strides=(2, 2)),
-               (Phase(3, Optimizer(lr=.1, momentum=.9), Schedule("cosine", t_max=3, unit="step"), batch_size=64, keep_fraction=(1, .8, .6)),), ema=.9)
+               (
+                   Phase(3, Optimizer(lr=.1, momentum=.9), Schedule("cosine", t_max=3, unit="step"),
+                         batch_size=64, keep_fraction=(1, .8, .6)),), ema=.9)
 CODE = """
 import sys, time, torch
 from pathlib import Path
@@ -24,7 +27,8 @@ from cifar_nb.training import distributed as parallel
 from cifar_nb.recipes import spec as recipes
 from cifar_nb.core.errors import InputError
 from cifar_nb.training import train as training
-here, n, pause, resume = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == 'resume'
+here, n = Path(sys.argv[1]), int(sys.argv[2])
+pause, resume = float(sys.argv[3]), sys.argv[4] == 'resume'
 if pause:  # slow enough to be hit
     agree = training.agree
     def slowly(group, signals):
@@ -33,7 +37,8 @@ if pause:  # slow enough to be hit
         return agree(group, signals)
     training.agree = slowly
 recipe = recipes.recipe_from_json((here / 'recipe.json').read_text())
-try: training.train(recipe, *data.toy(n), here / 'run', resume=resume, device='cpu', precision='fp32', progress=False)
+settings = dict(device='cpu', precision='fp32', progress=False)
+try: training.train(recipe, *data.toy(n), here / 'run', resume=resume, **settings)
 except (InputError, training.Interrupted) as e:
     print(type(e).__name__, e, file=sys.stderr, flush=True)
     sys.exit(2 if isinstance(e, InputError) else 0)
@@ -44,8 +49,11 @@ def begin(here, n=500, pause=0., resume=False, processes=2):
     "`CODE` under torchrun, not waited for."
     (here / "job.py").write_text(CODE, encoding="utf-8")
     (here / "recipe.json").write_text(SMALL.to_json(), encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, here / "job.py", here, n, pause, "resume" if resume else "new"]
-    return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
+               processes, here / "job.py", here, n, pause, "resume" if resume else "new"]
+    return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                            encoding="utf-8")
 
 
 def wait_for(path, seconds=300):
@@ -68,9 +76,11 @@ def alone(tmp_path_factory):
 def test_the_loss_falls_in_one_folder_and_one_process_speaks(alone):
     here, out = alone
     log = Run(here / "run").log
-    assert log[-1]["train_loss"] < log[0]["train_loss"] - .01  # though only the hardest images are left
+    # though only the hardest images are left
+    assert log[-1]["train_loss"] < log[0]["train_loss"] - .01
     assert Run(here / "run").result["processes"] == 2
-    assert len(log) == 3 and sum(line.startswith("epoch 1/3") for line in out.splitlines()) == 1 and "one of 2 processes" in out
+    assert (len(log) == 3 and sum(line.startswith("epoch 1/3") for line in out.splitlines()) == 1
+            and "one of 2 processes" in out)
     assert sorted(p.name for p in here.iterdir()) == ["job.py", "recipe.json", "run"]
     one = train(SMALL, *toy(961), device="cpu", precision="fp32", progress=False, say=str).log
     for a, b in zip(log, one):  # batch statistics of 32 images instead of 64: near, not equal
@@ -95,4 +105,5 @@ def test_the_other_ends_when_one_is_killed(tmp_path):
     start = time.time()
     out, err = p.communicate(timeout=300)
     assert p.returncode != 0 and time.time() - start < 120
-    assert err.count("Lost Process 0 lost the other 1") == 1 and "Gloo" not in err and "pair.cc" not in err, err
+    assert (err.count("Lost Process 0 lost the other 1") == 1 and "Gloo" not in err
+            and "pair.cc" not in err), (err)

@@ -13,11 +13,11 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms import functional as TF
 
-from cifar_nb.augment.ops import (Augment, CutMix, Cutout, MixUp, RandomChoice, RandomCrop,
-                              RandomHorizontalFlip, Resize, cutmix, mixup, soft, within)
 from cifar_nb.augment.colour import ColorJitter
+from cifar_nb.augment.ops import (Augment, CutMix, Cutout, MixUp, RandomChoice, RandomCrop,
+                                  RandomHorizontalFlip, Resize, cutmix, mixup, soft, within)
 from cifar_nb.augment.policies import KINDS, RandAugment, TrivialAugmentWide
-from cifar_nb.delivery.session import together
+from cifar_nb.delivery.session import mean_of_members
 from cifar_nb.evaluation.tta import VIEWS, mean_of_views, view, zoom
 
 COLOURS = torch.randperm(256, generator=torch.Generator().manual_seed(3))[:30].view(10, 3) / 255
@@ -341,7 +341,7 @@ def test_a_mean_of_probabilities_stays_finite(gap, weights):
     torch.testing.assert_close(got.double(), reference(answers, w), rtol=1e-5, atol=1e-4)
     assert torch.nn.functional.cross_entropy(got, torch.full((6,), 7)).isfinite()
     if weights is None:
-        got = together(list(answers))
+        got = mean_of_members(list(answers))
         torch.testing.assert_close(got.double(), reference(answers, w), rtol=1e-5, atol=1e-4)
 
 
@@ -355,7 +355,8 @@ def test_members_that_disagree_are_averaged_as_probabilities():
     "A sure member and an unsure one: the mean of the logits would say something else."
     sure, unsure = torch.tensor([[9., 0., 0.]]), torch.tensor([[0., 1., 0.]])
     p = (sure.softmax(1) + unsure.softmax(1)) / 2
-    assert together([sure, unsure]).softmax(1).tolist()[0] == pytest.approx(p.tolist()[0], abs=1e-6)
+    assert mean_of_members([sure, unsure]).softmax(1).tolist()[0] == pytest.approx(
+        p.tolist()[0], abs=1e-6)
 
 
 def test_augment_normalizes_with_its_own_numbers():

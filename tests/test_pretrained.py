@@ -1,4 +1,5 @@
-"""The networks that come with the package: that they are what was published, and as good as their cards say."""
+"""The networks that come with the package: that they are what was published, and as good as their
+cards say."""
 import json
 import pickle
 from hashlib import sha256
@@ -7,20 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar_nb.models.resnet import count_parameters
-from cifar_nb.data.cifar import load, search
 from cifar_nb.core.errors import InputError
-from cifar_nb.evaluation.report import standard_error, viewed
+from cifar_nb.data.cifar import load, search_places
+from cifar_nb.evaluation.pretrained import (WEIGHTS, Pretrained, load_pretrained, pack, registry,
+                                            unpack)
 from cifar_nb.evaluation.records import load_results
-from cifar_nb.evaluation.pretrained import WEIGHTS, Pretrained, load_pretrained, pack, registry, unpack
+from cifar_nb.evaluation.report import standard_error, viewed
+from cifar_nb.evaluation.tta import predict_views
+from cifar_nb.models.resnet import count_parameters
 from cifar_nb.teams.zoo import get_recipe
 from cifar_nb.training.loop import loss_and_accuracy
-from cifar_nb.evaluation.tta import predict_views
 
 ROOT = Path(__file__).parent.parent
 ENTRIES = registry()
 each = pytest.mark.parametrize("name", ENTRIES)
-real = pytest.mark.skipif(not search(None), reason="needs CIFAR-10")
+real = pytest.mark.skipif(not search_places(None), reason="needs CIFAR-10")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,8 @@ def images():
 @pytest.fixture
 def shelf(tmp_path):
     "A copy of what is published of `quick`."
-    for file in ("quick.safetensors", "registry.json"): (tmp_path / file).write_bytes((WEIGHTS / file).read_bytes())
+    for file in ("quick.safetensors", "registry.json"):
+        (tmp_path / file).write_bytes((WEIGHTS / file).read_bytes())
     return tmp_path
 
 
@@ -46,10 +49,12 @@ def test_something_is_published_and_it_is_small():
 def test_a_network_is_as_good_as_its_card_says(name, images):
     (x, y), entry = images, ENTRIES[name]
     net, recipe = load_pretrained(name, "cpu")
-    wanted = {"accuracy": ("identity",)} | ({"tta_accuracy": recipe.tta_transforms} if len(recipe.tta_transforms) > 1 else {})
+    wanted = {"accuracy": ("identity",)} | (
+        {"tta_accuracy": recipe.tta_transforms} if len(recipe.tta_transforms) > 1 else {})
     for key, views in wanted.items():
         accuracy = loss_and_accuracy(predict_views(net, x, recipe.phases[-1], views), y)[1]
-        assert abs(accuracy - entry[key]) < 3 * standard_error(entry[key], len(y)), (key, accuracy, entry[key])
+        assert abs(accuracy - entry[key]) < 3 * standard_error(entry[key], len(y)), (
+            key, accuracy, entry[key])
 
 
 @each
@@ -57,19 +62,24 @@ def test_file_entry_and_card_agree(name):
     entry, data = ENTRIES[name], (WEIGHTS / ENTRIES[name]["file"]).read_bytes()
     assert (entry["sha256"], entry["bytes"]) == (sha256(data).hexdigest(), len(data))
     card = (WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
-    assert entry["sha256"] in card and f"{entry['accuracy']:.2f}%" in card and f"load_pretrained('{name}')" in card
+    assert (entry["sha256"] in card and f"{entry['accuracy']:.2f}%" in card
+            and f"load_pretrained('{name}')" in card)
     assert count_parameters(Pretrained(name).recipe.net.build()) == entry["parameters"] < 5_000_000
-    assert sorted(f.stem for f in WEIGHTS.glob("*.md")) == sorted(f.stem for f in WEIGHTS.glob("*.safetensors")) == sorted(ENTRIES)
+    assert sorted(f.stem for f in WEIGHTS.glob("*.md")) == sorted(
+        f.stem for f in WEIGHTS.glob("*.safetensors")) == sorted(ENTRIES)
 
 
 @each
 def test_a_network_comes_from_a_recorded_run(name):
     run = ENTRIES[name]["run"]
     same = ("recipe", "variant", "seed", "epochs", "hardware", "seconds", "torch")
-    found = [r["result"] for r in load_results(ROOT / "results") if all(r.get("result", {}).get(k) == run[k] for k in same)]
+    found = [r["result"] for r in load_results(ROOT / "results")
+             if all(r.get("result", {}).get(k) == run[k] for k in same)]
     assert [r["test"]["accuracy"] for r in found] == [run["accuracy"]]
-    assert run["seed"] == 0, "not the best of several seeds, which the test images would have chosen"
-    if "tta_accuracy" in ENTRIES[name]: assert abs(viewed(found[0]) - ENTRIES[name]["tta_accuracy"]) < .3
+    assert (run["seed"] == 0), ("not the best of several seeds, which the test images would have "
+                                "chosen")
+    if "tta_accuracy" in ENTRIES[name]:
+        assert abs(viewed(found[0]) - ENTRIES[name]["tta_accuracy"]) < .3
 
 
 @each
@@ -85,20 +95,23 @@ def test_a_changed_byte_is_found(shelf, place):
     data[place] ^= 16
     file.write_bytes(data)
     for ask in (lambda p: p.recipe, lambda p: p.load_net("cpu")):
-        with pytest.raises(InputError, match="is not the file that was published"): ask(Pretrained("quick", shelf))
+        with pytest.raises(InputError, match="is not the file that was published"):
+            ask(Pretrained("quick", shelf))
 
 
 def test_a_pickle_in_its_place_is_never_opened(shelf, tmp_path):
     class Trap:
         def __reduce__(self): return (Path.touch, (tmp_path / "sprung",))
     (shelf / "quick.safetensors").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(InputError, match="install the package again"): load_pretrained("quick", folder=shelf)
+    with pytest.raises(InputError, match="install the package again"):
+        load_pretrained("quick", folder=shelf)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_a_name_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="did you mean laptop"): load_pretrained("laptopp")
-    with pytest.raises(InputError, match="no published networks"): load_pretrained("laptop", folder=tmp_path)
+    with pytest.raises(InputError, match="no published networks"):
+        load_pretrained("laptop", folder=tmp_path)
 
 
 def test_int8_answers_nearly_as_fp16():
@@ -112,16 +125,27 @@ def test_int8_answers_nearly_as_fp16():
 
 def test_a_network_of_another_run_keeps_its_name(tmp_path, capsys):
     from cifar_nb.cli import main
-    def published(*more): return main(["publish", str(tmp_path / run), "--data", "toy", "--folder", str(tmp_path / "shelf"), *more])
+    def published(*more):
+        return main(
+            ["publish", str(tmp_path / run), "--data", "toy", "--folder", str(tmp_path / "shelf"),
+             *more])
     for run in "01":
-        assert main(["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--seed", run, "--out", str(tmp_path / run)]) == 0
-        if run == "0": assert published() == published() == published("--weights", "int8") == 0  # of one run as often as one likes
+        assert main(
+            ["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device",
+             "cpu", "--seed", run, "--out", str(tmp_path / run)]) == 0
+        # of one run as often as one likes
+        if run == "0": assert published() == published() == published("--weights", "int8") == 0
     first = (tmp_path / "shelf/registry.json").read_bytes()
     capsys.readouterr()
-    assert published() == 2 and "a network small of another run: choose another --name, or say --overwrite" in capsys.readouterr().err
+    assert (
+        published() == 2
+        and "a network small of another run: choose another --name, or say --overwrite"
+        in capsys.readouterr().err)
     assert (tmp_path / "shelf/registry.json").read_bytes() == first
     assert published("--name", "second") == published("--overwrite") == 0
-    assert {e["run"]["seed"] for e in json.loads((tmp_path / "shelf/registry.json").read_text(encoding="utf-8")).values()} == {1}
+    assert {e["run"]["seed"] for e
+            in json.loads((tmp_path / "shelf/registry.json").read_text(encoding="utf-8")).values(
+                )} == {1}
 
 
 def test_the_registry_is_json_that_a_person_can_read():
@@ -132,15 +156,19 @@ def test_the_registry_is_json_that_a_person_can_read():
 def test_a_network_is_not_judged_on_other_images_than_its_own(tmp_path, capsys):
     from cifar_nb.cli import main
     run = tmp_path / "run"
-    assert main(["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu", "--out", str(run)]) == 0
+    assert main(
+        ["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu",
+         "--out", str(run)]) == 0
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     (run / "result.json").write_text(json.dumps(result | {"data": "cifar10"}), encoding="utf-8")
     capsys.readouterr()
     assert main(["publish", str(run), "--data", "toy", "--folder", str(tmp_path / "shelf")]) == 2
-    assert "is not the result of the run that" in capsys.readouterr().err  # the manifest says what it was trained on
+    # the manifest says what it was trained on
+    assert "is not the result of the run that" in capsys.readouterr().err
     (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    (run / "manifest.json").write_text(json.dumps(manifest | {"data": manifest["data"] | {"name": "unknown"}}), encoding="utf-8")
+    (run / "manifest.json").write_text(
+        json.dumps(manifest | {"data": manifest["data"] | {"name": "unknown"}}), encoding="utf-8")
     assert main(["publish", str(run), "--data", "toy", "--folder", str(tmp_path / "shelf")]) == 2
     assert "was trained on unknown, and these test images are toy" in capsys.readouterr().err
     assert not (tmp_path / "shelf").exists()

@@ -9,9 +9,9 @@ from hypothesis import given, settings, strategies as st
 
 from cifar_nb.augment.ops import Cutout, Resize
 from cifar_nb.core.errors import InputError
+from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule, learning_rates, stretch
 from cifar_nb.teams.zoo import get_recipe, list_recipes
-from cifar_nb.models.resnet import NetSpec
 
 NET = NetSpec(widths=(4,), depths=(1,), strides=(1,))
 EVERY = pytest.mark.parametrize('r', list_recipes(), ids=lambda r: f'{r.name}-{r.variant}')

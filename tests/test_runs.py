@@ -1,4 +1,5 @@
-"The folder of a training: who may write into it, what may go on in it, and in which order it is written."
+"""The folder of a training: who may write into it, what may go on in it, and in which order it is
+written."""
 import json
 import shutil
 from dataclasses import replace
@@ -9,23 +10,24 @@ from safetensors.torch import load_file
 
 import cifar_nb.training.loop as training
 import cifar_nb.training.train as whole
-from cifar_nb.training import checkpoints
-from cifar_nb.cli.commands import folder_to_resume, run_folder
 from cifar_nb.cli import main
+from cifar_nb.cli.commands import folder_to_resume, run_folder
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
-from cifar_nb.evaluation.report import evaluate
 from cifar_nb.delivery.publish import training_command
+from cifar_nb.evaluation.report import evaluate
 from cifar_nb.recipes.spec import trained
 from cifar_nb.teams.zoo import get_recipe
-
+from cifar_nb.training import checkpoints
 from cifar_nb.training.checkpoints import Run
 from cifar_nb.training.train import planned, train
 
-TINY = replace(get_recipe('small').with_epochs(3), name='tiny', net=replace(get_recipe('small').net, widths=(4, 8, 8)))
+TINY = replace(get_recipe('small').with_epochs(3), name='tiny',
+               net=replace(get_recipe('small').net, widths=(4, 8, 8)))
 TINY = replace(TINY, phases=tuple(replace(p, batch_size=50) for p in TINY.phases))
 X, Y = toy(200)
-QUIET = dict(device='cpu', precision='fp32', kernels=False, progress=False, say=lambda s: None, info=dict(data='toy'))
+QUIET = dict(device='cpu', precision='fp32', kernels=False, progress=False, say=lambda s: None,
+             info=dict(data='toy'))
 
 
 class Killed(BaseException): "As if the process had ended: nothing of ours catches it."
@@ -49,8 +51,11 @@ def same_weights(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[
 
 # ---- what may go on (I5, I6, I11, I12)
 
-OTHER = dict(holdout=dict(holdout=0, x=X[:160], y=Y[:160]), images=dict(x=255 - X), labels=dict(y=Y.flip(0)), seed=dict(seed=1), precision=dict(precision='bf16'), order=dict(precision='fp32 nchw'),
-             weights=dict(keep='last'), recipe=dict(recipe=replace(TINY, clip=1.)), epochs=dict(recipe=TINY.with_epochs(4)))
+OTHER = dict(holdout=dict(holdout=0, x=X[:160], y=Y[:160]), images=dict(x=255 - X),
+             labels=dict(y=Y.flip(0)), seed=dict(seed=1), precision=dict(precision='bf16'),
+             order=dict(precision='fp32 nchw'),
+             weights=dict(keep='last'), recipe=dict(recipe=replace(TINY, clip=1.)),
+             epochs=dict(recipe=TINY.with_epochs(4)))
 
 
 @pytest.mark.parametrize('other', OTHER)
@@ -68,7 +73,8 @@ def test_a_mended_note_title_or_tta_and_a_new_field_change_nothing(tmp_path):
     d = json.loads((folder / 'recipe.json').read_text(encoding='utf-8'))
     del d['clip']  # as if an older release had written it
     (folder / 'recipe.json').write_text(json.dumps(d), encoding='utf-8')
-    mended = replace(TINY, title='Another title', notes=('mended',), source='somebody', tta_transforms=('flip',))
+    mended = replace(TINY, title='Another title', notes=('mended',), source='somebody',
+                     tta_transforms=('flip',))
     t = train(mended, X, Y, folder, resume=True, **QUIET)
     assert t.log == alone.log and same_weights(t.net.state_dict(), alone.net.state_dict())
 
@@ -78,7 +84,8 @@ def test_other_threads_or_kernels_are_another_sitting(tmp_path, threads):
     threads(torch.get_num_threads() + 1)
     train(TINY, X, Y, folder, resume=True, **QUIET)
     sittings = Run(folder).manifest['sittings']
-    assert [s['epoch'] for s in sittings] == [0, 2] and sittings[1]['threads'] == sittings[0]['threads'] + 1
+    assert ([s['epoch'] for s in sittings] == [0, 2]
+            and sittings[1]['threads'] == sittings[0]['threads'] + 1)
 
 
 def test_resume_without_a_name_takes_the_unfinished_run_of_this_training(tmp_path):
@@ -90,7 +97,8 @@ def test_resume_without_a_name_takes_the_unfinished_run_of_this_training(tmp_pat
     assert run_folder(m, tmp_path) == tmp_path / 'tiny-3epochs-seed0-toy-2'  # a gap is free
     assert run_folder(m, tmp_path) == tmp_path / 'tiny-3epochs-seed0-toy-5'
     said = []
-    assert folder_to_resume(m | dict(seed=7), tmp_path, said.append).name == 'tiny-3epochs-seed7-toy' and 'begins anew' in said[0]
+    assert (folder_to_resume(m | dict(seed=7), tmp_path, said.append).name
+            == 'tiny-3epochs-seed7-toy' and 'begins anew' in said[0])
 
 
 # ---- who may write
@@ -105,17 +113,24 @@ def test_a_second_training_is_refused_while_the_first_one_runs(tmp_path, monkeyp
     end = whole.end_epoch
     monkeypatch.setattr(whole, 'end_epoch', second)
     train(TINY.with_epochs(1), X, Y, tmp_path / 'run', **QUIET)
-    assert 'is being trained by another process' in refused[0] and 'already holds a run' in refused[1]
+    assert ('is being trained by another process' in refused[0]
+            and 'already holds a run' in refused[1])
 
 
-@pytest.mark.parametrize('left', [(), ('.manifest.json.123',), ('.DS_Store', '.lock'), ('manifest.json',)])
+@pytest.mark.parametrize(
+    'left', [(), ('.manifest.json.123',), ('.DS_Store', '.lock'), ('manifest.json',)])
 def test_a_killed_first_write_is_no_obstacle(tmp_path, left):
     folder = tmp_path / 'run'
     folder.mkdir()
     for name in left: (folder / name).write_text('half', encoding='utf-8')
-    if left == ('manifest.json',):  # whole, since it is written whole or not at all; the recipe was not written any more
-        (folder / 'manifest.json').write_text(json.dumps(planned(TINY, X, Y, device='cpu', precision='fp32', kernels=False, data='toy')), encoding='utf-8')
-        with pytest.raises(InputError, match='already holds a run'): train(TINY, X, Y, folder, **QUIET)
+    # whole, since it is written whole or not at all; the recipe was not written any more
+    if left == ('manifest.json',):
+        (folder / 'manifest.json').write_text(
+            json.dumps(
+                planned(TINY, X, Y, device='cpu', precision='fp32', kernels=False, data='toy')),
+            encoding='utf-8')
+        with pytest.raises(InputError, match='already holds a run'):
+            train(TINY, X, Y, folder, **QUIET)
         train(TINY, X, Y, folder, resume=True, **QUIET)
     else: train(TINY, X, Y, folder, **QUIET)
     assert Run(folder).finished and not list(folder.glob('.*.123'))
@@ -124,7 +139,8 @@ def test_a_killed_first_write_is_no_obstacle(tmp_path, left):
 # ---- the end of a run (F1, C10)
 
 def test_the_best_weights_survive_whatever_stops_the_end(tmp_path, monkeypatch):
-    "Its best epoch is not the last one: stopped anywhere in the last writes, it comes back with the weights of the best epoch."
+    """Its best epoch is not the last one: stopped anywhere in the last writes, it comes back with
+    the weights of the best epoch."""
     scores = iter([50., 70., 60.] + [60.] * 20)
     real = training.loss_and_accuracy
     def falling(logits, y): return real(logits, y)[0], next(scores)
@@ -136,7 +152,9 @@ def test_the_best_weights_survive_whatever_stops_the_end(tmp_path, monkeypatch):
         scores, seen = iter([50., 70., 60.] + [60.] * 20), []
         write = whole.write_atomic
         def dies(path, data):
-            if path.name == stop and len(Run(path.parent).lines('log')) >= 3 and not seen: seen.append(1); raise Killed
+            if path.name == stop and len(Run(path.parent).lines('log')) >= 3 and not seen:
+                seen.append(1)
+                raise Killed
             write(path, data)
         for module in (whole, checkpoints): monkeypatch.setattr(module, 'write_atomic', dies)
         with pytest.raises(Killed): train(TINY, X, Y, tmp_path / stop, holdout=40, **QUIET)
@@ -145,20 +163,25 @@ def test_the_best_weights_survive_whatever_stops_the_end(tmp_path, monkeypatch):
         scores = iter([60.] * 20)
         train(TINY, X, Y, tmp_path / stop, holdout=40, resume=True, **QUIET)
         run = Run(tmp_path / stop)
-        assert same_weights(load_file(run.path / 'model.safetensors'), want) and run.result['best_val_accuracy'] == 70.
+        assert same_weights(load_file(run.path / 'model.safetensors'),
+                            want) and run.result['best_val_accuracy'] == 70.
         assert run.result['checkpoint'] == 'best on validation'
 
 
 def test_the_same_call_gives_the_same_network_with_and_without_a_folder(tmp_path):
-    a, b = train(TINY, X, Y, holdout=40, **QUIET), train(TINY, X, Y, tmp_path / 'run', holdout=40, **QUIET)
-    assert same_weights(a.net.state_dict(), b.net.state_dict()) and same_weights(a.net.state_dict(), Run(tmp_path / 'run').load_net('cpu').state_dict())
+    a, b = (train(TINY, X, Y, holdout=40, **QUIET),
+            train(TINY, X, Y, tmp_path / 'run', holdout=40, **QUIET))
+    assert (same_weights(a.net.state_dict(), b.net.state_dict())
+            and same_weights(a.net.state_dict(),
+                             Run(tmp_path / 'run').load_net('cpu').state_dict()))
     last = train(TINY, X, Y, holdout=40, keep='last', **QUIET)
     assert [line['train_loss'] for line in last.log] == [line['train_loss'] for line in a.log]
 
 
 def test_the_same_training_writes_the_same_bytes(tmp_path):
     for name in 'ab': train(TINY, X, Y, tmp_path / name, **QUIET)
-    for file in ('model.safetensors', 'log.jsonl', 'recipe.json'): assert (tmp_path / 'a' / file).read_bytes() == (tmp_path / 'b' / file).read_bytes()
+    for file in ('model.safetensors', 'log.jsonl', 'recipe.json'):
+        assert (tmp_path / 'a' / file).read_bytes() == (tmp_path / 'b' / file).read_bytes()
 
 
 def test_weights_that_are_no_numbers_are_not_judged(tmp_path):
@@ -167,7 +190,8 @@ def test_weights_that_are_no_numbers_are_not_judged(tmp_path):
     w = load_file(tmp_path / 'run/model.safetensors')
     w['linear.bias'][3] = float('nan')
     save_file(w, tmp_path / 'run/model.safetensors')
-    with pytest.raises(InputError, match='not the file that this training wrote'): Run(tmp_path / 'run').load_net('cpu')
+    with pytest.raises(InputError, match='not the file that this training wrote'):
+        Run(tmp_path / 'run').load_net('cpu')
     r = json.loads((tmp_path / 'run/result.json').read_text(encoding='utf-8'))
     del r['weights']  # as an older release wrote it
     (tmp_path / 'run/result.json').write_text(json.dumps(r), encoding='utf-8')
@@ -175,11 +199,16 @@ def test_weights_that_are_no_numbers_are_not_judged(tmp_path):
 
 
 def test_a_training_that_diverges_says_so_and_writes_json(tmp_path):
-    wild = replace(TINY, phases=tuple(replace(p, optimizer=replace(p.optimizer, lr=1e30)) for p in TINY.phases))
-    with pytest.raises(training.Diverged, match='smaller learning rate'): train(wild, X, Y, tmp_path / 'run', **QUIET)
+    wild = replace(
+        TINY,
+        phases=tuple(replace(p, optimizer=replace(p.optimizer, lr=1e30)) for p in TINY.phases))
+    with pytest.raises(training.Diverged, match='smaller learning rate'):
+        train(wild, X, Y, tmp_path / 'run', **QUIET)
     def no(word): raise ValueError(word)
     for p in (tmp_path / 'run').glob('*.json*'):
-        for line in (p.read_text(encoding='utf-8').splitlines() if p.suffix == '.jsonl' else [p.read_text(encoding='utf-8')]): json.loads(line, parse_constant=no)
+        for line in (p.read_text(encoding='utf-8').splitlines()
+                     if p.suffix == '.jsonl' else [p.read_text(encoding='utf-8')]):
+            json.loads(line, parse_constant=no)
     assert not Run(tmp_path / 'run').finished
 
 
@@ -189,7 +218,8 @@ def test_a_file_of_another_run_is_not_taken(tmp_path, file):
     for s in (0, 1): train(TINY, X, Y, tmp_path / f'run{s}', seed=s, **QUIET)
     shutil.copyfile(tmp_path / 'run1' / file, tmp_path / 'run0' / file)
     with pytest.raises(InputError, match='another run'): Run(tmp_path / 'run0').load_net('cpu')
-    with pytest.raises(InputError, match='another run'): evaluate(tmp_path / 'run0', X, Y, device='cpu', data='toy', pictured=False)
+    with pytest.raises(InputError, match='another run'):
+        evaluate(tmp_path / 'run0', X, Y, device='cpu', data='toy', pictured=False)
 
 
 def test_a_checkpoint_of_a_run_on_other_images_is_not_taken(tmp_path):
@@ -200,7 +230,8 @@ def test_a_checkpoint_of_a_run_on_other_images_is_not_taken(tmp_path):
     except Killed: pass
     finally: whole.save_checkpoint = save
     shutil.copyfile(b / 'checkpoint.pt', a / 'checkpoint.pt')
-    with pytest.raises(InputError, match='the images differ'): train(TINY, X, Y, a, resume=True, **QUIET)
+    with pytest.raises(InputError, match='the images differ'):
+        train(TINY, X, Y, a, resume=True, **QUIET)
 
 
 def test_a_copied_run_brings_its_evaluations(tmp_path):
@@ -208,18 +239,28 @@ def test_a_copied_run_brings_its_evaluations(tmp_path):
     train(TINY, X, Y, tmp_path / 'run', **QUIET)
     evaluate(tmp_path / 'run', X[:50], Y[:50], device='cpu', data='toy', pictured=False)
     copy_run(tmp_path / 'run', tmp_path / 'copy')
-    assert Run(tmp_path / 'copy').evaluations == Run(tmp_path / 'run').evaluations != [] and not (tmp_path / 'copy/.lock').exists()
+    assert (Run(tmp_path / 'copy').evaluations == Run(tmp_path / 'run').evaluations != []
+            and not (tmp_path / 'copy/.lock').exists())
 
 
 # ---- cards (I14)
 
 def test_a_card_names_the_command_that_gives_the_network(tmp_path):
-    m = planned(get_recipe('quick').with_epochs(2), X, Y, seed=3, device='cpu', precision='fp32', kernels=False, holdout=20, data='toy')
+    m = planned(get_recipe('quick').with_epochs(2), X, Y, seed=3, device='cpu', precision='fp32',
+                kernels=False, holdout=20, data='toy')
     run = dict(data='toy', seed=3, train_images=180)
-    assert training_command(m, get_recipe('quick').with_epochs(2), run) == 'cifar_nb train quick --seed 3 --epochs 2 --data toy --images 200 --holdout 20'
-    assert training_command(m | dict(recipe=trained(replace(get_recipe('quick'), clip=1.))), get_recipe('quick'), run) == ''
-    assert training_command(m | dict(weights='last'), get_recipe('quick').with_epochs(2), run) == '' and training_command(m, get_recipe('quick'), run | dict(data='mine')) == ''
-    assert "--precision 'fp32 nchw'" in training_command(m | dict(memory_format='contiguous'), get_recipe('quick').with_epochs(2), run)
+    assert (
+        training_command(m, get_recipe('quick').with_epochs(2),
+                         run) == 'cifar_nb train quick --seed 3 --epochs 2 --data toy --images '
+            '200 --holdout 20')
+    assert training_command(m | dict(recipe=trained(replace(get_recipe('quick'), clip=1.))),
+                            get_recipe('quick'), run) == ''
+    assert training_command(m | dict(weights='last'), get_recipe('quick').with_epochs(2),
+                            run) == '' and training_command(
+                                m, get_recipe('quick'), run | dict(data='mine')) == ''
+    assert ("--precision 'fp32 nchw'"
+            in training_command(m | dict(memory_format='contiguous'),
+                                get_recipe('quick').with_epochs(2), run))
     assert training_command(None, TINY, run) == ''
     full = dict(data='cifar10', seed=0, train_images=50_000)
     assert training_command(None, get_recipe('laptop'), full) == 'cifar_nb train laptop --seed 0'
@@ -227,24 +268,36 @@ def test_a_card_names_the_command_that_gives_the_network(tmp_path):
 
 # ---- networks for other images than their own
 
-def test_a_network_that_knows_drawn_shapes_does_not_answer_for_the_course(tmp_path, capsys, monkeypatch):
+def test_a_network_that_knows_drawn_shapes_does_not_answer_for_the_course(
+    tmp_path, capsys, monkeypatch):
     import pickle
     monkeypatch.chdir(tmp_path)
-    assert main(['train', 'small', '--data', 'toy', '--images', '300', '--epochs', '1', '--out', 'run', '--device', 'cpu']) == 0
-    with open('t.pkl', 'wb') as f: pickle.dump({b'data': X[:6].permute(0, 2, 3, 1).contiguous().numpy(), b'ids': list(range(6))}, f)
+    assert main(
+        ['train', 'small', '--data', 'toy', '--images', '300', '--epochs', '1', '--out', 'run',
+         '--device', 'cpu']) == 0
+    with open('t.pkl', 'wb') as f:
+        pickle.dump(
+            {b'data': X[:6].permute(0, 2, 3, 1).contiguous().numpy(), b'ids': list(range(6))}, f)
     capsys.readouterr()
-    assert main(['predict', 'run', 't.pkl', '--out', 'a.csv']) == 2 and 'toy set' in capsys.readouterr().err and not (tmp_path / 'a.csv').exists()
+    assert (main(['predict', 'run', 't.pkl', '--out', 'a.csv']) == 2
+            and 'toy set' in capsys.readouterr().err and not (tmp_path / 'a.csv').exists())
     assert main(['predict', 'run', 't.pkl', '--out', 'a.csv', '--anyway']) == 0
     assert main(['evaluate', 'run', '--data', 'toy', '--device', 'cpu']) == 0
     result = json.loads((tmp_path / 'run/result.json').read_text(encoding='utf-8'))
     m = json.loads((tmp_path / 'run/manifest.json').read_text(encoding='utf-8'))
-    (tmp_path / 'run/manifest.json').write_text(json.dumps(m | dict(data=dict(name='cifar10', images=50_000, fingerprint='x'))), encoding='utf-8')
-    (tmp_path / 'run/result.json').write_text(json.dumps(result | dict(data='cifar10')), encoding='utf-8')
+    (tmp_path / 'run/manifest.json').write_text(
+        json.dumps(m | dict(data=dict(name='cifar10', images=50_000, fingerprint='x'))),
+        encoding='utf-8')
+    (tmp_path / 'run/result.json').write_text(
+        json.dumps(result | dict(data='cifar10')), encoding='utf-8')
     report = (tmp_path / 'run/report.md').read_text(encoding='utf-8')
-    assert main(['evaluate', 'run', '--data', 'toy', '--tta', '--device', 'cpu']) == 0  # asked for by name: kept beside, and the report stays
+    # asked for by name: kept beside, and the report stays
+    assert main(['evaluate', 'run', '--data', 'toy', '--tta', '--device', 'cpu']) == 0
     assert (tmp_path / 'run/report.md').read_text(encoding='utf-8') == report
     for name in ('CIFAR_NB_DATA', 'KAGGLE_INPUT'): monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr('cifar_nb.data.cifar.search', lambda *a, **k: None)
-    monkeypatch.setattr('cifar_nb.data.cifar.fetch', lambda *a, **k: (_ for _ in ()).throw(InputError('no network')))
+    monkeypatch.setattr('cifar_nb.data.cifar.search_places', lambda *a, **k: None)
+    monkeypatch.setattr('cifar_nb.data.cifar.fetch', lambda *a,
+                        **k: (_ for _ in ()).throw(InputError('no network')))
     capsys.readouterr()
-    assert main(['evaluate', 'run', '--results', 'res', '--device', 'cpu']) == 2 and 'trained on cifar10' in capsys.readouterr().err and not (tmp_path / 'res').exists()
+    assert (main(['evaluate', 'run', '--results', 'res', '--device', 'cpu']) == 2
+            and 'trained on cifar10' in capsys.readouterr().err and not (tmp_path / 'res').exists())

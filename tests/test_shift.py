@@ -1,24 +1,30 @@
-"""Spoiled images: any batch, any severity; each image by its own draw; the same seed, the same images; and what the records say."""
+"""Spoiled images: any batch, any severity; each image by its own draw; the same seed, the same
+images; and what the records say."""
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from cifar_nb.core.errors import InputError
-from cifar_nb.teams.zoo import get_recipe
-from cifar_nb.evaluation.corruptions import CORRUPTIONS, KINDS, corrupt, kept, relit, survey
+from cifar_nb.evaluation.corruptions import (
+    CORRUPTIONS, CORRUPTION_KINDS, corrupt, kept, relit, survey)
 from cifar_nb.studies.shift import TRAININGS, trained_with
+from cifar_nb.teams.zoo import get_recipe
 
 ROOT = Path(__file__).parent.parent
-RECORDS = {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in sorted((ROOT / "results/shift").glob("*.json"))}
-RANDOM = set(CORRUPTIONS) - {"gaussian_blur", "defocus_blur", "zoom_blur", "brightness", "contrast", "saturate", "jpeg_compression", "pixelate"}
+RECORDS = {f.stem: json.loads(f.read_text(encoding="utf-8"))
+           for f in sorted((ROOT / "results/shift").glob("*.json"))}
+RANDOM = set(CORRUPTIONS) - {
+    "gaussian_blur", "defocus_blur", "zoom_blur", "brightness", "contrast", "saturate",
+    "jpeg_compression", "pixelate"}
 each = pytest.mark.parametrize("name", CORRUPTIONS)
 
 
-def batch(n, seed=0): return torch.randint(256, (n, 3, 32, 32), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+def batch(n, seed=0):
+    return torch.randint(256, (n, 3, 32, 32), generator=torch.Generator().manual_seed(seed),
+                         dtype=torch.uint8)
 
 
 @each
@@ -34,7 +40,8 @@ def test_any_batch_gives_as_many_bytes(name, n, severity, fill):
 
 @each
 def test_no_image_depends_on_its_neighbours(name):
-    "What comes first in a batch is spoiled alike whatever comes after it, unless the draw is; and equal images differ where there is a draw."
+    """What comes first in a batch is spoiled alike whatever comes after it, unless the draw is; and
+    equal images differ where there is a draw."""
     x = batch(1).expand(6, -1, -1, -1).contiguous()
     out = corrupt(x, name, 4)
     same = all(torch.equal(out[0], o) for o in out[1:])
@@ -48,7 +55,8 @@ def test_no_image_depends_on_its_neighbours(name):
 def test_seeds(name):
     x = batch(3)
     assert torch.equal(corrupt(x, name, 3, seed=1), corrupt(x, name, 3, seed=1))
-    assert torch.equal(corrupt(x, name, 3, seed=1), corrupt(x, name, 3, seed=2)) == (name not in RANDOM)
+    assert torch.equal(corrupt(x, name, 3, seed=1), corrupt(x, name, 3, seed=2)) == (
+        name not in RANDOM)
 
 
 def test_more_images_than_a_piece_holds():
@@ -58,7 +66,8 @@ def test_more_images_than_a_piece_holds():
 
 @pytest.mark.parametrize("severity", [0, 6, 2.5, "3", None])
 def test_a_severity_that_does_not_exist(severity):
-    with pytest.raises(InputError, match="whole number from 1 to 5"): corrupt(batch(1), "fog", severity)
+    with pytest.raises(InputError, match="whole number from 1 to 5"):
+        corrupt(batch(1), "fog", severity)
 
 
 def test_light():
@@ -95,17 +104,21 @@ def test_the_records_are_whole():
         s = r["survey"]
         assert set(CORRUPTIONS) <= set(s) and all(len(s[n]) == 5 for n in CORRUPTIONS), name
         assert all(0 < a <= s["clean"] + 3 for n in CORRUPTIONS for a in s[n]), name
-        assert sum(map(len, KINDS.values())) == len(CORRUPTIONS)
+        assert sum(map(len, CORRUPTION_KINDS.values())) == len(CORRUPTIONS)
     assert {r["variation"] for r in RECORDS.values() if "variation" in r} == set(TRAININGS)
 
 
 def test_a_try_never_replaces_the_figures_of_all_images(tmp_path):
-    from cifar_nb.studies.shift import cmd
+    from cifar_nb.studies.shift import command_shift
     (tmp_path / "shift").mkdir()
-    (tmp_path / "shift/quick.json").write_text('{"asked": "the figures of all images"}', encoding='utf-8')
-    for _ in range(2): cmd(["quick"], results=tmp_path, data="toy", device="cpu", images=10, say=str)
-    assert (tmp_path / "shift/quick.json").read_text(encoding="utf-8") == '{"asked": "the figures of all images"}'
+    (tmp_path / "shift/quick.json").write_text(
+        '{"asked": "the figures of all images"}', encoding='utf-8')
+    for _ in range(2):
+        command_shift(["quick"], results=tmp_path, data="toy", device="cpu", images=10, say=str)
+    assert (tmp_path / "shift/quick.json").read_text(
+        encoding="utf-8") == '{"asked": "the figures of all images"}'
     tries = list((tmp_path / "shift").glob("quick-10images-*.json"))
-    assert len(tries) == 1 and json.loads(tries[0].read_text(encoding='utf-8'))["survey"]["images"] == 10
-    cmd(["quick"], results=tmp_path, data="toy", device="cpu", images=12, say=str)
+    assert len(tries) == 1 and json.loads(
+        tries[0].read_text(encoding='utf-8'))["survey"]["images"] == 10
+    command_shift(["quick"], results=tmp_path, data="toy", device="cpu", images=12, say=str)
     assert len(list((tmp_path / "shift").glob("quick-*.json"))) == 2

@@ -1,4 +1,5 @@
-"The five teams: networks and recipes against the figures of their reports, and the claims, whose figures are computed and never typed."
+"""The five teams: networks and recipes against the figures of their reports, and the claims, whose
+figures are computed and never typed."""
 import csv
 import importlib
 import json
@@ -7,27 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from cifar_nb.models.resnet import LIMIT, NetSpec, count_macs, count_parameters
-from cifar_nb.data.cifar import toy
 from cifar_nb.augment.policies import LISTS
-from cifar_nb.teams.reading import accuracy, differences, full_runs, parts, sketch, spec_facts
-from cifar_nb.teams.claims import Check, judge, verdict
-from cifar_nb.recipes.spec import Claim, recipe_from_json
-from cifar_nb.teams.zoo import get_recipe, list_recipes
+from cifar_nb.data.cifar import toy
 from cifar_nb.evaluation.records import full_record
-from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, headline, networks, scoreboard,
-                                         short_form, standings, tally)
-from cifar_nb.teams.zoo import TEAMS
+from cifar_nb.models.resnet import LIMIT, NetSpec, count_macs, count_parameters
+from cifar_nb.recipes.spec import Claim, recipe_from_json
+from cifar_nb.studies.scoreboard import (
+    VERDICTS, all_claims, claimed_accuracy, networks, scoreboard,
+    short_form, standings, tally)
+from cifar_nb.teams.claims import Check, check_claims, verdict
+from cifar_nb.teams.reading import accuracy, differences, full_runs, parts, sketch, spec_facts
+from cifar_nb.teams.zoo import TEAMS, get_recipe, list_recipes
 
 NAMES = ("narrow_resnet", "modified_resnet", "learning_too_deep", "dreamfire", "neural_nomads")
 BOTH = [(n, v) for n in NAMES for v in ("report", "code")]
 ROOT = Path(__file__).parent.parent
 COUNTS = {  # parameters, multiply-adds, epochs
-    ("narrow_resnet", "report"): (2_797_610, 139_299_328, 250), ("narrow_resnet", "code"): (2_797_610, 139_299_328, 250),
-    ("modified_resnet", "report"): (2_777_674, 421_202_432, 50), ("modified_resnet", "code"): (2_777_674, 421_202_432, 50),
-    ("learning_too_deep", "report"): (4_754_218, 271_419_904, 100), ("learning_too_deep", "code"): (4_754_218, 271_419_904, 200),
-    ("dreamfire", "report"): (4_918_602, 798_689_792, 50), ("dreamfire", "code"): (4_918_602, 798_689_792, 50),
-    ("neural_nomads", "report"): (2_777_674, 421_202_432, 100), ("neural_nomads", "code"): (4_992_586, 874_187_264, 100),
+          ("narrow_resnet", "report"): (2_797_610, 139_299_328, 250),
+          ("narrow_resnet", "code"): (2_797_610, 139_299_328, 250),
+          ("modified_resnet", "report"): (2_777_674, 421_202_432, 50),
+          ("modified_resnet", "code"): (2_777_674, 421_202_432, 50),
+          ("learning_too_deep", "report"): (4_754_218, 271_419_904, 100),
+          ("learning_too_deep", "code"): (4_754_218, 271_419_904, 200),
+          ("dreamfire", "report"): (4_918_602, 798_689_792, 50),
+          ("dreamfire", "code"): (4_918_602, 798_689_792, 50),
+          ("neural_nomads", "report"): (2_777_674, 421_202_432, 100),
+          ("neural_nomads", "code"): (4_992_586, 874_187_264, 100),
 }
 
 
@@ -40,7 +46,8 @@ def test_network_and_length_are_those_of_the_facts(name, variant):
     net = r.net.build()
     assert (count_parameters(net), count_macs(net), r.epochs) == COUNTS[name, variant]
     assert count_parameters(net) < LIMIT
-    assert (sum(p.parameters for p in parts(r.net)), sum(p.macs for p in parts(r.net))) == COUNTS[name, variant][:2]
+    assert (sum(p.parameters for p in parts(r.net)),
+            sum(p.macs for p in parts(r.net))) == COUNTS[name, variant][:2]
 
 
 @pytest.mark.parametrize("name, variant", BOTH)
@@ -53,13 +60,18 @@ def test_a_recipe_goes_through_json(name, variant):
 
 def test_the_registry_has_the_baselines_too():
     known = {(r.name, r.variant) for r in list_recipes()}
-    assert set(BOTH) | {("resnet18", "report"), ("plain", "report"), ("quick", "report"), ("small", "report"), ("laptop", "report")} <= known
+    assert set(BOTH) | {("resnet18", "report"), ("plain", "report"), ("quick", "report"),
+                        ("small", "report"), ("laptop", "report")} <= known
     assert get_recipe("resnet18").net == NetSpec() and get_recipe("plain").net.block == "plain"
     assert replace(get_recipe("plain").net, block="basic") == get_recipe("neural_nomads").net
 
 
-@pytest.mark.parametrize("name, phase, key", [("narrow_resnet", 0, "000"), ("modified_resnet", 0, "001"), ("learning_too_deep", 0, "002, first run"),
-                                              ("learning_too_deep", 1, "002, second run"), ("dreamfire", 0, "003"), ("neural_nomads", 0, "004")])
+@pytest.mark.parametrize(
+    "name, phase, key",
+    [("narrow_resnet", 0, "000"), ("modified_resnet", 0, "001"),
+     ("learning_too_deep", 0, "002, first run"),
+     ("learning_too_deep", 1, "002, second run"), ("dreamfire", 0, "003"),
+     ("neural_nomads", 0, "004")])
 def test_the_augmentation_is_that_of_chapter_2(name, phase, key):
     assert get_recipe(name, "code").phases[phase].augment == LISTS[key]
 
@@ -74,14 +86,16 @@ def test_every_recipe_trains_and_repeats_from_its_seed(name, variant):
 
 
 def test_only_the_augmentation_and_the_schedule_of_003_differ():
-    rows = [row[""] for row in differences(get_recipe("dreamfire"), get_recipe("dreamfire", "code"))]
+    rows = [
+        row[""] for row in differences(get_recipe("dreamfire"), get_recipe("dreamfire", "code"))]
     assert "phase 1: augment" in rows and all("schedule" in row or "augment" in row for row in rows)
 
 
 # ---- what the teams' programs printed
 
 def rows(name):
-    with (ROOT / "nbs" / "logs" / f"{name}.csv").open(encoding="utf-8") as f: return list(csv.DictReader(f))
+    with (ROOT / "nbs" / "logs" / f"{name}.csv").open(encoding="utf-8") as f:
+        return list(csv.DictReader(f))
 
 
 @pytest.mark.parametrize("name", NAMES[:4])
@@ -104,43 +118,47 @@ def test_logs_are_in_order_and_in_range(name):
 # ---- claims
 
 FOUND = {  # figures worked out apart from the package: by hand, or printed by the teams' own tools
-    ("narrow_resnet", "trainable parameters"): (2_797_610, "agrees"),
-    ("narrow_resnet", "the same count in millions"): (2.79761, "differs"),
-    ("narrow_resnet", "fewer operations than ResNet-18"): ("yes: 25.1% of the multiply-adds", "agrees"),
-    ("narrow_resnet", "warm-up"): (25, "agrees"),
-    ("narrow_resnet", "bottleneck layers are integrated"): ("no: every block has two 3x3 convolutions", "differs"),
-    ("narrow_resnet", "test accuracy, in the log of the team"): (95.07, "differs"),
-    ("modified_resnet", "trainable parameters"): (2_777_674, "agrees"),
-    ("modified_resnet", "forward and backward pass"): (10.50, "agrees"),
-    ("modified_resnet", "parameters in memory"): (10.60, "agrees"),
-    ("modified_resnet", "estimated total size"): (21.11, "agrees"),
-    ("modified_resnet", "augmentation"): ("RandomCrop, RandomHorizontalFlip, ColorJitter, RandomRotation, RandomAffine", "differs"),
-    ("modified_resnet", "test accuracy, in the log of the team"): (92.67, "differs"),
-    ("learning_too_deep", "parameters, in the table"): (4_754_218, "agrees"),
-    ("learning_too_deep", "parameters, in the text"): (4.754218, "differs"),
-    ("learning_too_deep", "value of the parameter formula"): (5.090656, "differs"),
-    ("learning_too_deep", "fewer parameters than ResNet-18"): (57.45, "differs"),
-    ("learning_too_deep", "forward and backward pass"): (10.16, "agrees"),
-    ("learning_too_deep", "parameters in memory"): (18.14, "agrees"),
-    ("learning_too_deep", "estimated total size"): (28.31, "agrees"),
-    ("learning_too_deep", "training"): (200, "differs"),
-    ("learning_too_deep", "crops from padded images of"): (40, "differs"),
-    ("learning_too_deep", "different views in test-time augmentation"): (4, "differs"),
-    ("learning_too_deep", "test accuracy, in the log of the team"): (94.65, "agrees"),
-    ("dreamfire", "fewer parameters than ResNet-18"): (55.98, "differs"),
-    ("dreamfire", "less time an epoch than ResNet-18, judged by the work"): ("no: +43.8 % multiply-adds", "differs"),
-    ("dreamfire", "channels of the stages"): ((64, 128, 256), "differs"),
-    ("dreamfire", "first rate by the formula, with 5 epochs of warm-up"): (0.004, "differs"),
-    ("dreamfire", "batch size, changed on instruction"): (128, "differs"),
-    ("dreamfire", "top accuracy, in the log of the team"): (93.93, "differs"),
-    ("neural_nomads", "parameters of the network as described"): (2.777674, "differs"),
-    ("neural_nomads", "parameters, with six blocks placed at will"): (4.769610, "differs"),
-    ("neural_nomads", "residual blocks, three stages of two"): (6, "agrees"),
+         ("narrow_resnet", "trainable parameters"): (2_797_610, "agrees"),
+         ("narrow_resnet", "the same count in millions"): (2.79761, "differs"),
+         ("narrow_resnet", "fewer operations than ResNet-18"): (
+             "yes: 25.1% of the multiply-adds", "agrees"),
+         ("narrow_resnet", "warm-up"): (25, "agrees"),
+         ("narrow_resnet", "bottleneck layers are integrated"): ("no: every block has two 3x3 "
+                                                                 "convolutions", "differs"),
+         ("narrow_resnet", "test accuracy, in the log of the team"): (95.07, "differs"),
+         ("modified_resnet", "trainable parameters"): (2_777_674, "agrees"),
+         ("modified_resnet", "forward and backward pass"): (10.50, "agrees"),
+         ("modified_resnet", "parameters in memory"): (10.60, "agrees"),
+         ("modified_resnet", "estimated total size"): (21.11, "agrees"),
+         ("modified_resnet", "augmentation"): ("RandomCrop, RandomHorizontalFlip, ColorJitter, "
+                                               "RandomRotation, RandomAffine", "differs"),
+         ("modified_resnet", "test accuracy, in the log of the team"): (92.67, "differs"),
+         ("learning_too_deep", "parameters, in the table"): (4_754_218, "agrees"),
+         ("learning_too_deep", "parameters, in the text"): (4.754218, "differs"),
+         ("learning_too_deep", "value of the parameter formula"): (5.090656, "differs"),
+         ("learning_too_deep", "fewer parameters than ResNet-18"): (57.45, "differs"),
+         ("learning_too_deep", "forward and backward pass"): (10.16, "agrees"),
+         ("learning_too_deep", "parameters in memory"): (18.14, "agrees"),
+         ("learning_too_deep", "estimated total size"): (28.31, "agrees"),
+         ("learning_too_deep", "training"): (200, "differs"),
+         ("learning_too_deep", "crops from padded images of"): (40, "differs"),
+         ("learning_too_deep", "different views in test-time augmentation"): (4, "differs"),
+         ("learning_too_deep", "test accuracy, in the log of the team"): (94.65, "agrees"),
+         ("dreamfire", "fewer parameters than ResNet-18"): (55.98, "differs"),
+         ("dreamfire", "less time an epoch than ResNet-18, judged by the work"): (
+             "no: +43.8 % multiply-adds", "differs"),
+         ("dreamfire", "channels of the stages"): ((64, 128, 256), "differs"),
+         ("dreamfire", "first rate by the formula, with 5 epochs of warm-up"): (0.004, "differs"),
+         ("dreamfire", "batch size, changed on instruction"): (128, "differs"),
+         ("dreamfire", "top accuracy, in the log of the team"): (93.93, "differs"),
+         ("neural_nomads", "parameters of the network as described"): (2.777674, "differs"),
+         ("neural_nomads", "parameters, with six blocks placed at will"): (4.769610, "differs"),
+         ("neural_nomads", "residual blocks, three stages of two"): (6, "agrees"),
 }
 
 
 @pytest.fixture(scope="module")
-def judged(): return {(n, c.what): c for n in NAMES for c in judge(team(n).checks)}
+def judged(): return {(n, c.what): c for n in NAMES for c in check_claims(team(n).checks)}
 
 
 @pytest.mark.parametrize("key", FOUND)
@@ -158,9 +176,11 @@ def test_claims_are_many_and_no_figure_is_typed_in():
         checks = team(n).checks
         assert len(checks) >= 12 and all(isinstance(c, Check) for c in checks)
         for c in checks:
-            assert c.claim.found is None and c.claim.verdict == "open", f"{n}: {c.claim.what} has a verdict before it is judged"
+            assert (c.claim.found is None and c.claim.verdict == "open"), (
+                f"{n}: {c.claim.what} has a verdict before it is judged")
             assert c.claim.where, f"{n}: {c.claim.what} does not say where it stands"
-        for v in ("report", "code"): assert get_recipe(n, v).claims == tuple(c.claim for c in checks)
+        for v in ("report", "code"):
+            assert get_recipe(n, v).claims == tuple(c.claim for c in checks)
 
 
 def test_what_can_be_computed_is_decided_and_what_needs_trainings_is_open():
@@ -172,22 +192,33 @@ def test_what_can_be_computed_is_decided_and_what_needs_trainings_is_open():
 
 def run(recipe, accuracy, seed=0, **changes):
     "A record as `load_results` gives it."
-    log = [dict(epoch=e, train_loss=1., train_accuracy=95. * e / 70 if e < 70 else 95.) for e in range(1, recipe.epochs + 1)]
+    log = [dict(epoch=e, train_loss=1., train_accuracy=95. * e / 70 if e < 70 else 95.)
+           for e in range(1, recipe.epochs + 1)]
     confusion = [[0] * 10 for _ in range(10)]
     confusion[3][5] = confusion[4][7] = 50  # cats called dogs, deer called horses
-    result = dict(hardware="one", images_per_second=1000., test=dict(accuracy=accuracy, confusion=confusion))
+    result = dict(hardware="one", images_per_second=1000.,
+                  test=dict(accuracy=accuracy, confusion=confusion))
     return full_record(recipe, result, log, seed, **changes)
 
 
 def test_recorded_runs_close_what_is_open():
-    results = [run(m.code, headline(m).value if not isinstance(headline(m).value, tuple) else 93.5, seed) for m in TEAMS for seed in (0, 1)]
-    results += [run(get_recipe(n), a) for n, a in (("resnet18", 95.), ("plain", 75.2), ("neural_nomads", 93.4))]
+    results = [
+        run(m.code, claimed_accuracy(m).value
+            if not isinstance(claimed_accuracy(m).value, tuple) else 93.5, seed)
+        for m in TEAMS for seed in (0, 1)]
+    results += [run(get_recipe(n), a)
+                for n, a in (("resnet18", 95.), ("plain", 75.2), ("neural_nomads", 93.4))]
     before, after = all_claims(), all_claims(results)
-    closed = {(t, b.what): a.verdict for (t, b), (_, a) in zip(before, after) if b.verdict == "open" and a.verdict != "open"}
+    closed = {(t, b.what): a.verdict for (t, b), (_, a) in zip(before, after) if b.verdict == "open"
+              and a.verdict != "open"}
     assert {k: v for k, v in closed.items() if "accuracy" in k[1]} == {
-        ("Narrow ResNet-18", "test accuracy"): "agrees", ("ModifiedResNet", "test accuracy"): "agrees", ("LearningtooDeep", "test accuracy"): "agrees",
-        ("Dreamfire", "top accuracy"): "agrees", ("Neural Nomads", "validation accuracy at the end"): "agrees",
-        ("Neural Nomads", "training accuracy at epoch 70"): "agrees", ("Neural Nomads", "accuracy of the network without shortcuts"): "agrees"}
+        ("Narrow ResNet-18", "test accuracy"): "agrees", (
+            "ModifiedResNet", "test accuracy"): "agrees", (
+                "LearningtooDeep", "test accuracy"): "agrees",
+        ("Dreamfire", "top accuracy"): "agrees", (
+            "Neural Nomads", "validation accuracy at the end"): "agrees",
+        ("Neural Nomads", "training accuracy at epoch 70"): "agrees", (
+            "Neural Nomads", "accuracy of the network without shortcuts"): "agrees"}
     assert closed["LearningtooDeep", "cats and dogs, deer and horses are confused most"] == "agrees"
     assert closed["Dreamfire", "time an epoch saved, beside ResNet-18"] == "differs"
     assert closed["ModifiedResNet", "better than the baseline ResNet"] == "differs"
@@ -210,9 +241,13 @@ def test_runs_that_do_not_count():
     untested = run(r, 10.); del untested["result"]["test"]
     held, other = run(r, 10.), run(r, 10.)
     held["manifest"]["validation"] = dict(images=5000, indices="x")
-    other["manifest"]["data"] = dict(name="cifar10", images=50_000, fingerprint="another set of that size")
-    lr = replace(r, phases=tuple(replace(p, optimizer=replace(p.optimizer, lr=1e-5)) for p in r.phases))  # of the same name and length
-    bad = [run(r, 10., images=1280), run(r.with_epochs(3), 10.), run(lr, 10.), untested, held, other]
+    other["manifest"]["data"] = dict(
+        name="cifar10", images=50_000, fingerprint="another set of that size")
+    # of the same name and length
+    lr = replace(
+        r, phases=tuple(replace(p, optimizer=replace(p.optimizer, lr=1e-5)) for p in r.phases))
+    bad = [run(r, 10., images=1280), run(r.with_epochs(3), 10.), run(lr, 10.), untested, held,
+           other]
     assert full_runs(r, bad + [good]) == [good]
     twin = replace(r, name="renamed", title="?", notes=("mended",), tta_transforms=("flip",))
     assert full_runs(twin, bad + [good]) == [good]  # names, notes and TTA change nothing
@@ -233,15 +268,28 @@ def test_the_short_form_is_a_table_of_the_networks():
     assert len({line.count("|") for line in lines}) == 1
     assert len(lines) == 2 + len(standings()) == 2 + sum(len(networks(m)) for m in TEAMS)
     for m in TEAMS:
-        for r in networks(m): assert any(f"{spec_facts(r.net).parameters:,}" in line for line in lines)
+        for r in networks(m):
+            assert any(f"{spec_facts(r.net).parameters:,}" in line for line in lines)
 
 
 @pytest.mark.parametrize("value, found, check, unit, says", [
-    (95.53, 95.526, "computed", "%", "agrees"), (95.53, 95.52, "computed", "%", "differs"), (95.53, 95.2, "measured", "%", "agrees"),
-    (95.53, 95.0, "measured", "%", "differs"), (22, 22.4, "measured", "% of the time", "agrees"), (5e-4, 5e-4, "computed", "", "agrees"),
-    ((93, 94), 94.0, "measured", "%", "agrees"), ((93, 94), 94.01, "measured", "%", "differs"), ((3, 5, 3), (3, 5, 3), "computed", "", "agrees"),
-    ((3, 5, 3), (3, 5), "computed", "", "differs"), ("yes", "no: really", "computed", "", "differs"), ("Adam", "AdamW: here", "computed", "", "differs"),
-    (60, "40: elsewhere", "computed", "epochs", "differs"), (True, "yes: so", "computed", "", "agrees"), (1, None, "computed", "", "open"),
+    (95.53, 95.526, "computed", "%", "agrees"), (95.53, 95.52, "computed", "%", "differs"),
+                                                             (95.53, 95.2, "measured", "%",
+                                                              "agrees"),
+    (95.53, 95.0, "measured", "%", "differs"), (22, 22.4, "measured", "% of the time", "agrees"),
+                                                             (5e-4, 5e-4, "computed", "", "agrees"),
+    ((93, 94), 94.0, "measured", "%", "agrees"), ((93, 94), 94.01, "measured", "%", "differs"),
+                                                             ((3, 5, 3), (3, 5, 3), "computed", "",
+                                                              "agrees"),
+    ((3, 5, 3), (3, 5), "computed", "", "differs"),
+                                                             ("yes", "no: really", "computed", "",
+                                                              "differs"),
+                                                             ("Adam", "AdamW: here", "computed", "",
+                                                 "differs"),
+    (60, "40: elsewhere", "computed", "epochs", "differs"),
+                                                             (True, "yes: so", "computed", "",
+                                                              "agrees"),
+                                                              (1, None, "computed", "", "open"),
     (1, 1, "not checkable", "", "not checkable")])
 def test_the_rule_of_the_verdict(value, found, check, unit, says):
     assert verdict(Claim("a", value, unit, "b", check), found) == says

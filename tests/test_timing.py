@@ -21,7 +21,8 @@ def test_a_single_call(clock): assert T.once(clock(.25)) == .25
 
 def test_the_best_of_several_without_the_first(clock):
     assert T.best(clock(.01, .04, .03, .05, 9.), least=.1) == pytest.approx(.03)
-    assert T.best(clock(.01, 2.), least=.1) == 2.  # one that takes long is run once more and no oftener
+    # one that takes long is run once more and no oftener
+    assert T.best(clock(.01, 2.), least=.1) == 2.
 
 
 def test_by_turns(clock):

@@ -16,19 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cifar_nb.training import loop as training
 from cifar_nb.augment.ops import (AlternatingFlip, Augment, CutMix, MixUp, RandomCrop,
-                              RandomHorizontalFlip, Resize, coin)
-from cifar_nb.models.resnet import NetSpec
+                                  RandomHorizontalFlip, Resize, coin)
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import split, toy
 from cifar_nb.models.airbench import FastSpec
+from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.muon import Muon
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.teams.zoo import get_recipe
+from cifar_nb.training import loop as training
+from cifar_nb.training.checkpoints import Run
 from cifar_nb.training.loop import Diverged, Trainer, end_epoch, network, predict, train_epoch
 from cifar_nb.training.signals import Interrupted
-from cifar_nb.training.checkpoints import Run
 from cifar_nb.training.train import train
 
 MEAN, STD = (.4914, .4822, .4465), (.247, .2435, .2616)
@@ -684,8 +684,8 @@ class Steep:
         return net
 
 
-def diverging(epochs=1, lr=1e30, net=NET, rule={}, **more):
-    rule = dict(optimizer=Optimizer('SGD', lr=lr), batch_size=30) | rule
+def diverging(epochs=1, lr=1e30, net=NET, rule=(), **more):
+    rule = dict(optimizer=Optimizer('SGD', lr=lr), batch_size=30) | dict(rule)
     p = replace(PHASE, epochs=epochs, **rule)
     return recipe(p, net=net, **more)
 

@@ -17,12 +17,22 @@ def phase(**changes): return replace(SMALL, phases=(replace(PHASE, **changes),))
 
 @pytest.mark.parametrize('changes, wanted', [
     ({}, SMALL), (dict(block='plain'), replace(SMALL, net=replace(SMALL.net, block='plain'))),
-    (dict(batch_size=64), phase(batch_size=64)), (dict(optimizer=Optimizer('Adam', .001)), phase(optimizer=Optimizer('Adam', .001))),
-    (dict(lr=.3), phase(optimizer=replace(PHASE.optimizer, lr=.3))), (dict(ema=.9, clip=1.), replace(SMALL, ema=.9, clip=1.)),
+    (dict(batch_size=64), phase(batch_size=64)),
+                                             (dict(optimizer=Optimizer('Adam', .001)),
+                                              phase(optimizer=Optimizer('Adam', .001))),
+    (dict(lr=.3), phase(optimizer=replace(PHASE.optimizer, lr=.3))),
+                                             (dict(ema=.9, clip=1.),
+                                              replace(SMALL, ema=.9, clip=1.)),
     (dict(optimizer=Optimizer('Adam', .001), lr=.5), phase(optimizer=Optimizer('Adam', .5))),
-    (dict(without='RandomCrop'), phase(augment=PHASE.augment[1:])), (dict(width_factor=.5), replace(SMALL, net=replace(SMALL.net, widths=(32, 64, 128)))),
-    (dict(schedule=lambda p: Schedule('linear', t_max=p.epochs)), phase(schedule=Schedule('linear', t_max=9)))])
-def test_what_is_asked_for_and_nothing_else(changes, wanted): assert vary(SMALL, **changes) == wanted
+    (dict(without='RandomCrop'), phase(augment=PHASE.augment[1:])),
+                                             (dict(width_factor=.5),
+                                              replace(
+                                                  SMALL,
+                                                  net=replace(SMALL.net, widths=(32, 64, 128)))),
+    (dict(schedule=lambda p: Schedule('linear', t_max=p.epochs)),
+     phase(schedule=Schedule('linear', t_max=9)))])
+def test_what_is_asked_for_and_nothing_else(changes, wanted):
+    assert vary(SMALL, **changes) == wanted
 
 
 def test_all_phases_are_changed():
@@ -35,8 +45,11 @@ def test_deeper_at_equal_parameters():
     assert deep.depths == (2, 2, 2) and deep.widths < SMALL.net.widths
 
 
-@pytest.mark.parametrize('changes, said', [(dict(batchsize=1), 'did you mean batch_size'), (dict(activation='gelu'), 'no field of a recipe'),
-                                           (dict(name='mine'), 'no field of a recipe')])
+@pytest.mark.parametrize(
+    'changes, said',
+    [(dict(batchsize=1), 'did you mean batch_size'),
+     (dict(activation='gelu'), 'no field of a recipe'),
+     (dict(name='mine'), 'no field of a recipe')])
 def test_unknown_fields(changes, said):
     with pytest.raises(InputError, match=said): vary(SMALL, **changes)
 

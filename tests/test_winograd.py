@@ -1,19 +1,21 @@
-"""The kernel of chapter 03b computes what a convolution computes, to the digit, or is done without."""
+"""The kernel of chapter 03b computes what a convolution computes, to the digit, or is done without.
+"""
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_nb.kernels import winograd
 from cifar_nb.augment.ops import RandomHorizontalFlip
-from cifar_nb.models.resnet import Conv, NetSpec, count_macs
-from cifar_nb.data.cifar import toy
 from cifar_nb.core.errors import InputError
-from cifar_nb.models.airbench import FastSpec
-from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
-from cifar_nb.kernels.dispatch import use_cpu_kernels
-from cifar_nb.training.loop import Trainer, train_epoch
+from cifar_nb.data.cifar import toy
+from cifar_nb.kernels import winograd
 from cifar_nb.kernels.compiler import kernel_library
-from cifar_nb.kernels.winograd import bench_winograd, by_tiles, is_exact, kernel, tiled_conv, whole_numbers
+from cifar_nb.kernels.dispatch import use_cpu_kernels
+from cifar_nb.kernels.winograd import (bench_winograd, by_tiles, is_exact, kernel, tiled_conv,
+                                       whole_numbers)
+from cifar_nb.models.airbench import FastSpec
+from cifar_nb.models.resnet import Conv, NetSpec, count_macs
+from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
+from cifar_nb.training.loop import Trainer, train_epoch
 
 TRANSFORMS, FORMATS, WHY = kernel()
 here = pytest.mark.skipif(not TRANSFORMS, reason=f"no kernel: {WHY}")
@@ -22,14 +24,18 @@ formats = pytest.mark.parametrize("dtype", FORMATS, ids=str)
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 4, 7), (3, 8, 9, 2)])
 def test_tiles_are_a_convolution(shape):
-    x, w = torch.randn(shape, dtype=torch.float64), torch.randn(5, shape[1], 3, 3, dtype=torch.float64)
+    x, w = (torch.randn(shape, dtype=torch.float64),
+            torch.randn(5, shape[1], 3, 3, dtype=torch.float64))
     torch.testing.assert_close(by_tiles(x, w), F.conv2d(x, w, padding=1))
 
 
 @here
 @formats
 @pytest.mark.parametrize("pool", [False, True])
-@pytest.mark.parametrize("n, c, f, side", [(1, 8, 8, 2), (3, 24, 64, 31), (7, 64, 256, 15), (5, 256, 256, 7), (9, 256, 128, 3), (250, 32, 40, 4), (2, 232, 16, 8), (70, 16, 8, 5)])
+@pytest.mark.parametrize(
+    "n, c, f, side",
+    [(1, 8, 8, 2), (3, 24, 64, 31), (7, 64, 256, 15), (5, 256, 256, 7), (9, 256, 128, 3),
+     (250, 32, 40, 4), (2, 232, 16, 8), (70, 16, 8, 5)])
 def test_exact_in_every_shape(dtype, pool, n, c, f, side):
     assert is_exact(TRANSFORMS, dtype, n, c, f, side, pool)
 
@@ -39,7 +45,9 @@ def test_exact_in_every_shape(dtype, pool, n, c, f, side):
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_exact_with_any_number_of_threads(dtype, count, threads):
     threads(count)
-    for case in (dict(n=3, c=16, f=24, side=6, pool=False), dict(n=40, c=160, f=136, side=5, pool=True)): assert is_exact(TRANSFORMS, dtype, **case)
+    for case in (dict(n=3, c=16, f=24, side=6, pool=False),
+                 dict(n=40, c=160, f=136, side=5, pool=True)):
+        assert is_exact(TRANSFORMS, dtype, **case)
 
 
 @here
@@ -48,7 +56,8 @@ def test_sides_may_differ(dtype):
     x, w = whole_numbers(3, 16, 5, 8), whole_numbers(24, 16, 3, 3, seed=1)
     for pool in (False, True):
         y = F.conv2d(x, w, padding=1)
-        assert torch.equal(tiled_conv(x.to(dtype), w, pool), (F.max_pool2d(y, 2) if pool else y).to(dtype))
+        assert torch.equal(tiled_conv(x.to(dtype), w, pool),
+                           (F.max_pool2d(y, 2) if pool else y).to(dtype))
 
 
 @here
@@ -63,7 +72,8 @@ def test_a_wrong_kernel_is_found_out():
     class Refuses(Wrong):
         @staticmethod
         def winograd(x, w, pool): raise RuntimeError("brgemm: not here")
-    assert is_exact(TRANSFORMS, torch.float32) and not is_exact(Wrong, torch.float32) and not is_exact(Refuses, torch.float32)
+    assert (is_exact(TRANSFORMS, torch.float32) and not is_exact(Wrong, torch.float32)
+            and not is_exact(Refuses, torch.float32))
 
 
 def without_cache(monkeypatch, tmp_path, **env):
@@ -73,13 +83,15 @@ def without_cache(monkeypatch, tmp_path, **env):
 
 
 def test_it_can_be_switched_off(monkeypatch, tmp_path):
-    assert without_cache(monkeypatch, tmp_path, CIFAR_NB_KERNEL="off") == (None, (), "CIFAR_NB_KERNEL is off")
+    assert without_cache(monkeypatch, tmp_path, CIFAR_NB_KERNEL="off") == (
+        None, (), "CIFAR_NB_KERNEL is off")
     assert not any(tmp_path.iterdir())
 
 
 @here
 def test_without_a_compiler_there_is_a_reason(monkeypatch, tmp_path):
-    assert without_cache(monkeypatch, tmp_path, CXX="no-such-compiler") == (None, (), "there is no compiler called no-such-compiler")
+    assert without_cache(monkeypatch, tmp_path, CXX="no-such-compiler") == (
+        None, (), "there is no compiler called no-such-compiler")
     assert not [*(tmp_path / "kernels").glob("[!.]*")]
 
 
@@ -93,7 +105,8 @@ def test_what_does_not_compile_is_not_kept(monkeypatch, tmp_path):
 @here
 def test_a_cache_that_cannot_be_written_is_a_reason(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
-    ops, _, why = without_cache(monkeypatch, tmp_path / "file", XDG_CACHE_HOME=str(tmp_path / "file"))
+    ops, _, why = without_cache(
+        monkeypatch, tmp_path / "file", XDG_CACHE_HOME=str(tmp_path / "file"))
     assert ops is None and "no kernel can be kept in " in why and "CIFAR_NB_CACHE" in why
 
 
@@ -101,13 +114,18 @@ def test_a_cache_that_cannot_be_written_is_a_reason(monkeypatch, tmp_path):
 def test_another_text_or_compiler_has_another_name(monkeypatch):
     name = kernel_library("winograd").name
     assert name == kernel_library("winograd").name and kernel_library("winograd").exists()
-    monkeypatch.setattr("cifar_nb.kernels.compiler.subprocess.run", lambda *a, **k: pytest.fail("compiled again"))
+    monkeypatch.setattr("cifar_nb.kernels.compiler.subprocess.run", lambda *a,
+                        **k: pytest.fail("compiled again"))
     assert kernel_library("winograd").name == name
     monkeypatch.setenv("CXX", "another")
     with pytest.raises(pytest.fail.Exception): kernel_library("winograd")
 
 
-WIDE = Recipe("wide", net=FastSpec(widths=(32, 64), activation="relu"), phases=(Phase(1, Optimizer("SGD", lr=.02, momentum=.9), Schedule("linear", t_max=1, unit="step"), (RandomHorizontalFlip(),), batch_size=50),))
+WIDE = Recipe("wide", net=FastSpec(widths=(32, 64), activation="relu"),
+              phases=(
+                  Phase(1, Optimizer("SGD", lr=.02, momentum=.9),
+                        Schedule("linear", t_max=1, unit="step"), (RandomHorizontalFlip(),),
+                        batch_size=50),))
 
 
 @here
@@ -141,7 +159,8 @@ def test_a_compiled_network_does_not_ask_for_it():
     x = torch.randn(64, 64, 8, 8)
     assert use_cpu_kernels(net, str)
     quick = net(x)
-    torch.testing.assert_close(torch.compile(net, backend="eager", fullgraph=True)(x), quick, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        torch.compile(net, backend="eager", fullgraph=True)(x), quick, rtol=1e-3, atol=1e-3)
 
 
 @here
@@ -151,7 +170,8 @@ def test_networks_of_the_reports_profit_too(monkeypatch):
     usual = net(x)
     assert use_cpu_kernels(net, str)
     asked = winograd.winograd_forward
-    monkeypatch.setattr(winograd, 'winograd_forward', lambda *a: calls.append(asked(*a)) or calls[-1])
+    monkeypatch.setattr(winograd, 'winograd_forward',
+                        lambda *a: calls.append(asked(*a)) or calls[-1])
     torch.testing.assert_close(net(x), usual, rtol=1e-3, atol=1e-3)
     assert sum(c is not None for c in calls) >= 2
 
@@ -161,7 +181,10 @@ def test_the_race_says_what_it_cannot_race():
 
 
 @pytest.mark.parametrize("what", ["convolution", "winograd", "norm"])
-@pytest.mark.parametrize("mistake, words", [(["--recipe", "laptop"], "races shapes of layers"), (["--images", "0"], "images=0"), (["--repeats", "-1"], "repeats=-1")])
+@pytest.mark.parametrize(
+    "mistake, words",
+    [(["--recipe", "laptop"], "races shapes of layers"), (["--images", "0"], "images=0"),
+     (["--repeats", "-1"], "repeats=-1")])
 def test_a_mistake_in_the_call_is_one_sentence(what, mistake, words, capsys):
     from cifar_nb.cli import main
     assert main(["bench", what, *mistake]) == 2

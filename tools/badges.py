@@ -1,11 +1,15 @@
-"""Badges under the title of each chapter: "Open in Colab", and "Open in Kaggle" where the Kaggle notebook has the chapter's code.
+"""Badges under the title of each chapter: "Open in Colab", and "Open in Kaggle" where the Kaggle
+notebook has the chapter's code.
 
     python tools/badges.py                        # every chapter of nbs/
     python tools/badges.py nbs/06_training.ipynb  # this one
-    python tools/badges.py --check                # change nothing; exit status 1 if a badge is missing or leads nowhere
+    python tools/badges.py --check                # change nothing; exit status 1 if a badge is
+    missing or leads nowhere
 
-Only the title cell is edited; running it again changes nothing. Standard library only. The last part of the line says how the package gets onto
-Colab: a clone and not only an installation, since many chapters read the repository's `results/` and `cifar_nb/`.
+Only the title cell is edited; running it again changes nothing. Standard library only. The last
+part of the line says how the package gets onto
+Colab: a clone and not only an installation, since many chapters read the repository's `results/`
+and `cifar_nb/`.
 """
 import json
 import re
@@ -17,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COLAB = "https://colab.research.google.com"
 KAGGLE = "https://kaggle.com/kernels/welcome?src="
 MARK = "[![Open in Colab]"  # begins the line that this tool writes
-TARGET = re.compile(r"\((?:https://colab\.research\.google\.com/github/[^/)]+/[^/)]+|https://kaggle\.com/kernels/welcome\?src=https://github\.com/[^/)]+/[^/)]+)/blob/[^/)]+/([^)\s]+)\)")
+TARGET = re.compile(
+    r"\((?:https://colab\.research\.google\.com/github/[^/)]+/[^/)]+|https://kaggle\.com/kernels/welcome\?src=https://github\.com/[^/)]+/[^/)]+)/blob/[^/)]+/([^)\s]+)\)")
 
 
 def repository(root=ROOT):
@@ -29,7 +34,8 @@ def repository(root=ROOT):
 
 
 def on_kaggle(root=ROOT):
-    "The names of the chapters whose code is in the Kaggle notebook, and of the chapter that builds it."
+    """The names of the chapters whose code is in the Kaggle notebook, and of the chapter that
+    builds it."""
     text = (Path(root) / "kaggle/cifar-nb.ipynb").read_text(encoding="utf-8")
     return {"40_kaggle", *re.findall(r"/nbs/([\w.-]+)\.ipynb\)", text)}
 
@@ -38,19 +44,25 @@ def line(name, root=ROOT):
     "The line for the chapter `name`."
     repo, branch = repository(root)
     folder = repo.split("/")[1]
-    parts = [f"{MARK}({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{repo}/blob/{branch}/nbs/{name}.ipynb)"]
+    parts = [
+        f"{MARK}({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{repo}/blob/{branch}/nbs/{name}.ipynb)"]
     if name in on_kaggle(root):
-        parts.append(f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]({KAGGLE}https://github.com/{repo}/blob/{branch}/kaggle/cifar-nb.ipynb)")
-    return (" ".join(parts) + f" On Colab first: `!git clone -q https://github.com/{repo}`, `%pip install -q './{folder}[notebook]' fastcore`, `%cd {folder}/nbs`.")
+        parts.append("[![Open in "
+                     f"Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]({KAGGLE}https://github.com/{repo}/blob/{branch}/kaggle/cifar-nb.ipynb)")
+    return (" ".join(parts) + f" On Colab first: `!git clone -q https://github.com/{repo}`, `%pip "
+            f"install -q './{folder}[notebook]' fastcore`, `%cd {folder}/nbs`.")
 
 
 def title_cell(nb):
     "The first Markdown cell that begins with a `# Title`."
-    return next((c for c in nb["cells"] if c["cell_type"] == "markdown" and "".join(c["source"]).startswith("# ")), None)
+    return next(
+        (c for c in nb["cells"] if c["cell_type"] == "markdown"
+         and "".join(c["source"]).startswith("# ")), None)
 
 
 def with_badges(source, badges):
-    "The title cell's text `source` with the line `badges` after title and subtitle, in place of the one that is there."
+    """The title cell's text `source` with the line `badges` after title and subtitle, in place of
+    the one that is there."""
     blocks = [b for b in re.split(r"\n{2,}", source) if not b.startswith(MARK)]
     at = 2 if len(blocks) > 1 and blocks[1].startswith(">") else 1
     return "\n\n".join([*blocks[:at], badges, *blocks[at:]])
@@ -58,7 +70,8 @@ def with_badges(source, badges):
 
 def chapters(names=(), root=ROOT):
     "The notebooks to edit: `names`, or every chapter in nbs/ (the index has its own badges)."
-    return [Path(n) for n in names] or [p for p in sorted((Path(root) / "nbs").glob("*.ipynb")) if p.name != "index.ipynb"]
+    return ([Path(n) for n in names]
+            or [p for p in sorted((Path(root) / "nbs").glob("*.ipynb")) if p.name != "index.ipynb"])
 
 
 def main(argv, root=ROOT):
@@ -71,10 +84,12 @@ def main(argv, root=ROOT):
         new = with_badges(old, line(path.stem, root))
         lost = [t for t in TARGET.findall(new) if not (Path(root) / t).is_file()]
         if lost: wrong.append(f"{path.name} has a badge for {', '.join(lost)}, which is not there")
-        elif new != old and check: wrong.append(f"{path.name} has no badges, or old ones: run `python tools/badges.py`")
+        elif new != old and check:
+            wrong.append(f"{path.name} has no badges, or old ones: run `python tools/badges.py`")
         elif new != old:
             cell["source"] = new.splitlines(keepends=True)
-            path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n",
+                            encoding="utf-8")
             print(path.name)
     for sentence in wrong: print(f"badges: {sentence}.", file=sys.stderr)
     return bool(wrong)

@@ -6,7 +6,7 @@ from pathlib import Path
 _cfg = ConfigParser(delimiters=["="])
 _cfg.read(Path(__file__).parent.parent / "settings.ini", encoding="utf-8")
 FLAGS = set(_cfg["DEFAULT"].get("tst_flags", "").split())
-DIRECTIVE = re.compile(r"^\s*#\s*\|\s*(\S+)(?:[ \t]+(.*?))?\s*$", re.M)
+DIRECTIVE = re.compile(r"^\s*#\s*\|\s*(\S+)(?:[ \t]+(.*?))?\s*$", re.MULTILINE)
 
 
 def skipped(source):

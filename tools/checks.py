@@ -1,4 +1,5 @@
-"""Every check that a change must pass, in the order in which they are cheap. `python3 book.py test` runs this.
+"""Every check that a change must pass, in the order in which they are cheap. `python3 book.py test`
+runs this.
 
     python tools/checks.py            # all of them
     python tools/checks.py --quick    # leave out the chapters
@@ -16,7 +17,8 @@ BIN = Path(sys.executable).parent
 
 
 def run(*argv, threads=None):
-    "Run a program in the project's folder, with `threads` of torch where given, and stop everything where it fails."
+    """Run a program in the project's folder, with `threads` of torch where given, and stop
+    everything where it fails."""
     start = time.time()
     print(f"\n=== {' '.join(str(a) for a in argv).replace(str(BIN) + '/', '')}", flush=True)
     env = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
@@ -37,7 +39,8 @@ def generated(file, text):
 
 
 def unchanged():
-    "nbdev_export must make the modules that are here, and no others; nbdev_clean must find nothing to do."
+    """nbdev_export must make the modules that are here, and no others; nbdev_clean must find
+    nothing to do."""
     before = snapshot()
     for file, text in before.items():
         if generated(file, text): file.unlink()  # one whose chapter has gone would stay for ever
@@ -47,7 +50,8 @@ def unchanged():
         for file, text in before.items(): file.write_bytes(text)
         raise
     after = snapshot()
-    moved = sorted(str(f.relative_to(ROOT)) for f in before.keys() | after.keys() if before.get(f) != after.get(f))
+    moved = sorted(str(f.relative_to(ROOT)) for f in before.keys() | after.keys()
+                   if before.get(f) != after.get(f))
     if moved:
         sys.exit(f"Not in step: {', '.join(moved)} changed by nbdev_export or nbdev_clean. "
                  "Commit what they made.")
@@ -58,10 +62,14 @@ def main():
     run(sys.executable, "tools/readme.py", "--check")
     run(sys.executable, "tools/bare_comparisons.py")
     run(BIN / "lint-imports", "--no-cache")  # the layers of the package, .importlinter
+    by_hand = [f for f, text in snapshot().items() if f.suffix == ".py" and not generated(f, text)]
+    run(BIN / "ruff", "check", "--quiet", "--force-exclude", "nbs", "tests", "tools", "book.py",
+        "setup.py", "conftest.py", *sorted(by_hand))  # ruff.toml
     notebooks = ["nbs", "--nbval-lax", "--nbval-sanitize-with", "tools/nbval_sanitize.cfg"]
     if "--quick" in sys.argv: notebooks = []
     # two processes of one thread: more would wait for each other
-    run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile",
+    run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist",
+        "loadfile",
         "tests", *notebooks, threads=1)
 
 

@@ -36,7 +36,8 @@ except ImportError:  # before there were layers
 x, y = toy(max(json.loads(sys.argv[2]).values()))
 for line in sys.stdin:
     name, n, epochs = json.loads(line)
-    t = train(get_recipe(name).with_epochs(epochs), x[:n], y[:n], device='cpu', progress=False, say=str)
+    recipe = get_recipe(name).with_epochs(epochs)
+    t = train(recipe, x[:n], y[:n], device='cpu', progress=False, say=str)
     print(json.dumps([line['images_per_second'] for line in t.timing[1:]]), flush=True)
 """
 

@@ -16,7 +16,8 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from .ops import Transform, choose, fraction, images, number, pair, uniform
+from .ops import Transform, choose, images, uniform
+from .arguments import fraction, number, pair
 
 # %% ../../nbs/02a_colour.ipynb #e0fc2024
 def to_levels(xb):
@@ -28,7 +29,8 @@ def like(levels, xb):
     return (levels.float()/255).to(xb.dtype) if xb.is_floating_point() else levels
 
 def lookup(xb, table):
-    "Each pixel of `xb` (`N x 3 x H x W`) replaced by its entry in `table` (uint8, `N x 256` or `N x 3 x 256`)."
+    """Each pixel of `xb` (`N x 3 x H x W`) replaced by its entry in `table` (uint8, `N x 256` or `N
+    x 3 x 256`)."""
     rows = table.reshape(-1, 256)
     at = to_levels(xb).reshape(len(rows), xb.numel()//max(1, len(rows)))
     return like(rows.gather(1, at.long()).view(xb.shape), xb)
@@ -51,8 +53,8 @@ def solarize_table(threshold):
 
 # %% ../../nbs/02a_colour.ipynb #045a7b79
 def blend(dull, xb, factor):
-    """`dull + factor*(xb - dull)` in float32, clipped to 0..255 and cut off to uint8, as Pillow does; `factor`
-    broadcasts."""
+    """`dull + factor*(xb - dull)` in float32, clipped to 0..255 and cut off to uint8, as Pillow
+    does; `factor` broadcasts."""
     dull = dull.to(torch.float32)
     return ((xb.to(torch.float32) - dull)*factor).add_(dull).clamp_(0, 255).to(torch.uint8)
 
@@ -76,12 +78,13 @@ def contrast_table(xb, factor):
 def fine(device): return torch.float32 if torch.device(device).type == 'mps' else torch.float64
 
 def autocontrast_table(xb):
-    """Darkest level of each channel to 0, brightest to 255: uint8 `N x 3 x 256`. (One level lower here and there on
-    mps, which has no float64.)"""
+    """Darkest level of each channel to 0, brightest to 255: uint8 `N x 3 x 256`. (One level lower
+    here and there on mps, which has no float64.)"""
     flat, d = to_levels(xb).flatten(2), fine(xb.device)
     if not len(xb): return flat.new_zeros(0, 3, 256)
     lo, hi = flat.amin(2, keepdim=True).to(d), flat.amax(2, keepdim=True).to(d)
-    full = hi.new_full((), 255) # as a plain number it would round twice: torch takes 255/t as 255*(1/t)
+    # as a plain number it would round twice: torch takes 255/t as 255*(1/t)
+    full = hi.new_full((), 255)
     scale = torch.where(hi > lo, full/(hi-lo), 1.)
     return (ramp(xb)*scale - torch.where(hi > lo, lo*scale, 0.)).clamp_(0, 255).to(torch.uint8)
 
@@ -99,7 +102,8 @@ def equalize_table(xb):
     brightest = h.gather(2, flat.amax(2, keepdim=True).long())
     step = ((flat.shape[2] - brightest)/255).floor_()
     below = h.cumsum(2).sub_(h).add_((step/2).floor_())
-    return torch.where(step > 0, below.div_(step.clamp(min=1)).clamp_(max=255), ramp(xb).float()).to(torch.uint8)
+    return torch.where(step > 0, below.div_(step.clamp(min=1)).clamp_(max=255),
+                       ramp(xb).float()).to(torch.uint8)
 
 # %% ../../nbs/02a_colour.ipynb #d795aff0
 def saturation(xb, factor):
@@ -108,10 +112,12 @@ def saturation(xb, factor):
     return like(blend(gray(v), v, images(factor)), xb)
 
 def sharpness(xb, factor):
-    "Between a smoothed image (`factor` 0) and the image (1) and beyond; `factor` float `N`; the border stays."
+    """Between a smoothed image (`factor` 0) and the image (1) and beyond; `factor` float `N`; the
+    border stays."""
     v, (h, w) = to_levels(xb), xb.shape[2:]
     if min(h, w) < 3: return xb
-    s = v.flatten(1).to(torch.int16) # neighbours are 1 and w steps away; what wraps around is thrown away below
+    # neighbours are 1 and w steps away; what wraps around is thrown away below
+    s = v.flatten(1).to(torch.int16)
     across = s[:, :-2] + s[:, 1:-1] + s[:, 2:]
     total = across[:, :-2*w] + across[:, w:-w] + across[:, 2*w:] + 4*s[:, w+1:-w-1]
     dull = F.pad((total.float()/13 + .5).floor_(), (w+1, w+1)).view(v.shape)
@@ -125,19 +131,20 @@ def inner(h, w, device):
 # %% ../../nbs/02a_colour.ipynb #822a801f
 @lru_cache(maxsize=8)
 def hue_table(device):
-    """uint8 hue for (largest channel 0 to 2, difference of the next two -255 to 255, spread 0 to 255), flat, as
-    Pillow's RGB to HSV computes it."""
+    """uint8 hue for (largest channel 0 to 2, difference of the next two -255 to 255, spread 0 to
+    255), flat, as Pillow's RGB to HSV computes it."""
     diff, spread = torch.arange(-255, 256)[:, None], torch.arange(256).clamp(min=1)
     ratio = lambda n: (n.clamp(min=0).float()/spread) # single precision, like Pillow
-    up, down = ratio(torch.where(diff > 0, spread-diff, spread)), ratio(torch.where(diff > 0, spread, spread+diff))
+    up, down = (ratio(torch.where(diff > 0, spread-diff, spread)),
+                ratio(torch.where(diff > 0, spread, spread+diff)))
     hue = torch.stack([(down-up).double(), (2.+down.double()-up), (4.+down.double()-up)])
     hue = torch.fmod(hue.float().double()/6 + 1, 1.).float().double()*255
     hue[:, :, 0] = 0 # no spread, no hue
     return hue.long().clamp(0, 255).to(torch.uint8).flatten().to(device)
 
 def rgb_to_hsv(xb):
-    """Hue, saturation and value of uint8 `N x 3 x H x W`, each uint8 `N x H x W`, to the digit as Pillow computes
-    them."""
+    """Hue, saturation and value of uint8 `N x 3 x H x W`, each uint8 `N x H x W`, to the digit as
+    Pillow computes them."""
     r, g, b = xb.to(torch.int16).unbind(1)
     top = torch.maximum(torch.maximum(r, g), b)
     spread = top - torch.minimum(torch.minimum(r, g), b)
@@ -151,25 +158,27 @@ def rgb_to_hsv(xb):
 # %% ../../nbs/02a_colour.ipynb #b5b43a7b
 @lru_cache(maxsize=8)
 def hue_weights(device):
-    "Float32 `3 x 256`: how much of the saturation is taken from red, green and blue at each hue byte."
+    """Float32 `3 x 256`: how much of the saturation is taken from red, green and blue at each hue
+    byte."""
     h = torch.arange(256).double()*6/255
     k = torch.stack([(h + start) % 6 for start in (5, 3, 1)])
     return torch.minimum(k, 4-k).clamp(0, 1).float().to(device)
 
 def hue(xb, shift):
-    """Turn the colour circle by `shift` (float `N`, -.5 to .5 of a turn), as torchvision does with Pillow: in steps
-    of 1/256."""
+    """Turn the colour circle by `shift` (float `N`, -.5 to .5 of a turn), as torchvision does with
+    Pillow: in steps of 1/256."""
     h, s, v = rgb_to_hsv(to_levels(xb))
     step = (shift.double() if fine(xb.device) is torch.float64 else shift)*255
-    turned = ((h + step.trunc().to(torch.int32)[:, None, None]) & 255).long().flatten(1)[:, None].expand(-1, 3, -1)
+    turned = ((h + step.trunc().to(torch.int32)[:, None, None]) & 255).long().flatten(
+        1)[:, None].expand(-1, 3, -1)
     weight = hue_weights(xb.device).expand(len(xb), 3, 256).gather(2, turned).view(xb.shape)
     out = weight.mul_(s[:, None].float()/255).neg_().add_(1).mul_(v[:, None]).add_(.5)
     return like(out.to(torch.uint8), xb)
 
 # %% ../../nbs/02a_colour.ipynb #1a2a9de2
 def gaussian_blur(xb, sigma):
-    """Blur by a 3 x 3 Gaussian window of deviation `sigma` (float `N`, pixels), mirrored at the border; bytes are
-    rounded."""
+    """Blur by a 3 x 3 Gaussian window of deviation `sigma` (float `N`, pixels), mirrored at the
+    border; bytes are rounded."""
     side = torch.exp(-.5/sigma**2)
     a, b = images(side/(1+2*side)), images(1/(1+2*side))
     v = F.pad(to_levels(xb).float(), (1, 1, 1, 1), mode='reflect') if len(xb) else xb.float()
@@ -179,8 +188,8 @@ def gaussian_blur(xb, sigma):
 
 # %% ../../nbs/02a_colour.ipynb #0e526d9d
 def box_weights(radius):
-    """Whole-number weights (int32 `3 x N`, in 2**-24) of centre, neighbour and next neighbour of Pillow's box for a
-    Gaussian of `radius` (float `N`, below 2.4)."""
+    """Whole-number weights (int32 `3 x N`, in 2**-24) of centre, neighbour and next neighbour of
+    Pillow's box for a Gaussian of `radius` (float `N`, below 2.4)."""
     variance = radius*radius/3
     whole_ = ((torch.sqrt(12*variance + 1) - 1)/2).floor()
     part = (2*whole_+1)*(whole_*(whole_+1) - 3*variance)/(6*(variance - (whole_+1)**2))
@@ -190,8 +199,8 @@ def box_weights(radius):
     return torch.stack([inside, torch.where(wide, inside, end), torch.where(wide, end, 0)])
 
 def box_pass(v, weights, dim, room):
-    """One pass of the box, in place, along rows (`dim` 1) or columns (0) of int32 `v` (`H x W x 3 x N`; `room`:
-    another such): the top byte of a 32-bit sum."""
+    """One pass of the box, in place, along rows (`dim` 1) or columns (0) of int32 `v` (`H x W x 3 x
+    N`; `room`: another such): the top byte of a 32-bit sum."""
     n, first, last = v.shape[dim], v.narrow(dim, 0, 1), v.narrow(dim, v.shape[dim]-1, 1)
     p = torch.cat([first, first, v, last, last], dim)
     at = lambda i: p.narrow(dim, i, n)
@@ -200,7 +209,8 @@ def box_pass(v, weights, dim, room):
     return v.add_(1 << 23).bitwise_right_shift_(24).bitwise_and_(255)
 
 def pil_blur(xb, radius):
-    "Pillow's `GaussianBlur(radius)` (float `N`, below 2.4 pixels), to the digit: three box passes along each axis."
+    """Pillow's `GaussianBlur(radius)` (float `N`, below 2.4 pixels), to the digit: three box passes
+    along each axis."""
     v, weights = to_levels(xb).permute(2, 3, 1, 0).contiguous().to(torch.int32), box_weights(radius)
     room = torch.empty_like(v)
     for dim in (1, 1, 1, 0, 0, 0): box_pass(v, weights, dim, room)
@@ -208,16 +218,17 @@ def pil_blur(xb, radius):
 
 # %% ../../nbs/02a_colour.ipynb #fae50ad1
 def put_rows(xb, i, rows):
-    """Write `rows` over the entries `i` (int64) of `xb`, which must be contiguous: eight bytes at a time where they
-    fit, six times faster than one."""
+    """Write `rows` over the entries `i` (int64) of `xb`, which must be contiguous: eight bytes at a
+    time where they fit, six times faster than one."""
     a, b = xb.view(len(xb), -1), rows.contiguous().view(len(rows), -1)
     if a.shape[1]*a.element_size() % 8 == 0: a, b = a.view(torch.int64), b.view(torch.int64)
     a[i] = b
     return xb
 
 def only(mask, f, xb, *args, own=False):
-    """`f(xb, *args)` for the images where `mask` (bool `N`) is true, the others as they are; `args` are tensors
-    with an entry an image. `own`: `xb` is the caller's own, contiguous, and may be written to."""
+    """`f(xb, *args)` for the images where `mask` (bool `N`) is true, the others as they are; `args`
+    are tensors with an entry an image. `own`: `xb` is the caller's own, contiguous, and may be
+    written to."""
     if xb.device.type != 'cpu': return choose(mask.reshape(-1, *[1]*(xb.ndim-1)), f(xb, *args), xb)
     i = mask.nonzero()[:, 0]
     if len(i) == len(xb): return f(xb, *args)
@@ -239,24 +250,27 @@ JITTERS = brightness, contrast, saturation, hue
 
 @dataclass(frozen=True)
 class ColorJitter(Transform):
-    """Brightness, contrast, saturation by factors from 1-strength to 1+strength, hue by up to `hue` of a turn (0 to
-    .5), in random order."""
+    """Brightness, contrast, saturation by factors from 1-strength to 1+strength, hue by up to `hue`
+    of a turn (0 to .5), in random order."""
     brightness: float = 0.
     contrast: float = 0.
     saturation: float = 0.
     hue: float = 0.
     def __post_init__(self):
-        for name in 'brightness', 'contrast', 'saturation': number('ColorJitter', name, getattr(self, name))
+        for name in 'brightness', 'contrast', 'saturation':
+            number('ColorJitter', name, getattr(self, name))
         number('ColorJitter', 'hue', self.hue, 0, .5)
     def magnitudes(self, n, generator, device):
         "Float32 `4 x n`: the three factors and the turn."
-        low = [max(0., 1-s) for s in (self.brightness, self.contrast, self.saturation)] + [-self.hue]
+        low = [max(0., 1-s) for s in (self.brightness, self.contrast, self.saturation)] + [
+            -self.hue]
         high = [1+s for s in (self.brightness, self.contrast, self.saturation)] + [self.hue]
         return torch.stack([uniform(n, a, b, generator, device) for a, b in zip(low, high)])
     def apply(self, xb, generator):
         m = self.magnitudes(len(xb), generator, xb.device)
         order = uniform((len(xb), 4), 0, 1, generator, xb.device).argsort(1)
-        used = [i for i, s in enumerate((self.brightness, self.contrast, self.saturation, self.hue)) if s]
+        used = [i for i, s in enumerate((self.brightness, self.contrast, self.saturation, self.hue))
+                if s]
         xb = fresh(xb)
         for place in range(4):
             for i in used: xb = only(order[:, place] == i, JITTERS[i], xb, m[i], own=True)
@@ -268,18 +282,22 @@ class GaussianBlur(Transform):
     "With probability `p`, blur by a 3 x 3 Gaussian of a deviation drawn from `sigma` (pixels)."
     sigma: tuple = (.1, 1.5)
     p: float = 1.
-    def __post_init__(self): fraction('GaussianBlur', self.p); pair('GaussianBlur', 'sigma', self.sigma, .01, 10)
+    def __post_init__(self):
+        fraction('GaussianBlur', self.p)
+        pair('GaussianBlur', 'sigma', self.sigma, .01, 10)
     def apply(self, xb, generator):
         sigma = uniform(len(xb), *self.sigma, generator, xb.device)
         return only(uniform(len(xb), 0, 1, generator, xb.device) < self.p, gaussian_blur, xb, sigma)
 
 @dataclass(frozen=True)
 class PilBlur(Transform):
-    """With probability `p`, Pillow's Gaussian blur of a radius drawn from `radius` (pixels); the defaults are
-    report 002's."""
+    """With probability `p`, Pillow's Gaussian blur of a radius drawn from `radius` (pixels); the
+    defaults are report 002's."""
     radius: tuple = (.1, 1.5)
     p: float = .3
-    def __post_init__(self): fraction('PilBlur', self.p); pair('PilBlur', 'radius', self.radius, 0, 2.4)
+    def __post_init__(self):
+        fraction('PilBlur', self.p)
+        pair('PilBlur', 'radius', self.radius, 0, 2.4)
     def apply(self, xb, generator):
         radius = uniform(len(xb), *self.radius, generator, xb.device)
         return only(uniform(len(xb), 0, 1, generator, xb.device) < self.p, pil_blur, xb, radius)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAMPLERS', 'matrix3', 'shift_matrix', 'about_centre', 'affine_matrix', 'nearest', 'bilinear', 'Geometric', 'matrix',
-           'spread', 'RandomRotation', 'RandomAffine', 'Warp']
+           'around_zero', 'RandomRotation', 'RandomAffine', 'Warp']
 
 # %% ../../nbs/02b_geometry.ipynb #c6813e72
 import math
@@ -14,9 +14,10 @@ from functools import reduce, singledispatch
 import torch
 import torch.nn.functional as F
 
-from .ops import (RandomCrop, RandomHorizontalFlip, Transform, RandomVerticalFlip, choose, gather_pixels, level, number, one_of, pair, require,
-                              uniform, whole)
 from .colour import fine
+from .ops import (RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, Transform,
+                                  choose, gather_pixels, level, uniform, integers)
+from .arguments import number, one_of, pair, require
 
 # %% ../../nbs/02b_geometry.ipynb #da92f9f0
 def matrix3(rows):
@@ -25,7 +26,8 @@ def matrix3(rows):
     return torch.stack([v for r in (*rows, (zero, zero, one)) for v in r], -1).view(-1, 3, 3)
 
 def shift_matrix(dx, dy):
-    "Output place to input place (`N x 3 x 3`) for a picture moved right by `dx` and down by `dy` pixels (float `N`)."
+    """Output place to input place (`N x 3 x 3`) for a picture moved right by `dx` and down by `dy`
+    pixels (float `N`)."""
     one, zero = torch.ones_like(dx), torch.zeros_like(dx)
     return matrix3([(one, zero, -dx), (zero, one, -dy)])
 
@@ -36,10 +38,11 @@ def about_centre(m, h, w):
 
 # %% ../../nbs/02b_geometry.ipynb #c7d3ed39
 def affine_matrix(h, w, angle, dx=None, dy=None, scale=None, shear_x=None, shear_y=None):
-    """Map of torchvision's `affine` about the centre (`N x 3 x 3`): degrees clockwise, pixels, factor, degrees of
-    shear; each float `N` or None."""
+    """Map of torchvision's `affine` about the centre (`N x 3 x 3`): degrees clockwise, pixels,
+    factor, degrees of shear; each float `N` or None."""
     zero, d = torch.zeros_like(angle), math.pi/180
-    rot, sx, sy = angle*d, (zero if shear_x is None else shear_x)*d, (zero if shear_y is None else shear_y)*d
+    rot, sx, sy = (angle*d, (zero if shear_x is None else shear_x)*d,
+                   (zero if shear_y is None else shear_y)*d)
     a, c = torch.cos(rot-sy)/torch.cos(sy), torch.sin(rot-sy)/torch.cos(sy)
     b, e = -a*torch.tan(sx) - torch.sin(rot), -c*torch.tan(sx) + torch.cos(rot)
     k = zero+1 if scale is None else scale
@@ -48,20 +51,21 @@ def affine_matrix(h, w, angle, dx=None, dy=None, scale=None, shear_x=None, shear
 
 # %% ../../nbs/02b_geometry.ipynb #2f513d5f
 def nearest(xb, m, fill=0.):
-    """`xb` (`N x 3 x H x W`) resampled by the maps `m` (output to input, `N x 3 x 3`), nearest pixel as Pillow
-    finds it."""
+    """`xb` (`N x 3 x H x W`) resampled by the maps `m` (output to input, `N x 3 x 3`), nearest
+    pixel as Pillow finds it."""
     h, w = xb.shape[2:]
     fixed = lambda v: (v*65536 + .5).floor().to(torch.int32)[:, :, None, None]
     ax, ay, a0 = fixed(m[:, :2, 0]), fixed(m[:, :2, 1]), fixed(m[:, :2, 2] + m[:, :2, :2].sum(2)/2)
     across, down = (torch.arange(k, dtype=torch.int32, device=xb.device) for k in (w, h))
     cols, rows = ((a0 + ay*down[:, None]) + ax*across).bitwise_right_shift_(16).unbind(1)
     inside = (cols >= 0) & (cols < w) & (rows >= 0) & (rows < h)
-    return choose(inside[:, None], gather_pixels(xb, (rows*w + cols).mul_(inside).long()), level(fill, xb))
+    return choose(inside[:, None], gather_pixels(xb, (rows*w + cols).mul_(inside).long()),
+                  level(fill, xb))
 
 # %% ../../nbs/02b_geometry.ipynb #78f0dc05
 def bilinear(xb, m, fill=0.):
-    """`xb` resampled by the maps `m` (output to input, `N x 3 x 3`), weighing the four nearest pixels; within a
-    level of Pillow on bytes."""
+    """`xb` resampled by the maps `m` (output to input, `N x 3 x 3`), weighing the four nearest
+    pixels; within a level of Pillow on bytes."""
     h, w = xb.shape[2:]
     if not len(xb): return xb
     x, y = (torch.arange(k, device=xb.device) + .5 for k in (w, h))
@@ -69,7 +73,8 @@ def bilinear(xb, m, fill=0.):
     col, row = (m[:, i, 0]*x + m[:, i, 1]*y[:, None] + m[:, i, 2] for i in (0, 1))
     inside = (col >= 0) & (col < w) & (row >= 0) & (row < h)
     grid = torch.stack([col*2/w - 1, row*2/h - 1], -1)
-    out = F.grid_sample(xb.float(), grid, mode='bilinear', padding_mode='border', align_corners=False)
+    out = F.grid_sample(xb.float(), grid, mode='bilinear', padding_mode='border',
+                        align_corners=False)
     out = out if xb.is_floating_point() else out.add_(1e-3).floor_()
     return choose(inside[:, None], out.to(xb.dtype), level(fill, xb))
 
@@ -77,7 +82,8 @@ SAMPLERS = {'nearest': nearest, 'bilinear': bilinear}
 
 # %% ../../nbs/02b_geometry.ipynb #e232a195
 class Geometric(Transform):
-    "An operation that is a matrix: `matrix(op, n, h, w, generator, device)` draws it, and one resampling applies it."
+    """An operation that is a matrix: `matrix(op, n, h, w, generator, device)` draws it, and one
+    resampling applies it."""
     def apply(self, xb, generator):
         m = matrix(self, len(xb), *xb.shape[2:], generator, xb.device)
         return SAMPLERS[self.interpolation](xb, m, self.fill)
@@ -85,10 +91,12 @@ class Geometric(Transform):
 
 @singledispatch
 def matrix(op, n, h, w, generator=None, device='cpu'):
-    "Maps from output to input place for `n` images of `h x w` pixels, drawn for `op`: float64 `n x 3 x 3`."
+    """Maps from output to input place for `n` images of `h x w` pixels, drawn for `op`: float64 `n
+    x 3 x 3`."""
     require(False, 'matrix', 'op', op, 'an operation that moves pixels, such as RandomRotation(15)')
 
-def spread(n, most, generator, device): return uniform(n, -most, most, generator, device).to(fine(device))
+def around_zero(n, most, generator, device):
+    return uniform(n, -most, most, generator, device).to(fine(device))
 
 # %% ../../nbs/02b_geometry.ipynb #642e578c
 @dataclass(frozen=True)
@@ -102,13 +110,13 @@ class RandomRotation(Geometric):
 
 @matrix.register
 def _(op: RandomRotation, n, h, w, generator=None, device='cpu'):
-    return affine_matrix(h, w, -spread(n, op.degrees, generator, device))
+    return affine_matrix(h, w, -around_zero(n, op.degrees, generator, device))
 
 # %% ../../nbs/02b_geometry.ipynb #5c0a6c58
 @dataclass(frozen=True)
 class RandomAffine(Geometric):
-    """Rotation by up to `degrees`, shift by up to a share of width and height, `scale` drawn from a pair, shear by
-    up to (x, y) degrees."""
+    """Rotation by up to `degrees`, shift by up to a share of width and height, `scale` drawn from a
+    pair, shear by up to (x, y) degrees."""
     degrees: float = 0.
     translate: tuple = (0., 0.)
     scale: tuple = (1., 1.)
@@ -116,7 +124,9 @@ class RandomAffine(Geometric):
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self):
-        self.check(); number('RandomAffine', 'degrees', self.degrees, 0, 180); pair('RandomAffine', 'scale', self.scale, .01, 100)
+        self.check()
+        number('RandomAffine', 'degrees', self.degrees, 0, 180)
+        pair('RandomAffine', 'scale', self.scale, .01, 100)
         for name, most in ('translate', 1), ('shear', 89):
             v = getattr(self, name)
             require(isinstance(v, tuple) and len(v) == 2, 'RandomAffine', name, v, 'a pair (x, y)')
@@ -125,7 +135,7 @@ class RandomAffine(Geometric):
 @matrix.register
 def _(op: RandomAffine, n, h, w, generator=None, device='cpu'):
     most = op.degrees, op.translate[0]*w, op.translate[1]*h, *op.shear
-    angle, dx, dy, sx, sy = (spread(n, m, generator, device) for m in most)
+    angle, dx, dy, sx, sy = (around_zero(n, m, generator, device) for m in most)
     scale = uniform(n, *op.scale, generator, device).to(dx.dtype)
     return affine_matrix(h, w, angle, dx.round(), dy.round(), scale, sx, sy)
 
@@ -133,23 +143,29 @@ def _(op: RandomAffine, n, h, w, generator=None, device='cpu'):
 @matrix.register
 def _(op: RandomHorizontalFlip, n, h, w, generator=None, device='cpu'):
     side = -1. + 2*(uniform(n, 0, 1, generator, device) >= op.p).to(fine(device))
-    one, zero, down = torch.ones_like(side), torch.zeros_like(side), isinstance(op, RandomVerticalFlip)
-    return about_centre(matrix3([(one if down else side, zero, zero), (zero, side if down else one, zero)]), h, w)
+    one, zero, down = (torch.ones_like(side), torch.zeros_like(side),
+                       isinstance(op, RandomVerticalFlip))
+    return about_centre(
+        matrix3([(one if down else side, zero, zero), (zero, side if down else one, zero)]), h, w)
 
 @matrix.register
 def _(op: RandomCrop, n, h, w, generator=None, device='cpu'):
-    require(op.mode == 'zero', 'Warp', 'mode', op.mode, "'zero', since a matrix cannot mirror a border")
-    dy, dx = whole((2, n), 0, 2*op.padding+1, generator, device).to(fine(device))
+    require(op.mode == 'zero', 'Warp', 'mode', op.mode,
+            "'zero', since a matrix cannot mirror a border")
+    dy, dx = integers((2, n), 0, 2*op.padding+1, generator, device).to(fine(device))
     return shift_matrix(op.padding-dx, op.padding-dy)
 
 @dataclass(frozen=True)
 class Warp(Geometric):
-    """A chain of `transforms` that move pixels (rotations, affine maps, flips, crops), in their order, as one matrix and
-    one resampling."""
+    """A chain of `transforms` that move pixels (rotations, affine maps, flips, crops), in their
+    order, as one matrix and one resampling."""
     transforms: tuple = (RandomRotation(),)
     interpolation: str = 'nearest'
     fill: float = 0.
-    def __post_init__(self): self.check(); require(len(self.transforms) > 0, 'Warp', 'transforms', self.transforms, 'one transform or more')
+    def __post_init__(self):
+        self.check()
+        require(len(self.transforms) > 0, 'Warp', 'transforms', self.transforms,
+                'one transform or more')
 
 @matrix.register
 def _(op: Warp, n, h, w, generator=None, device='cpu'):

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PAD_MODES', 'TRANSFORMS', 'gather_pixels', 'pad', 'crop', 'choose', 'images', 'flip', 'constant', 'level', 'boxes',
-           'erase', 'all_transforms', 'require', 'Transform', 'plain', 'check_images', 'whole', 'uniform', 'number',
-           'count', 'one_of', 'fraction', 'pair', 'RandomCrop', 'RandomHorizontalFlip', 'RandomVerticalFlip', 'coin',
-           'AlternatingFlip', 'ends_in', 'Resize', 'within', 'Cutout', 'erasing_boxes', 'RandomErasing', 'beta', 'soft',
-           'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix', 'RandomChoice', 'find_transform', 'transform_from_dict',
-           'built', 'normalize', 'Augment']
+           'erase', 'all_transforms', 'Transform', 'as_json', 'check_images', 'integers', 'uniform', 'RandomCrop',
+           'RandomHorizontalFlip', 'RandomVerticalFlip', 'coin', 'AlternatingFlip', 'ends_in', 'Resize', 'within',
+           'Cutout', 'erasing_boxes', 'RandomErasing', 'beta', 'soft', 'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix',
+           'RandomChoice', 'find_transform', 'transform_from_dict', 'built', 'normalize', 'Augment']
 
 # %% ../../nbs/02_augment.ipynb #2bc1e190
-import dataclasses, difflib, math
+import dataclasses
+import difflib
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,15 +20,19 @@ import torch
 import torch.nn.functional as F
 
 from ..core.classes import written_alike
-from ..core.names import TRANSFORMS as OLD_NAMES
-from ..data.cifar import CLASSES, MEAN, STD
 from ..core.errors import InputError
+from ..core.names import TRANSFORM_NAMES as OLD_NAMES
+from ..data.cifar import CLASSES, MEAN, STD
+from .arguments import count, fraction, number, one_of, pair, require
 
 # %% ../../nbs/02_augment.ipynb #1a7d18df
 def gather_pixels(xb, # `N x C x H x W`, any dtype
-                  index, # int64 `N x h x w`: the number, `row*W + column`, of the source of each output pixel
+                  # int64 `N x h x w`: the number, `row*W + column`, of the source of each output
+                  # pixel
+                  index,
                  ):
-    "`N x C x h x w`: each output pixel is the pixel of its own image that `index` names, in all channels."
+    """`N x C x h x w`: each output pixel is the pixel of its own image that `index` names, in all
+    channels."""
     n, c, h, w = xb.shape
     flat = index.reshape(n, 1, index.shape[1]*index.shape[2]).expand(-1, c, -1)
     return xb.reshape(n, c, h*w).gather(2, flat).view(n, c, *index.shape[1:])
@@ -39,43 +44,47 @@ def pad(xb, padding=4, mode='zero'):
     "`xb` with `padding` pixels more on each side: black, mirrored or repeated; dtype kept."
     if mode == 'zero' or not padding or not xb.numel(): return F.pad(xb, [padding]*4)
     if mode == 'reflect' and padding >= min(xb.shape[2:]):
-        raise InputError(f'pad: padding={padding} is not possible; a border that reflects must be less than the side, {min(xb.shape[2:])}')
+        raise InputError(f'pad: padding={padding} is not possible; a border that reflects must be '
+                         f'less than the side, {min(xb.shape[2:])}')
     return F.pad(xb.float(), [padding]*4, mode=PAD_MODES[mode]).to(xb.dtype)
 
 def crop(xb, dy, dx, padding=4, mode='zero'):
-    "Pad `xb` (`N x C x H x W`) and cut out `H x W` at row `dy` and column `dx` (int64 `N`, from 0 to `2*padding`)."
+    """Pad `xb` (`N x C x H x W`) and cut out `H x W` at row `dy` and column `dx` (int64 `N`, from 0
+    to `2*padding`)."""
     (h, w), d = xb.shape[2:], xb.device
     rows, cols = dy[:, None] + torch.arange(h, device=d), dx[:, None] + torch.arange(w, device=d)
     return gather_pixels(pad(xb, padding, mode), rows[:, :, None]*(w+2*padding) + cols[:, None])
 
 # %% ../../nbs/02_augment.ipynb #efe3c225
 def choose(mask, a, b):
-    """`a` where `mask` (bool, broadcast) and `b` elsewhere, element by element: `torch.where`, several times faster
-    on bytes."""
+    """`a` where `mask` (bool, broadcast) and `b` elsewhere, element by element: `torch.where`,
+    several times faster on bytes."""
     if a.dtype != torch.uint8: return torch.where(mask, a, b)
     return b ^ ((a ^ b) & mask.to(torch.uint8).neg())
 
 def images(mask): return mask[:, None, None, None]
 
 def flip(xb, mask, dim=3):
-    "Mirror the images for which `mask` (bool `N`) is true: left to right (`dim=3`) or top to bottom (`dim=2`)."
+    """Mirror the images for which `mask` (bool `N`) is true: left to right (`dim=3`) or top to
+    bottom (`dim=2`)."""
     return choose(images(mask), xb.flip(dim), xb)
 
 # %% ../../nbs/02_augment.ipynb #9fdc1c6c
 @lru_cache(maxsize=256)
 def constant(values, device):
-    """The tuple of numbers `values` as a tensor that stays on `device`: sending it anew each time would make the
-    processor wait. Not to be written to."""
+    """The tuple of numbers `values` as a tensor that stays on `device`: sending it anew each time
+    would make the processor wait. Not to be written to."""
     return torch.tensor(values, device=device)
 
 def level(fill, xb):
-    "`fill` (0 to 1; one number, or one a channel) as `1 x C x 1 x 1` in the dtype of `xb`, on its device."
+    """`fill` (0 to 1; one number, or one a channel) as `1 x C x 1 x 1` in the dtype of `xb`, on its
+    device."""
     fill = constant(fill if isinstance(fill, tuple) else (fill,), xb.device).view(1, -1, 1, 1)
     return (fill if xb.is_floating_point() else (fill*255).round()).to(xb.dtype)
 
 def boxes(xb, top, left, height, width):
-    """Bool `N x 1 x H x W`, true inside the rectangles; the four arguments are int64 `N` or `N x holes`, in pixels,
-    and may reach over the border."""
+    """Bool `N x 1 x H x W`, true inside the rectangles; the four arguments are int64 `N` or `N x
+    holes`, in pixels, and may reach over the border."""
     holes = top[0].numel() if len(top) else 1
     top, left, height, width = (t.reshape(len(xb), holes, 1) for t in (top, left, height, width))
     r, c = (torch.arange(k, device=xb.device) for k in xb.shape[2:])
@@ -91,18 +100,16 @@ TRANSFORMS = {} # every operation by its class name
 
 def all_transforms():
     "`TRANSFORMS`, with the operations of the other chapters."
-    from cifar_nb.augment import colour, geometry, policies  # noqa: F401 (each puts its own on the register)
+    from cifar_nb.augment import colour, geometry, policies  # noqa: F401
     return TRANSFORMS
 
-def require(ok, op, argument, value, allowed):
-    "Raise `InputError` unless `ok`: which argument of which operation, its value, and what is `allowed`."
-    if not ok: raise InputError(f'{op}: {argument}={value!r} is not possible; {argument} must be {allowed}')
-
 class Transform:
-    """An operation on uint8 or float (0 to 1) `N x 3 x H x W`, called as `op(xb, generator=None)`; subclasses are
-    frozen dataclasses."""
-    mixes = alternates = False # True: called as op(xb, yb, generator); called with the words of `Augment.apply`
-    def stretched(self, old, new): return self # what it is in a phase of `new` epochs instead of `old`
+    """An operation on uint8 or float (0 to 1) `N x 3 x H x W`, called as `op(xb, generator=None)`;
+    subclasses are frozen dataclasses."""
+    # True: called as op(xb, yb, generator); called with the words of `Augment.apply`
+    mixes = alternates = False
+    # what it is in a phase of `new` epochs instead of `old`
+    def stretched(self, old, new): return self
     def __init_subclass__(cls):
         "Put the class on the register, where its name is free or was its own."
         known = TRANSFORMS if cls.__module__.startswith('cifar_nb.') else all_transforms()
@@ -112,78 +119,61 @@ class Transform:
         return self.apply(xb, generator)
     def brief(self):
         "Without the arguments that are the default: Cutout(), RandomCrop(padding=2)."
-        own = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+        own = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)
+               if getattr(self, f.name) != f.default]
         return f'{type(self).__name__}({", ".join(f"{k}={v}" for k, v in own)})'
     def to_dict(self):
         "Its name and its arguments; an `InputError` where another operation has that name."
         cls = type(self)
         if not written_alike(cls, TRANSFORMS.get(cls.__name__, cls)):
-            raise InputError(f'another operation is called {cls.__name__}: give yours a name of its own')
-        return {'transform': cls.__name__, **{f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}}
+            raise InputError(f'another operation is called {cls.__name__}: give yours a name of '
+                             'its own')
+        return {'transform': cls.__name__,
+                **{f.name: as_json(getattr(self, f.name)) for f in dataclasses.fields(self)}}
 
 # %% ../../nbs/02_augment.ipynb #ccecd1bf
-def plain(v):
+def as_json(v):
     "`v` as JSON gives it back: tuples are lists, operations dicts."
-    return [plain(o) for o in v] if isinstance(v, (tuple, list)) else v.to_dict() if isinstance(v, Transform) else v
+    return ([as_json(o) for o in v] if isinstance(v, (tuple, list)) else v.to_dict()
+            if isinstance(v, Transform) else v)
 
 def check_images(xb, who):
-    """Raise `InputError` unless `xb` is a batch of colour images; values are looked at only where that is free of
-    waiting."""
+    """Raise `InputError` unless `xb` is a batch of colour images; values are looked at only where
+    that is free of waiting."""
     if not isinstance(xb, torch.Tensor) or xb.ndim != 4 or xb.shape[1] != 3:
         got = list(getattr(xb, 'shape', [type(xb).__name__]))
         raise InputError(f'{who}: images must be a tensor N x 3 x H x W, not {got}')
     if xb.dtype != torch.uint8 and not xb.is_floating_point():
-        raise InputError(f'{who}: images are {xb.dtype}; give uint8 from 0 to 255, or float from 0 to 1')
-    if xb.is_floating_point() and xb.device.type == 'cpu' and xb.numel() and not (xb.min() >= 0 and xb.max() <= 1):
-        raise InputError(f'{who}: a float batch goes from {xb.min():.3g} to {xb.max():.3g}, and must stay in 0 to 1; '
-                         'divide by 255, and normalize last')
+        raise InputError(f'{who}: images are {xb.dtype}; give uint8 from 0 to 255, or float from 0 '
+                         'to 1')
+    if (xb.is_floating_point() and xb.device.type == 'cpu' and xb.numel()
+        and not (xb.min() >= 0 and xb.max() <= 1)):
+        raise InputError(f'{who}: a float batch goes from {xb.min():.3g} to {xb.max():.3g}, and '
+                         'must stay in 0 to 1; divide by 255, and normalize last')
 
 # %% ../../nbs/02_augment.ipynb #8a890d73
-def whole(n, low, high, generator=None, device='cpu'):
-    "`n` (an int, or a shape) whole numbers from `low` up to but not including `high`, int64, all equally likely."
-    return torch.randint(low, high, (n,) if isinstance(n, int) else n, generator=generator, device=device)
+def integers(n, low, high, generator=None, device='cpu'):
+    """`n` (an int, or a shape) whole numbers from `low` up to but not including `high`, int64, all
+    equally likely."""
+    return torch.randint(low, high, (n,) if isinstance(n, int) else n, generator=generator,
+                         device=device)
 
 def uniform(n, low=0., high=1., generator=None, device='cpu'):
     "`n` (an int, or a shape) float32 numbers from `low` to `high`."
     return torch.rand(n, generator=generator, device=device)*(high-low) + low
 
-# %% ../../nbs/02_augment.ipynb #16ca1eb8
-def number(op, argument, v, low=0., high=math.inf):
-    "Check that `v` is a number from `low` to `high`."
-    allowed = f'a number from {low:g} to {high:g}' if high < math.inf else f'a number, {low:g} or more'
-    require(isinstance(v, (int, float)) and low <= v <= high, op, argument, v, allowed)
-
-def count(op, argument, v, low=1, high=math.inf):
-    "Check that `v` is a whole number from `low` to `high`."
-    allowed = f'a whole number from {low} to {high}' if high < math.inf else f'a whole number, {low} or more'
-    require(isinstance(v, int) and low <= v <= high, op, argument, v, allowed)
-
-def one_of(op, argument, v, names):
-    "Check that `v` is one of `names`."
-    require(v in names, op, argument, v, 'one of ' + ', '.join(map(str, names)))
-
-# %% ../../nbs/02_augment.ipynb #b3b53570
-def fraction(op, p, argument='p'):
-    "Check that `p` is a probability or a share."
-    number(op, argument, p, 0, 1)
-
-def pair(op, argument, v, low, high):
-    "Check that `v` is a tuple (least, most) of numbers between `low` and `high`."
-    numbers = isinstance(v, tuple) and len(v) == 2 and all(isinstance(k, (int, float)) for k in v)
-    require(numbers and low <= v[0] <= v[1] <= high, op, argument, v, f'a pair (least, most) from {low:g} to {high:g}')
-
 # %% ../../nbs/02_augment.ipynb #47ac9ec1
 @dataclass(frozen=True)
 class RandomCrop(Transform):
-    """Pad by `padding` pixels (`mode`: zero, reflect or edge) and cut the old size out at a place drawn for each
-    image."""
+    """Pad by `padding` pixels (`mode`: zero, reflect or edge) and cut the old size out at a place
+    drawn for each image."""
     padding: int = 4
     mode: str = 'zero'
     def __post_init__(self):
         count('RandomCrop', 'padding', self.padding, 0)
         one_of('RandomCrop', 'mode', self.mode, PAD_MODES)
     def apply(self, xb, generator):
-        dy, dx = whole((2, len(xb)), 0, 2*self.padding+1, generator, xb.device)
+        dy, dx = integers((2, len(xb)), 0, 2*self.padding+1, generator, xb.device)
         return crop(xb, dy, dx, self.padding, self.mode)
 
 # %% ../../nbs/02_augment.ipynb #fc05cf7d
@@ -192,13 +182,15 @@ class RandomHorizontalFlip(Transform):
     "Mirror each image left to right with probability `p`."
     p: float = .5
     def __post_init__(self): fraction(type(self).__name__, self.p)
-    def apply(self, xb, generator): return flip(xb, uniform(len(xb), 0, 1, generator, xb.device) < self.p)
+    def apply(self, xb, generator):
+        return flip(xb, uniform(len(xb), 0, 1, generator, xb.device) < self.p)
 
 @dataclass(frozen=True)
 class RandomVerticalFlip(RandomHorizontalFlip):
     "Mirror each image top to bottom with probability `p`; .05 is report 002's."
     p: float = .05
-    def apply(self, xb, generator): return flip(xb, uniform(len(xb), 0, 1, generator, xb.device) < self.p, dim=2)
+    def apply(self, xb, generator):
+        return flip(xb, uniform(len(xb), 0, 1, generator, xb.device) < self.p, dim=2)
 
 # %% ../../nbs/02_augment.ipynb #55309b3a
 def coin(index, seed=0):
@@ -209,25 +201,27 @@ def coin(index, seed=0):
 
 @dataclass(frozen=True)
 class AlternatingFlip(Transform):
-    """Mirror every other epoch: image `index` as its `coin` says in even epochs, the other way in odd ones; the coin's
-    seed is `seed` plus that of the training (airbench, Jordan 2024)."""
+    """Mirror every other epoch: image `index` as its `coin` says in even epochs, the other way in
+    odd ones; the coin's seed is `seed` plus that of the training (airbench, Jordan 2024)."""
     seed: int = 0
     alternates = True
     def __call__(self, xb, generator=None, epoch=0, index=None, seed=0, begun=0):
         check_images(xb, 'AlternatingFlip')
         known = index is not None and len(index) == len(xb)
-        require(known, 'AlternatingFlip', 'index', index, f'the {len(xb)} positions of these images in the data set')
+        require(known, 'AlternatingFlip', 'index', index,
+                f'the {len(xb)} positions of these images in the data set')
         return flip(xb, coin(index, self.seed + seed) ^ (epoch % 2 == 1))
 
 # %% ../../nbs/02_augment.ipynb #aea7eacf
 def ends_in(old: int, new: int) -> list:
-    "For a plan of `old` epochs stretched to `new`: the old epoch in which each new one ends, both counted from 0."
+    """For a plan of `old` epochs stretched to `new`: the old epoch in which each new one ends, both
+    counted from 0."""
     return [-(-(e + 1)*old//new) - 1 for e in range(new)]
 
 @dataclass(frozen=True)
 class Resize(Transform):
-    """Shrink (or enlarge) all images to the side `sizes[epoch - begun]`, bilinear with antialiasing; the last size stays
-    (progressive resizing; Page 2018, Jordan 2024)."""
+    """Shrink (or enlarge) all images to the side `sizes[epoch - begun]`, bilinear with
+    antialiasing; the last size stays (progressive resizing; Page 2018, Jordan 2024)."""
     sizes: tuple = (32,)
     alternates = True
     def __post_init__(self):
@@ -235,12 +229,14 @@ class Resize(Transform):
         good = bool(self.sizes) and all(isinstance(s, int) and s >= 8 for s in self.sizes)
         require(good, 'Resize', 'sizes', self.sizes, 'a list of whole numbers of 8 or more')
     def size(self, epoch): return self.sizes[min(epoch, len(self.sizes) - 1)]
-    def stretched(self, old, new): return dataclasses.replace(self, sizes=[self.size(e) for e in ends_in(old, new)])
+    def stretched(self, old, new):
+        return dataclasses.replace(self, sizes=[self.size(e) for e in ends_in(old, new)])
     def __call__(self, xb, generator=None, epoch=0, index=None, seed=0, begun=0):
         check_images(xb, 'Resize')
         side = self.size(epoch - begun)
         if xb.shape[-2:] == (side, side): return xb
-        out = F.interpolate(xb.float(), size=(side, side), mode='bilinear', antialias=True, align_corners=False)
+        out = F.interpolate(xb.float(), size=(side, side), mode='bilinear', antialias=True,
+                            align_corners=False)
         return out.round_().clamp_(0, 255).to(torch.uint8) if xb.dtype == torch.uint8 else out
 
 # %% ../../nbs/02_augment.ipynb #8b5dae59
@@ -251,8 +247,8 @@ def within(count, n, p, sigmas=5.):
 # %% ../../nbs/02_augment.ipynb #dd288082
 @dataclass(frozen=True)
 class Cutout(Transform):
-    """Overwrite `holes` squares of `size` pixels, each centred on any pixel, by `fill` (0 to 1) (DeVries and Taylor
-    2017; report 000)."""
+    """Overwrite `holes` squares of `size` pixels, each centred on any pixel, by `fill` (0 to 1)
+    (DeVries and Taylor 2017; report 000)."""
     size: int = 16
     holes: int = 1
     fill: float = 0.
@@ -260,14 +256,15 @@ class Cutout(Transform):
         for name in 'size', 'holes': count('Cutout', name, getattr(self, name))
     def apply(self, xb, generator):
         n, _, h, w = xb.shape
-        top, left = (whole((n, self.holes), 0, k, generator, xb.device) - self.size//2 for k in (h, w))
+        top, left = (integers((n, self.holes), 0, k, generator, xb.device) - self.size//2
+                     for k in (h, w))
         side = torch.full_like(top, self.size)
         return erase(xb, top, left, side, side, self.fill)
 
 # %% ../../nbs/02_augment.ipynb #79cbe679
 def erasing_boxes(n, h, w, area, ratio, generator=None, device='cpu', tries=10):
-    """Rectangles by torchvision's rule: `top, left, height, width` (int64 `n`) and whether one of `tries` draws
-    fitted (bool `n`)."""
+    """Rectangles by torchvision's rule: `top, left, height, width` (int64 `n`) and whether one of
+    `tries` draws fitted (bool `n`)."""
     size = uniform((n, tries), *area, generator, device)*(h*w)
     shape = uniform((n, tries), *map(math.log, ratio), generator, device).exp()
     hs, ws = (size*shape).sqrt().round().long(), (size/shape).sqrt().round().long()
@@ -281,8 +278,8 @@ def erasing_boxes(n, h, w, area, ratio, generator=None, device='cpu', tries=10):
 # %% ../../nbs/02_augment.ipynb #3cab24df
 @dataclass(frozen=True)
 class RandomErasing(Transform):
-    """With probability `p` overwrite a rectangle of a share `area` of the image and of height/width `ratio`,
-    log-uniform (Zhong et al. 2017)."""
+    """With probability `p` overwrite a rectangle of a share `area` of the image and of height/width
+    `ratio`, log-uniform (Zhong et al. 2017)."""
     p: float = .5
     area: tuple = (.02, .33)
     ratio: tuple = (.3, 3.3)
@@ -293,13 +290,15 @@ class RandomErasing(Transform):
         pair('RandomErasing', 'ratio', self.ratio, .001, 1000)
     def apply(self, xb, generator):
         box, ok = erasing_boxes(len(xb), *xb.shape[2:], self.area, self.ratio, generator, xb.device)
-        hole = boxes(xb, *box) & images(ok & (uniform(len(xb), 0, 1, generator, xb.device) < self.p))
+        hole = boxes(xb, *box) & images(
+            ok & (uniform(len(xb), 0, 1, generator, xb.device) < self.p))
         return choose(hole, level(self.fill, xb).expand_as(xb), xb)
 
 # %% ../../nbs/02_augment.ipynb #4a55b6ac
 def beta(n, alpha, generator=None, device='cpu'):
     "`n` float32 draws from Beta(`alpha`, `alpha`)."
-    a, b = torch._standard_gamma(torch.full((2, n), float(alpha), device=device), generator=generator)
+    a, b = torch._standard_gamma(
+        torch.full((2, n), float(alpha), device=device), generator=generator)
     return a/(a+b).clamp(min=1e-30)
 
 def soft(yb, classes=len(CLASSES)):
@@ -307,15 +306,16 @@ def soft(yb, classes=len(CLASSES)):
     return yb if yb.ndim == 2 else F.one_hot(yb, classes).float()
 
 def mixup(xb, yb, lam, partner):
-    "`lam` (float `N` or `1`) of each image and its soft label, and `1-lam` of image `partner` (int64 `N`)."
+    """`lam` (float `N` or `1`) of each image and its soft label, and `1-lam` of image `partner`
+    (int64 `N`)."""
     mixed = torch.lerp(xb[partner].float(), xb.float(), images(lam).expand(len(xb), 1, 1, 1))
     mixed = mixed.round() if xb.dtype == torch.uint8 else mixed
     return mixed.to(xb.dtype), torch.lerp(yb[partner], yb, lam[:, None].expand(len(xb), 1))
 
 # %% ../../nbs/02_augment.ipynb #eb865eb4
 def cutmix(xb, yb, lam, row, col, partner):
-    """Paste a box of area `1-lam` (float `N` or `1`) centred on `row`, `col` (int64) from image `partner`; soft
-    labels by the pixels really pasted."""
+    """Paste a box of area `1-lam` (float `N` or `1`) centred on `row`, `col` (int64) from image
+    `partner`; soft labels by the pixels really pasted."""
     h, w = xb.shape[2:]
     side = (1-lam).clamp(min=0).sqrt()
     hs, ws = (side*h).long(), (side*w).long()
@@ -325,7 +325,8 @@ def cutmix(xb, yb, lam, row, col, partner):
 
 # %% ../../nbs/02_augment.ipynb #70329cfd
 class Mixing(Transform):
-    "An operation on pairs of images, called as `op(xb, yb, generator)`; gives the batch and soft labels `N x 10`."
+    """An operation on pairs of images, called as `op(xb, yb, generator)`; gives the batch and soft
+    labels `N x 10`."""
     mixes = True
     def __post_init__(self):
         number(type(self).__name__, 'alpha', self.alpha, .001)
@@ -333,15 +334,16 @@ class Mixing(Transform):
     def __call__(self, xb, yb=None, generator=None):
         check_images(xb, type(self).__name__)
         if yb is None or len(yb) != len(xb):
-            raise InputError(f'{type(self).__name__}: {len(xb)} images came with {"no" if yb is None else len(yb)} labels; '
-                             'give one label an image, it mixes both')
+            raise InputError(f'{type(self).__name__}: {len(xb)} images came with '
+                             f'{"no" if yb is None else len(yb)} labels; give one label an image, '
+                             'it mixes both')
         return self.mix(xb, soft(yb), generator)
     def many(self, xb): return len(xb) if self.per == 'image' or not len(xb) else 1
 
 @dataclass(frozen=True)
 class MixUp(Mixing):
-    """Blend each image with another, in a proportion drawn from Beta(`alpha`, `alpha`) `per` image or per batch
-    (Zhang et al. 2018)."""
+    """Blend each image with another, in a proportion drawn from Beta(`alpha`, `alpha`) `per` image
+    or per batch (Zhang et al. 2018)."""
     alpha: float = 1.
     per: str = 'image'
     def mix(self, xb, yb, generator):
@@ -351,14 +353,14 @@ class MixUp(Mixing):
 # %% ../../nbs/02_augment.ipynb #9e4baca9
 @dataclass(frozen=True)
 class CutMix(Mixing):
-    """Paste a box of another image, its area from Beta(`alpha`, `alpha`) `per` image or per batch (Yun et al. 2019;
-    defined, not run, in report 002)."""
+    """Paste a box of another image, its area from Beta(`alpha`, `alpha`) `per` image or per batch
+    (Yun et al. 2019; defined, not run, in report 002)."""
     alpha: float = 1.
     per: str = 'image'
     def mix(self, xb, yb, generator):
         n, d = self.many(xb), xb.device
         lam, (h, w) = beta(n, self.alpha, generator, d), xb.shape[2:]
-        row, col = whole(n, 0, h, generator, d), whole(n, 0, w, generator, d)
+        row, col = integers(n, 0, h, generator, d), integers(n, 0, w, generator, d)
         return cutmix(xb, yb, lam, row, col, torch.randperm(len(xb), generator=generator, device=d))
 
 @dataclass(frozen=True)
@@ -370,15 +372,17 @@ class RandomChoice(Transform):
     def __post_init__(self):
         fraction('RandomChoice', self.p)
         mixing = self.transforms and all(isinstance(o, Mixing) for o in self.transforms)
-        require(mixing, 'RandomChoice', 'transforms', self.transforms, 'operations that mix, such as MixUp() and CutMix()')
+        require(mixing, 'RandomChoice', 'transforms', self.transforms,
+                'operations that mix, such as MixUp() and CutMix()')
     def __call__(self, xb, yb=None, generator=None):
         results = [op(xb, yb, generator) for op in self.transforms]
-        which = whole(1, 0, len(self.transforms), generator, xb.device)
+        which = integers(1, 0, len(self.transforms), generator, xb.device)
         none = uniform(1, 0, 1, generator, xb.device) >= self.p
         out, labels = xb, soft(yb)
         for i, (images_, labels_) in enumerate(results):
             take = (which == i) & ~none
-            out, labels = choose(images(take), images_, out), torch.where(take[:, None], labels_, labels)
+            out, labels = (choose(images(take), images_, out),
+                           torch.where(take[:, None], labels_, labels))
         return out, labels
 
 # %% ../../nbs/02_augment.ipynb #2f5c92c3
@@ -387,52 +391,61 @@ def find_transform(name):
     known = TRANSFORMS if name in TRANSFORMS else all_transforms()
     if found := known.get(name) or known.get(OLD_NAMES.get(name)): return found
     near = difflib.get_close_matches(str(name), [*known, *OLD_NAMES], 1, 0)[0]
-    raise InputError(f'no transform is called {name!r}; did you mean {OLD_NAMES.get(near, near)!r}?')
+    raise InputError(
+        f'no transform is called {name!r}; did you mean {OLD_NAMES.get(near, near)!r}?')
 
 def transform_from_dict(d):
     "The operation that `op.to_dict()` described."
     if not isinstance(d, dict):
-        raise InputError(f"{d!r} does not describe an operation; give a dict such as {{'transform': 'RandomHorizontalFlip', 'p': .5}}")
+        raise InputError(f"{d!r} does not describe an operation; give a dict such as "
+                         f"{{'transform': 'RandomHorizontalFlip', 'p': .5}}")
     d = dict(d); name = d.pop('transform', None); cls = find_transform(name)
     known = [f.name for f in dataclasses.fields(cls)]
     for key in d: one_of(name, 'argument', key, known)
     return cls(**{key: built(v) for key, v in d.items()})
 
 def built(v):
-    "`v` with lists as tuples and described operations built: the way back from `plain`."
+    "`v` with lists as tuples and described operations built: the way back from `as_json`."
     if isinstance(v, dict): return transform_from_dict(v)
     return tuple(built(o) for o in v) if isinstance(v, (tuple, list)) else v
 
 # %% ../../nbs/02_augment.ipynb #da714a9c
 def normalize(xb, mean=MEAN, std=STD, dtype=torch.float32, memory_format=torch.channels_last):
-    """`(xb/255 - mean)/std` for uint8, `(xb - mean)/std` for float 0 to 1, a channel at a time: `N x 3 x H x W` of
-    `dtype`."""
+    """`(xb/255 - mean)/std` for uint8, `(xb - mean)/std` for float 0 to 1, a channel at a time: `N
+    x 3 x H x W` of `dtype`."""
     m, s = (constant(tuple(v), xb.device).view(1, -1, 1, 1) for v in (mean, std))
-    out = xb.contiguous().to(torch.float32, copy=True).mul_(1/s if xb.is_floating_point() else 1/(255*s)).sub_(m/s)
+    out = xb.contiguous().to(torch.float32, copy=True).mul_(
+        1/s if xb.is_floating_point() else 1/(255*s)).sub_(m/s)
     return out.to(dtype).contiguous(memory_format=memory_format)
 
 # %% ../../nbs/02_augment.ipynb #18f4bedc
 class Augment:
-    "Apply `ops` (operations, or the dicts that describe them) in their order, then normalize by `mean` and `std`."
+    """Apply `ops` (operations, or the dicts that describe them) in their order, then normalize by
+    `mean` and `std`."""
     def __init__(self, ops=(), mean=MEAN, std=STD):
         self.ops = tuple(o if isinstance(o, Transform) else transform_from_dict(o) for o in ops)
         self.mean, self.std = tuple(mean), tuple(std)
     def apply(self, xb, yb=None, generator=None, epoch=0, index=None, seed=0, begun=0):
-        """The images before normalization, in the dtype of `xb`, and the labels (None if none were given). For transforms
-        that go by a plan: the `epoch` of the training, the one with which its phase has `begun`, the positions of the
-        images in the data set (`index`), and the training's `seed`."""
+        """The images before normalization, in the dtype of `xb`, and the labels (None if none were
+        given). For transforms that go by a plan: the `epoch` of the training, the one with which
+        its phase has `begun`, the positions of the images in the data set (`index`), and the
+        training's `seed`."""
         check_images(xb, 'Augment')
         for op in self.ops:
             if op.mixes: xb, yb = op(xb, yb, generator)
-            elif op.alternates: xb = op(xb, generator, epoch=epoch, index=index, seed=seed, begun=begun)
+            elif op.alternates:
+                xb = op(xb, generator, epoch=epoch, index=index, seed=seed, begun=begun)
             else: xb = op(xb, generator)
         return xb, yb
-    def __call__(self, xb, yb=None, generator=None, dtype=torch.float32, memory_format=torch.channels_last,
+    def __call__(self, xb, yb=None, generator=None, dtype=torch.float32,
+                 memory_format=torch.channels_last,
                  **when):
-        """Normalized `xb`; with `yb`, both: int64 `N` as it came, or float32 `N x 10` once an operation has mixed
-        images. `when` are the words of `apply`."""
+        """Normalized `xb`; with `yb`, both: int64 `N` as it came, or float32 `N x 10` once an
+        operation has mixed images. `when` are the words of `apply`."""
         xb, yb = self.apply(xb, yb, generator, **when)
         xb = normalize(xb, self.mean, self.std, dtype, memory_format)
         return xb if yb is None else (xb, yb)
-    def to_dict(self): return {'ops': [o.to_dict() for o in self.ops], 'mean': list(self.mean), 'std': list(self.std)}
+    def to_dict(self):
+        return {'ops': [o.to_dict() for o in self.ops], 'mean': list(self.mean),
+                'std': list(self.std)}
     def __repr__(self): return f'Augment({list(self.ops)})'

@@ -11,25 +11,27 @@ import math
 
 import torch
 
-from .ops import (Augment, RandomCrop, CutMix, Cutout, RandomHorizontalFlip, MixUp, RandomErasing, check_images, fraction,
-                              transform_from_dict)
-from .colour import ColorJitter, GaussianBlur, RandomGrayscale, PilBlur
-from ..data.cifar import CLASSES
-from ..core.errors import InputError, missing
+from .colour import ColorJitter, GaussianBlur, PilBlur, RandomGrayscale
 from .geometry import RandomAffine, RandomRotation
+from .ops import (Augment, CutMix, Cutout, MixUp, RandomCrop, RandomErasing,
+                                  RandomHorizontalFlip, check_images, transform_from_dict)
+from .arguments import fraction
 from .policies import LISTS, AugMix, AutoAugment, RandAugment, TrivialAugmentWide
+from ..core.errors import InputError, missing
+from ..data.cifar import CLASSES
 
 # %% ../../nbs/03_preview.ipynb #105e95cc
 def montage(x, ncols=8, gap=2, above=0):
-    """One uint8 `H x W x 3` picture of the images of `x` (uint8 or float 0 to 1, `N x 3 x h x w`) in rows of
-    `ncols`, `gap` white pixels apart and `above` more over each row."""
+    """One uint8 `H x W x 3` picture of the images of `x` (uint8 or float 0 to 1, `N x 3 x h x w`)
+    in rows of `ncols`, `gap` white pixels apart and `above` more over each row."""
     if not isinstance(x, torch.Tensor) or x.ndim != 4 or x.shape[1] != 3:
         got = list(getattr(x, 'shape', [type(x).__name__]))
         raise InputError(f'show_images: images must be a tensor N x 3 x H x W, not {got}')
     x = x.detach().cpu()
     if x.is_floating_point(): x = (x.float().nan_to_num().clamp(0, 1)*255).round().to(torch.uint8)
     (n, _, h, w), ncols = x.shape, max(1, min(ncols, len(x)))
-    page = torch.full((max(1, math.ceil(n/ncols)), ncols, h+gap+above, w+gap, 3), 255, dtype=torch.uint8)
+    page = torch.full((max(1, math.ceil(n/ncols)), ncols, h+gap+above, w+gap, 3), 255,
+                      dtype=torch.uint8)
     page.view(-1, h+gap+above, w+gap, 3)[:n, above:above+h, :w] = x.permute(0, 2, 3, 1)
     return page.transpose(1, 2).reshape(len(page)*(h+gap+above), ncols*(w+gap), 3).numpy()
 
@@ -38,11 +40,12 @@ def show_images(x, # uint8 or float (0 to 1), `N x 3 x H x W`
                 ncols=8, # images in a row
                 size=1., # inches an image
                 suptitle=None):
-    """A matplotlib Figure of the images of `x` in rows; floats outside 0 to 1 are clipped, so undo the
-    normalization first."""
+    """A matplotlib Figure of the images of `x` in rows; floats outside 0 to 1 are clipped, so undo
+    the normalization first."""
     import matplotlib.pyplot as plt
     if titles is not None and len(titles) != len(x):
-        raise InputError(f'show_images: {len(titles)} titles came with {len(x)} images; give one an image')
+        raise InputError(f'show_images: {len(titles)} titles came with {len(x)} images; give one '
+                         'an image')
     lines = max((str(t).count('\n') + 1 for t in titles), default=0) if titles is not None else 0
     h, w = x.shape[2:] if getattr(x, 'ndim', 0) == 4 else (1, 1)
     above = math.ceil(lines*.16/size*h)
@@ -67,19 +70,22 @@ def as_list(augment):
     return Augment(augment if isinstance(augment, (tuple, list)) else [augment])
 
 def draws(images, augment, seed=0, n=16):
-    "`n` draws for each of `images` (uint8 or float, `N x 3 x H x W`), before normalization: `N*n x 3 x H x W`."
+    """`n` draws for each of `images` (uint8 or float, `N x 3 x H x W`), before normalization: `N*n
+    x 3 x H x W`."""
     many = images.repeat_interleave(n, 0)
     g = torch.Generator(device=images.device).manual_seed(seed)
     index = torch.arange(len(many), device=images.device)
     return as_list(augment).apply(many, torch.zeros_like(index), g, index=index)[0]
 
 def preview(images, augment, seed=0, n=16, ncols=8, suptitle=None):
-    "A Figure: each of `images` (`N x 3 x H x W`), again at the head of each row, and `n` draws of `augment` on it."
+    """A Figure: each of `images` (`N x 3 x H x W`), again at the head of each row, and `n` draws of
+    `augment` on it."""
     check_images(images, 'preview')
     out, tiles = draws(images, augment, seed, n).view(len(images), n, *images.shape[1:]), []
     for image, row in zip(images, out):
         for part in row.split(ncols):
-            blank = torch.full_like(image[None], 1 if image.is_floating_point() else 255).repeat(ncols-len(part), 1, 1, 1)
+            blank = torch.full_like(image[None], 1 if image.is_floating_point() else 255).repeat(
+                ncols-len(part), 1, 1, 1)
             tiles += [image[None], part, blank]
     return show_images(torch.cat(tiles) if tiles else images, ncols=ncols+1, suptitle=suptitle)
 
@@ -87,16 +93,25 @@ def preview(images, augment, seed=0, n=16, ncols=8, suptitle=None):
 def step(name): return lambda s: AutoAugment((((name, 1., round(9*s)),),))
 
 STRENGTHS = {
-    'RandomCrop': lambda s: RandomCrop(round(12*s)), 'RandomHorizontalFlip': lambda s: RandomHorizontalFlip(s), 'Cutout': lambda s: Cutout(max(1, round(32*s))),
-    'RandomErasing': lambda s: RandomErasing(1., (0., .8*s)), 'RandomRotation': lambda s: RandomRotation(180*s),
-    'Shift': lambda s: RandomAffine(translate=(s/2, s/2)), 'Scale': lambda s: RandomAffine(scale=(1-.7*s, 1+s)),
+    'RandomCrop': lambda s: RandomCrop(round(12*s)),
+             'RandomHorizontalFlip': lambda s: RandomHorizontalFlip(s),
+             'Cutout': lambda s: Cutout(max(1, round(32*s))),
+    'RandomErasing': lambda s: RandomErasing(1., (0., .8*s)),
+             'RandomRotation': lambda s: RandomRotation(180*s),
+    'Shift': lambda s: RandomAffine(translate=(s/2, s/2)),
+             'Scale': lambda s: RandomAffine(scale=(1-.7*s, 1+s)),
     'Shear': lambda s: RandomAffine(shear=(45*s, 45*s)),
-    'Brightness': lambda s: ColorJitter(brightness=s), 'Contrast': lambda s: ColorJitter(contrast=s),
+    'Brightness': lambda s: ColorJitter(brightness=s),
+             'Contrast': lambda s: ColorJitter(contrast=s),
     'Saturation': lambda s: ColorJitter(saturation=2*s), 'Hue': lambda s: ColorJitter(hue=s/2),
     'RandomGrayscale': lambda s: RandomGrayscale(s),
-    'GaussianBlur': lambda s: GaussianBlur((.01, .01+1.99*s)), 'PilBlur': lambda s: PilBlur((0., 2.4*s), 1.),
-    **{k: step(k) for k in ('Posterize', 'Solarize', 'AutoContrast', 'Equalize', 'Invert', 'Sharpness')},
-    'RandAugment': lambda s: RandAugment(2, round(30*s)), 'AugMix': lambda s: AugMix(max(1, round(10*s))),
+    'GaussianBlur': lambda s: GaussianBlur((.01, .01+1.99*s)),
+             'PilBlur': lambda s: PilBlur((0., 2.4*s), 1.),
+    **{
+        k: step(k) for k in ('Posterize', 'Solarize', 'AutoContrast', 'Equalize', 'Invert',
+                             'Sharpness')},
+    'RandAugment': lambda s: RandAugment(2, round(30*s)),
+              'AugMix': lambda s: AugMix(max(1, round(10*s))),
     'AutoAugment': lambda s: AutoAugment(), 'TrivialAugmentWide': lambda s: TrivialAugmentWide(),
     **{f'report {k}': (lambda ops: lambda s: ops)(ops) for k, ops in LISTS.items()}}
 
@@ -108,9 +123,10 @@ def at_strength(name, strength=.5):
 
 # %% ../../nbs/03_preview.ipynb #28b09ebc
 def sweep(image, name, strengths=(.1, .3, .6, 1.), seed=0, n=7):
-    """A Figure: a row for each of `strengths` of the operation `name`, the same seed in each; `image` is `1 x 3 x H
-    x W`."""
-    rows = torch.cat([torch.cat([image, draws(image, at_strength(name, s), seed, n)]) for s in strengths])
+    """A Figure: a row for each of `strengths` of the operation `name`, the same seed in each;
+    `image` is `1 x 3 x H x W`."""
+    rows = torch.cat(
+        [torch.cat([image, draws(image, at_strength(name, s), seed, n)]) for s in strengths])
     titles = [f'{name} {s:g}' if i == 0 else '' for s in strengths for i in range(n+1)]
     return show_images(rows, titles, ncols=n+1)
 
@@ -123,9 +139,10 @@ def png(fig):
 
 # %% ../../nbs/03_preview.ipynb #ca504f0c
 def versus(images, first, second, seed=0, n=4, names=('first', 'second')):
-    """A Figure: for each of `images` the original, `n` draws of the list `first` and `n` of `second`, with the same
-    seed."""
-    a, b = (draws(images, ops, seed, n).view(len(images), n, *images.shape[1:]) for ops in (first, second))
+    """A Figure: for each of `images` the original, `n` draws of the list `first` and `n` of
+    `second`, with the same seed."""
+    a, b = (draws(images, ops, seed, n).view(len(images), n, *images.shape[1:])
+            for ops in (first, second))
     rows = torch.cat([images[:, None], a, b], 1).flatten(0, 1)
     head = ['original', *[names[0]]*n, *[names[1]]*n]
     return show_images(rows, head + ['']*(len(rows)-len(head)), ncols=2*n+1)
@@ -134,25 +151,28 @@ def versus(images, first, second, seed=0, n=4, names=('first', 'second')):
 def label(soft, least=.005):
     "A soft label (float `10`) in words: classes and percentages, the largest first, one a line."
     share, place = soft.sort(descending=True)
-    return '\n'.join(f'{CLASSES[i]} {100*s:.0f}%' for s, i in zip(share.tolist(), place.tolist()) if s > least)
+    return '\n'.join(f'{CLASSES[i]} {100*s:.0f}%' for s, i in zip(share.tolist(), place.tolist())
+                     if s > least)
 
 def show_mixing(images, labels, op=MixUp(), seed=0):
-    """A Figure of `images` after `op` mixed them (MixUp, CutMix or RandomChoice), each under its soft label; `labels`:
-    int64 `N`."""
+    """A Figure of `images` after `op` mixed them (MixUp, CutMix or RandomChoice), each under its
+    soft label; `labels`: int64 `N`."""
     if not op.mixes:
-        raise InputError(f'show_mixing: {type(op).__name__} does not mix; give MixUp(), CutMix() or RandomChoice()')
+        raise InputError(f'show_mixing: {type(op).__name__} does not mix; give MixUp(), CutMix() '
+                         'or RandomChoice()')
     mixed, soft = op(images, labels, torch.Generator(device=images.device).manual_seed(seed))
     return show_images(mixed, titles=[label(s) for s in soft])
 
 # %% ../../nbs/03_preview.ipynb #7d743980
 def sliders(f, **controls):
-    """Show `controls` (ipywidgets, by argument name) and under them the Figure of `f(**values)`, redrawn when one
-    is moved; gives the box of them all."""
+    """Show `controls` (ipywidgets, by argument name) and under them the Figure of `f(**values)`,
+    redrawn when one is moved; gives the box of them all."""
     try: import ipywidgets
     except ImportError: raise missing('ipywidgets', 'notebook') from None
     from IPython.display import display
     picture = ipywidgets.Image(format='png')
-    def redraw(change=None): picture.value = png(f(**{name: c.value for name, c in controls.items()}))
+    def redraw(change=None):
+        picture.value = png(f(**{name: c.value for name, c in controls.items()}))
     for c in controls.values(): c.observe(redraw, 'value')
     redraw()
     box = ipywidgets.VBox([*controls.values(), picture])
@@ -162,31 +182,36 @@ def sliders(f, **controls):
     return box
 
 def controls(**values):
-    """An ipywidget for each value: a dropdown for a tuple, a float slider from 0 to 1 for a float, a slider of
-    whole numbers up to it for an int."""
+    """An ipywidget for each value: a dropdown for a tuple, a float slider from 0 to 1 for a float,
+    a slider of whole numbers up to it for an int."""
     import ipywidgets as w
     def one(name, v):
         if isinstance(v, tuple): return w.Dropdown(options=v, value=v[0], description=name)
         how = dict(description=name, continuous_update=False)
-        return w.FloatSlider(value=v, max=1, step=.05, **how) if isinstance(v, float) else w.IntSlider(max=v, **how)
+        return (w.FloatSlider(value=v, max=1, step=.05, **how)
+                if isinstance(v, float) else w.IntSlider(max=v, **how))
     return {name: one(name, v) for name, v in values.items()}
 
 # %% ../../nbs/03_preview.ipynb #7826a9bc
 def explore(images, strength=.5):
-    "Sliders over `preview`: an operation or a report's list, its strength, the image and the seed; gives the widget."
+    """Sliders over `preview`: an operation or a report's list, its strength, the image and the
+    seed; gives the widget."""
     def f(operation, strength, image, seed):
         return preview(images[image:image+1], at_strength(operation, strength), seed)
-    return sliders(f, **controls(operation=tuple(STRENGTHS), strength=strength, image=len(images)-1, seed=99))
+    return sliders(
+        f, **controls(operation=tuple(STRENGTHS), strength=strength, image=len(images)-1, seed=99))
 
 def explore_versus(images):
     "Sliders over `versus`: two reports' lists on the same images; gives the widget."
     names = tuple(f'report {k}' for k in LISTS)
-    def f(left, right, seed): return versus(images, at_strength(left), at_strength(right), seed, names=(left, right))
+    def f(left, right, seed):
+        return versus(images, at_strength(left), at_strength(right), seed, names=(left, right))
     return sliders(f, **controls(left=names, right=names[::-1], seed=99))
 
 def explore_mixing(images, labels):
-    """Sliders over `show_mixing`: MixUp or CutMix, the parameter of its Beta distribution, and the seed; gives the
-    widget."""
+    """Sliders over `show_mixing`: MixUp or CutMix, the parameter of its Beta distribution, and the
+    seed; gives the widget."""
     kinds = {'MixUp': MixUp, 'CutMix': CutMix}
-    def f(kind, alpha, seed): return show_mixing(images, labels, kinds[kind](max(.01, 2*alpha)), seed)
+    def f(kind, alpha, seed):
+        return show_mixing(images, labels, kinds[kind](max(.01, 2*alpha)), seed)
     return sliders(f, **controls(kind=tuple(kinds), alpha=.5, seed=99))

@@ -10,16 +10,16 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ..augment.ops import Augment, Resize
-from ..core.timing import once
 from ..core.tables import Table
+from ..core.timing import alternate, middle, once, ratio
 from ..kernels.dispatch import KERNELS
 from ..recipes.spec import Recipe
 from ..recipes.vary import vary
 from ..training.precision import choose_device, choose_precision
 from .training import OurWay, contender, enough, machine_facts, peaks, training_images, work
-from ..core.timing import alternate, middle, ratio
 
-__all__ = ['PARTS', 'part_of', 'label', 'profile_step', 'spent_in_parts', 'varied', 'VARIATIONS',
+__all__ = ['PARTS', 'part_of', 'labelled_calls', 'profile_step', 'spent_in_parts', 'varied',
+           'VARIATIONS',
            'cost_table', 'cost', 'PIECES', 'bench_parts', 'parts_table']
 
 
@@ -30,19 +30,22 @@ PARTS = {
     'pooling': ('max_pool', 'MaxPool', 'aten::mean', 'MeanBackward', 'aten::amax', 'AmaxBackward'),
     'batch norm': ('BatchNorm', 'batch_norm', '_AtOnce', 'cifar_nb::norm'),
     'convolution, forward': ('convolution', 'conv2d', 'winograd', '_Tiled'),
-    'elementwise': ('aten::relu', 'aten::silu', 'aten::gelu', 'aten::add', 'aten::to', 'aten::mul', 'AddBackward', 'ReluBackward',
-                    'SiluBackward', 'GeluBackward', 'ToCopyBackward', 'MulBackward', 'ThresholdBackward'),
+    'elementwise': ('aten::relu', 'aten::silu', 'aten::gelu', 'aten::add', 'aten::to', 'aten::mul',
+                    'AddBackward', 'ReluBackward',
+                    'SiluBackward', 'GeluBackward', 'ToCopyBackward', 'MulBackward',
+                    'ThresholdBackward'),
 }
 
 def part_of(event) -> str:
     "The name in PARTS for a profiler's `event`, or 'the rest'."
     chain = []
     while event is not None: chain.append(event.name); event = event.cpu_parent
-    found = (part for name in reversed(chain) for part, words in PARTS.items() if any(w in name for w in words))
+    found = (part for name in reversed(chain) for part, words in PARTS.items()
+             if any(w in name for w in words))
     return next(found, 'the rest')
 
 @contextmanager
-def label(owner, method: str, name: str):
+def labelled_calls(owner, method: str, name: str):
     "While it lasts, the profiler sees every call of `owner.method` under `name`."
     plain = getattr(owner, method)
     def labelled(*args, **kwargs):
@@ -52,21 +55,28 @@ def label(owner, method: str, name: str):
     finally: setattr(owner, method, plain)
 
 
-def profile_step(recipe: Recipe, steps: int = 3, device: str = None, data=None, precision: str = None) -> Table:
-    "Where `steps` steps of `recipe` spend their time: rows of 'part', 'ms a step' and 'share' of the wall clock."
+def profile_step(recipe: Recipe, steps: int = 3, device: str | None = None, data=None,
+                 precision: str | None = None) -> Table:
+    """Where `steps` steps of `recipe` spend their time: rows of 'part', 'ms a step' and 'share' of
+    the wall clock."""
     device, n = choose_device(device), steps*recipe.phases[-1].batch_size
     way = OurWay(recipe, *training_images(n, data)[:2], device, precision)
     way.epoch()
     sides = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA]*(device.type == 'cuda')
-    with label(Augment, '__call__', 'augmentation'), profile(activities=sides) as seen: wall = once(way.epoch)
+    with labelled_calls(Augment, '__call__', 'augmentation'), profile(activities=sides) as seen:
+        wall = once(way.epoch)
     spent = spent_in_parts(seen.events(), device.type == 'cuda')
     spent['the rest'] += max(0., wall - sum(spent.values()))
     total = sum(spent.values())
-    return Table(({'part': part, 'ms a step': 1000*s/steps, 'share': s/total} for part, s in spent.items()), 3)
+    return Table(
+        ({'part': part, 'ms a step': 1000*s/steps, 'share': s/total} for part, s in spent.items()),
+        3)
 
 def spent_in_parts(events, cuda: bool = False) -> dict:
-    "Seconds of each part: those of the operations themselves, or with `cuda` of the kernels that they started."
-    spent, own = dict.fromkeys([*PARTS, 'the rest'], 0.), 'self_device_time_total' if cuda else 'self_cpu_time_total'
+    """Seconds of each part: those of the operations themselves, or with `cuda` of the kernels that
+    they started."""
+    spent, own = (dict.fromkeys([*PARTS, 'the rest'], 0.),
+                  'self_device_time_total' if cuda else 'self_cpu_time_total')
     for e in events:
         if e.device_type == torch.autograd.DeviceType.CPU: spent[part_of(e)] += getattr(e, own)/1e6
     return spent
@@ -75,7 +85,10 @@ def spent_in_parts(events, cuda: bool = False) -> dict:
 def varied(recipe: Recipe, what: str, value) -> Recipe:
     "`recipe` with a batch of `value` images, or every width or depth `value` times as large."
     depths = tuple(d * value for d in recipe.net.depths) if what == 'depth' else ()
-    return vary(recipe, **dict(batch=dict(batch_size=value), width=dict(width_factor=value), depth=dict(depths=depths))[what])
+    return vary(
+        recipe,
+        **dict(batch=dict(batch_size=value), width=dict(width_factor=value),
+               depth=dict(depths=depths))[what])
 
 VARIATIONS = dict(batch=(16, 32, 64, 128, 256, 512), width=(.5, 1, 2), depth=(1, 2, 3))
 
@@ -83,19 +96,22 @@ def cost_table(
     recipe: Recipe,
     images: int = 512,       # an epoch
     repeats: int = 2,        # epochs, whose median counts
-    device: str = None,
+    device: str | None = None,
     data=None,               # as in `bench_train`
-    best: dict = None,       # what `peaks` gave
-    variations: dict = None, # what to vary: values; default: VARIATIONS
+    best: dict | None = None,       # what `peaks` gave
+    variations: dict | None = None, # what to vary: values; default: VARIATIONS
 ) -> Table:
-    "Seconds for 1,000 images, our way, as batch, width and depth of `recipe` vary, and the share of the peak."
+    """Seconds for 1,000 images, our way, as batch, width and depth of `recipe` vary, and the share
+    of the peak."""
     device, (x, y, _) = choose_device(device), training_images(images, data)
     best, vary = best or peaks(device), variations or VARIATIONS
-    return Table(({'varied': what, 'to': v, **cost(varied(recipe, what, v), x, y, device, repeats, best)}
-                 for what, values in vary.items() for v in values), 3)
+    return Table(
+        ({'varied': what, 'to': v, **cost(varied(recipe, what, v), x, y, device, repeats, best)}
+         for what, values in vary.items() for v in values), 3)
 
 def cost(recipe: Recipe, x, y, device, repeats: int, best: dict) -> dict:
-    "Parameters, multiply-adds (M), seconds for 1,000 images and share of peak of training `recipe` our way."
+    """Parameters, multiply-adds (M), seconds for 1,000 images and share of peak of training
+    `recipe` our way."""
     enough(recipe, len(x))
     way, w = OurWay(recipe, x, y, device), work(recipe)
     way.epoch()
@@ -104,16 +120,21 @@ def cost(recipe: Recipe, x, y, device, repeats: int, best: dict) -> dict:
             'share of peak': 6e-6*w['macs']/s/best[way.trainer.precision.name]}
 
 
-PIECES = {  # what is taken away: the precision to train in (None: the machine's), and the kernels that are left
-    'nothing': (None, KERNELS), 'half-width numbers': ('fp32', KERNELS), 'channels last': ('nchw', KERNELS),
+# what is taken away: the precision to train in (None: the machine's), and the kernels that are left
+PIECES = {
+    'nothing': (None, KERNELS), 'half-width numbers': ('fp32', KERNELS),
+          'channels last': ('nchw', KERNELS),
     'our convolutions': (None, ('fused_norm',)), 'our norms': (None, ('product', 'winograd'))}
 
 
-def bench_parts(names=('laptop',), images: int = None, repeats: int = 3, device: str = None, data=None) -> dict:
-    "For each recipe of `names` and each of `PIECES`: how many times as long an epoch of `images` (default: 4,096) takes without it; 'rows', and the machine."
+def bench_parts(names=('laptop',), images: int | None = None, repeats: int = 3,
+                device: str | None = None, data=None) -> dict:
+    """For each recipe of `names` and each of `PIECES`: how many times as long an epoch of `images`
+    (default: 4,096) takes without it; 'rows', and the machine."""
     device, images = choose_device(device), images or 4096
     x, y, data = training_images(images, data)
-    doc = dict(bench='parts', data=data, images=images, repeats=repeats, **machine_facts(device), peak=peaks(device), rows=[])
+    doc = dict(bench='parts', data=data, images=images, repeats=repeats, **machine_facts(device),
+               peak=peaks(device), rows=[])
     for recipe in map(contender, names):
         enough(recipe, images)
         doc['rows'] += _without(recipe, x, y, device, repeats)
@@ -122,17 +143,23 @@ def bench_parts(names=('laptop',), images: int = None, repeats: int = 3, device:
 def _whole(ops) -> tuple: return tuple(op for op in ops if not isinstance(op, Resize))
 
 def _without(recipe, x, y, device, repeats) -> list:
-    "The rows of `recipe`, on whole images: every way takes an epoch to warm up, and then they alternate."
-    best, recipe = choose_precision(device).name, replace(recipe, phases=tuple(replace(p, augment=_whole(p.augment)) for p in recipe.phases))
+    """The rows of `recipe`, on whole images: every way takes an epoch to warm up, and then they
+    alternate."""
+    best, recipe = choose_precision(device).name, replace(
+        recipe, phases=tuple(replace(p, augment=_whole(p.augment)) for p in recipe.phases))
     def way(precision, kernels):
-        ours = OurWay(recipe, x, y, device, f'{best} nchw' if precision == 'nchw' else precision, kernels=kernels)
+        ours = OurWay(recipe, x, y, device, f'{best} nchw' if precision == 'nchw' else precision,
+                      kernels=kernels)
         ours.epoch()
         return ours.epoch
     rounds = alternate({name: way(*piece) for name, piece in PIECES.items()}, repeats)
-    return [{'recipe': recipe.name, 'without': name, 'images/s': len(x) / middle(rounds, name), **ratio(rounds, name, 'nothing'),
-             'rounds': [r[name] for r in rounds]} for name in PIECES]
+    return [
+        {'recipe': recipe.name, 'without': name, 'images/s': len(x) / middle(rounds, name),
+         **ratio(rounds, name, 'nothing'),
+         'rounds': [r[name] for r in rounds]} for name in PIECES]
 
 def parts_table(doc: dict) -> Table:
     "The rows of `bench_parts` for reading."
     return Table(({'recipe': r['recipe'], 'without': r['without'], 'images/s': round(r['images/s']),
-                  **{k: f"{r[k]:.2f}" for k in ('ratio', 'least', 'most')}} for r in doc['rows']), 3)
+                   **{k: f"{r[k]:.2f}" for k in ('ratio', 'least', 'most')}} for r in doc['rows']),
+                 3)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['contender', 'contenders', 'batch_mixers', 'LabelledPictures', 'TheirWay', 'OurWay', 'peak', 'peaks', 'most_memory',
            'race', 'first_steps', 'work', 'derived', 'step_memory', 'bench_train', 'enough', 'training_images',
-           'machine_facts', 'line_of', 'spread', 'train_table', 'machine_line']
+           'machine_facts', 'line_of', 'range_of_ratio', 'train_table', 'machine_line']
 
 # %% ../../nbs/29_throughput.ipynb #ea3c5c82
 import json
@@ -19,23 +19,25 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
-from ..augment.ops import AlternatingFlip, count, one_of
-from ..models.resnet import count_macs, count_parameters
 from ..augment.colour import GaussianBlur
-from ..data.cifar import load_or_toy
+from ..augment.ops import AlternatingFlip
+from ..augment.arguments import count, one_of
+from .augmentation import Pictures, pillow_list, pillow_way, synchronize, tv
 from ..core.errors import InputError
 from ..core.tables import Table
+from ..core.timing import alternate, middle, once, ratio
+from ..data.cifar import load_or_toy
+from ..kernels.dispatch import KERNELS, use_cpu_kernels
+from ..models.resnet import count_macs, count_parameters
 from ..recipes.spec import Recipe, advance, build_scheduler
 from ..teams.zoo import get_recipe, list_recipes
-from .augmentation import Pictures, pillow_list, pillow_way, synchronize, tv
-from ..kernels.dispatch import KERNELS, use_cpu_kernels
-from ..training.loop import Trainer, end_epoch, prepare, train_epoch
+from ..training.loop import Trainer, end_epoch, compile_forward, train_epoch
 from ..training.precision import choose_device, choose_precision, hardware
-from ..core.timing import alternate, middle, ratio, once
 
 # %% ../../nbs/29_throughput.ipynb #5b6af24d
 def contender(name: str) -> Recipe:
-    "The recipe NAME:VARIANT, or by NAME alone the variant that ran: the code's, unless its network is another one."
+    """The recipe NAME:VARIANT, or by NAME alone the variant that ran: the code's, unless its
+    network is another one."""
     name, _, variant = str(name).partition(':')
     if variant: return get_recipe(name, variant)
     report = get_recipe(name)
@@ -45,14 +47,17 @@ def contender(name: str) -> Recipe:
 def contenders(names=()) -> list:
     "The recipes called `names`; without names those of the five reports, in their order."
     if names: return [contender(n) for n in names]
-    return [contender(r.name) for r in sorted(list_recipes(), key=lambda r: r.source) if r.variant == 'code']
+    return [contender(r.name) for r in sorted(list_recipes(), key=lambda r: r.source)
+            if r.variant == 'code']
 
 # %% ../../nbs/29_throughput.ipynb #1e153ebc
-pillow_way.register(GaussianBlur, lambda op: (tv().RandomApply([tv().GaussianBlur(3, op.sigma)], op.p), False))
+pillow_way.register(GaussianBlur,
+                    lambda op: (tv().RandomApply([tv().GaussianBlur(3, op.sigma)], op.p), False))
 pillow_way.register(AlternatingFlip, lambda op: (tv().RandomHorizontalFlip(.5), False))
 
 def batch_mixers(ops, classes: int = 10) -> list:
-    "torchvision's transforms `(xb, yb) -> (xb, soft yb)` for the operations of `ops` that mix images."
+    """torchvision's transforms `(xb, yb) -> (xb, soft yb)` for the operations of `ops` that mix
+    images."""
     from torchvision.transforms import v2
     mixing = [(type(op).__name__, op) for op in ops if op.mixes]
     for name, _ in mixing: one_of('bench train', 'operation', name, ('MixUp', 'CutMix'))
@@ -62,18 +67,22 @@ class LabelledPictures(Dataset):
     "Pillow images, the transforms of `phase`, and labels: what a `DataLoader` wants."
     def __init__(self, x, y, phase):
         single = [op for op in phase.augment if not op.mixes]
-        self.pictures, self.labels = Pictures(x, pillow_list(single, phase.mean, phase.std)), y.tolist()
+        self.pictures, self.labels = Pictures(
+            x, pillow_list(single, phase.mean, phase.std)), y.tolist()
     def __len__(self): return len(self.labels)
     def __getitem__(self, i): return self.pictures[i], self.labels[i]
 
 # %% ../../nbs/29_throughput.ipynb #e6636763
 class TheirWay:
-    "The tutorials' loop for the last phase of `recipe` on uint8 images `x`, labels `y`: `DataLoader`, fp32, N,C,H,W."
+    """The tutorials' loop for the last phase of `recipe` on uint8 images `x`, labels `y`:
+    `DataLoader`, fp32, N,C,H,W."""
     def __init__(self, recipe: Recipe, x, y, device='cpu', workers: int = 2):
         p, self.device = recipe.phases[-1], torch.device(device)
-        self.phase, self.clip, self.mixers = p, recipe.clip, batch_mixers(p.augment, recipe.net.classes)
-        self.loader = DataLoader(LabelledPictures(x, y, p), p.batch_size, shuffle=True, num_workers=workers,
-                                 persistent_workers=workers > 0, pin_memory=self.device.type == 'cuda')
+        self.phase, self.clip, self.mixers = p, recipe.clip, batch_mixers(
+            p.augment, recipe.net.classes)
+        self.loader = DataLoader(
+            LabelledPictures(x, y, p), p.batch_size, shuffle=True, num_workers=workers,
+            persistent_workers=workers > 0, pin_memory=self.device.type == 'cuda')
         self.net = recipe.net.build().to(self.device)
         self.opt = p.optimizer.build(self.net.parameters())
         self.scheduler = build_scheduler(p.schedule, self.opt, len(self.loader))
@@ -113,13 +122,17 @@ class TheirWay:
 # %% ../../nbs/29_throughput.ipynb #a6281ab2
 class OurWay:
     "Chapter 6's loop for the last phase of `recipe` on uint8 images `x` and labels `y`."
-    def __init__(self, recipe: Recipe, x, y, device='cpu', precision: str = None, compile: bool = False,
+    def __init__(self, recipe: Recipe, x, y, device='cpu', precision: str | None = None,
+                 compile: bool = False,
                  kernels=KERNELS):
-        endless = replace(recipe, phases=(replace(recipe.phases[-1], epochs=10_000, keep_fraction=()),))
+        endless = replace(recipe,
+                          phases=(replace(recipe.phases[-1], epochs=10_000, keep_fraction=()),))
         self.trainer = Trainer(endless, len(x), 0, str(device), precision)
-        if self.trainer.device.type == 'cpu': use_cpu_kernels(self.trainer.net, lambda s: None, kernels)
-        if compile: prepare(self.trainer, say=lambda s: None)
-        self.x, self.y, self.net = x.to(self.trainer.device), y.to(self.trainer.device), self.trainer.net
+        if self.trainer.device.type == 'cpu':
+            use_cpu_kernels(self.trainer.net, lambda s: None, kernels)
+        if compile: compile_forward(self.trainer, say=lambda s: None)
+        self.x, self.y, self.net = x.to(self.trainer.device), y.to(
+            self.trainer.device), self.trainer.net
 
     def epoch(self):
         "Train for an epoch."
@@ -132,25 +145,28 @@ class OurWay:
         t = self.trainer
         augment, rng = t.phase.to_augment(), torch.Generator(t.device).manual_seed(0)
         for i in t.order.split(t.phase.batch_size):
-            augment(self.x[i], self.y[i], rng, t.precision.dtype, t.precision.memory_format, index=i)
+            augment(self.x[i], self.y[i], rng, t.precision.dtype, t.precision.memory_format,
+                    index=i)
         synchronize(t.device)
 
     def close(self): pass
 
 # %% ../../nbs/29_throughput.ipynb #141a0b35
 def peak(device='cpu', dtype=torch.float32, n: int = 2048, runs: int = 5) -> float:
-    "Operations a second (GFLOP/s) of a product of two random `n` x `n` matrices of `dtype`: the best of `runs`."
+    """Operations a second (GFLOP/s) of a product of two random `n` x `n` matrices of `dtype`: the
+    best of `runs`."""
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     def product(): a @ b; synchronize(device)
     product()
     return 2e-9 * n**3 / min(once(product) for _ in range(runs))
 
-def peaks(device='cpu', n: int = None) -> dict:
-    """`peak` for fp32 and for the number format that training takes on `device`; on a GPU fp32 may use TF32, as its
-    convolutions do."""
+def peaks(device='cpu', n: int | None = None) -> dict:
+    """`peak` for fp32 and for the number format that training takes on `device`; on a GPU fp32 may
+    use TF32, as its convolutions do."""
     device = torch.device(device)
     best, n = choose_precision(device), n or (8192 if device.type == 'cuda' else 2048)
-    formats, before = {'fp32': torch.float32, best.name: best.dtype}, torch.get_float32_matmul_precision()
+    formats, before = {'fp32': torch.float32,
+                       best.name: best.dtype}, torch.get_float32_matmul_precision()
     if device.type == 'cuda': torch.set_float32_matmul_precision('high')
     try: return {name: round(peak(device, dtype, n), 1) for name, dtype in formats.items()}
     finally: torch.set_float32_matmul_precision(before)
@@ -167,21 +183,27 @@ def most_memory(f, device='cpu') -> float:
         seen.export_chrome_trace(os.path.join(folder, 'trace.json'))
         with open(os.path.join(folder, 'trace.json'), encoding='utf-8') as file:
             events = json.load(file)['traceEvents']
-    return max((e['args']['Total Allocated'] for e in events if e.get('name') == '[memory]'), default=0)/1e6
+    return max((e['args']['Total Allocated'] for e in events if e.get('name') == '[memory]'),
+               default=0)/1e6
 
 # %% ../../nbs/29_throughput.ipynb #3a0058ec
-def race(recipe: Recipe, x, y, device='cpu', repeats: int = 3, workers: int = 2, best: dict = None, compile=False) -> dict:
-    "One recipe both ways on the images `x`, `y`: a row with the seconds of all `rounds`; `best` is what `peaks` gave."
+def race(recipe: Recipe, x, y, device='cpu', repeats: int = 3, workers: int = 2,
+         best: dict | None = None, compile=False) -> dict:
+    """One recipe both ways on the images `x`, `y`: a row with the seconds of all `rounds`; `best`
+    is what `peaks` gave."""
     p, best = recipe.phases[-1], best or peaks(device)
-    ways = dict(theirs=TheirWay(recipe, x, y, device, workers), ours=OurWay(recipe, x, y, device, compile=compile))
+    ways = dict(theirs=TheirWay(recipe, x, y, device, workers),
+                ours=OurWay(recipe, x, y, device, compile=compile))
     try:
-        first = dict(theirs=once(lambda: first_steps(ways['theirs'])), ours=once(ways['ours'].epoch))
+        first = dict(theirs=once(lambda: first_steps(ways['theirs'])),
+                     ours=once(ways['ours'].epoch))
         data = alternate({name: way.prepare for name, way in ways.items()}, repeats)
         rounds = alternate({name: way.epoch for name, way in ways.items()}, repeats)
         precision = ways['ours'].trainer.precision
     finally:
         for way in ways.values(): way.close()
-    row = dict(recipe=recipe.name, variant=recipe.variant, title=recipe.title, batch=p.batch_size, images=len(x),
+    row = dict(recipe=recipe.name, variant=recipe.variant, title=recipe.title, batch=p.batch_size,
+               images=len(x),
                precision=precision.name, first=first, data=data, rounds=rounds, **work(recipe))
     return row | derived(row, best) | dict(MB=step_memory(recipe, x, y, device))
 
@@ -199,14 +221,15 @@ def work(recipe: Recipe) -> dict:
     return dict(parameters=count_parameters(net), macs=count_macs(net))
 
 def derived(row: dict, best: dict) -> dict:
-    """What follows from a row's rounds, for 'theirs' and 'ours': ratio, images/s, GFLOP/s, share of the peaks `best`
-    (GFLOP/s) and augmentation's share."""
+    """What follows from a row's rounds, for 'theirs' and 'ours': ratio, images/s, GFLOP/s, share of
+    the peaks `best` (GFLOP/s) and augmentation's share."""
     formats, sides = dict(theirs='fp32', ours=row['precision']), ('theirs', 'ours')
     rate = {s: row['images']/middle(row['rounds'], s) for s in sides}
     gflops = {s: 6e-9*row['macs']*rate[s] for s in sides}
     return {**ratio(row['rounds']), 'images/s': rate, 'GFLOP/s': gflops,
             'share of peak': {s: gflops[s]/best[formats[s]] for s in sides},
-            'augmentation': {s: min(d[s] for d in row['data'])/middle(row['rounds'], s) for s in sides}}
+            'augmentation': {s: min(d[s] for d in row['data'])/middle(row['rounds'], s)
+                             for s in sides}}
 
 def step_memory(recipe: Recipe, x, y, device='cpu') -> dict:
     "MB that network, optimizer and one step need, each way."
@@ -218,22 +241,25 @@ def step_memory(recipe: Recipe, x, y, device='cpu') -> dict:
 # %% ../../nbs/29_throughput.ipynb #4dbf0840
 def bench_train(
     names=(),            # NAME or NAME:VARIANT; none: the recipes of the five reports
-    images: int = None,  # an epoch in the race; default: 1,024 on a CPU, 25,600 on a GPU
+    images: int | None = None,  # an epoch in the race; default: 1,024 on a CPU, 25,600 on a GPU
     repeats: int = 3,    # rounds
-    device: str = None,  # default: a GPU where there is one
+    device: str | None = None,  # default: a GPU where there is one
     workers: int = 2,    # of their loader
     compile=False,       # let `torch.compile` make our network (its time is not charged)
     data=None,           # (uint8 images, labels); default: CIFAR-10, or the toy set
     say=lambda s: None,  # is told after each recipe
 ) -> dict:
-    "Race `names` side by side: 'rows', and the machine, its peaks and the settings; a mistake raises `InputError`."
+    """Race `names` side by side: 'rows', and the machine, its peaks and the settings; a mistake
+    raises `InputError`."""
     recipes, device = contenders(names), choose_device(device)
     images = (1024 if device.type == 'cpu' else 25_600) if images is None else images
-    for name, value, least in (('repeats', repeats, 1), ('images', images, 1), ('workers', workers, 0)):
+    for name, value, least in (
+        ('repeats', repeats, 1), ('images', images, 1), ('workers', workers, 0)):
         count('bench train', name, value, least)
     x, y, data = training_images(images, data)
     for r in recipes: enough(r, images)
-    doc = dict(bench='train', data=data, images=images, repeats=repeats, workers=workers, compile=compile, **machine_facts(device))
+    doc = dict(bench='train', data=data, images=images, repeats=repeats, workers=workers,
+               compile=compile, **machine_facts(device))
     doc |= dict(peak=peaks(device), rows=[])
     for r in recipes:
         doc['rows'].append(race(r, x, y, device, repeats, workers, doc['peak'], compile))
@@ -246,15 +272,20 @@ def enough(recipe: Recipe, images: int):
     "Raise `InputError` unless `images` fill a batch."
     bs = recipe.phases[-1].batch_size
     if images >= bs: return
-    raise InputError(f'bench train: {images} images do not fill a batch of {recipe.name}; give --images {bs} or more.')
+    raise InputError(f'bench train: {images} images do not fill a batch of {recipe.name}; give '
+                     f'--images {bs} or more.')
 
 # %% ../../nbs/29_throughput.ipynb #00b8c299
 def training_images(images: int, data=None) -> tuple:
-    "The first `images` of `data` (a pair), or of CIFAR-10, or of the toy set, and what they are called."
+    """The first `images` of `data` (a pair), or of CIFAR-10, or of the toy set, and what they are
+    called."""
     try: import torchvision  # noqa: F401
-    except ImportError: raise InputError('The other side of the race needs torchvision: pip install torchvision.') from None
+    except ImportError:
+        raise InputError(
+            'The other side of the race needs torchvision: pip install torchvision.') from None
     x, y = data or load_or_toy('train', say=lambda s: None)
-    few = f'There are {len(x):,} training images and {images:,} were asked for; give --images {len(x)} or less.'
+    few = (f'There are {len(x):,} training images and {images:,} were asked for; give --images '
+           f'{len(x)} or less.')
     if images > len(x): raise InputError(few)
     return x[:images], y[:images], 'given' if data else 'cifar10' if len(x) == 50_000 else 'toy'
 
@@ -262,15 +293,17 @@ def machine_facts(device) -> dict:
     "What a ratio wants beside it: processor or GPU, cores, threads, versions."
     import torchvision
     return dict(device=torch.device(device).type, hardware=hardware(device), cores=os.cpu_count(),
-                threads=torch.get_num_threads(), torch=torch.__version__, torchvision=torchvision.__version__)
+                threads=torch.get_num_threads(), torch=torch.__version__,
+                torchvision=torchvision.__version__)
 
 def line_of(row: dict) -> str:
     "One row of `bench_train` as a sentence."
     rate = row['images/s']
-    return (f"{row['recipe']}:{row['variant']}, batch {row['batch']}: {rate['theirs']:.0f} images/s their way, "
-            f"{rate['ours']:.0f} ours ({row['precision']}): {spread(row)}")
+    return (f"{row['recipe']}:{row['variant']}, batch {row['batch']}: {rate['theirs']:.0f} "
+            f"images/s their way, {rate['ours']:.0f} ours ({row['precision']}): "
+            f"{range_of_ratio(row)}")
 
-def spread(row: dict) -> str:
+def range_of_ratio(row: dict) -> str:
     "A ratio and its range, as text."
     return f"{row['ratio']:.2f} times ({row['least']:.2f} to {row['most']:.2f})"
 
@@ -278,13 +311,18 @@ def spread(row: dict) -> str:
 def train_table(doc: dict) -> Table:
     "The rows of `bench_train` for reading; of two figures, theirs stands first and ours behind it."
     def both(r, key, form): return ' / '.join(format(r[key][s], form) for s in ('theirs', 'ours'))
-    return Table(({'recipe': f"{r['recipe']}:{r['variant']}", 'MACs (M)': round(r['macs']/1e6), 'batch': r['batch'],
-                  'images/s': both(r, 'images/s', '.0f'), **{k: f'{r[k]:.2f}' for k in ('ratio', 'least', 'most')},
-                  'share of peak': both(r, 'share of peak', '.0%'), 'step, MB': both(r, 'MB', '.0f'),
-                  'augmentation': both(r, 'augmentation', '.1%')} for r in doc['rows']), 3)
+    return Table(
+        (
+            {'recipe': f"{r['recipe']}:{r['variant']}", 'MACs (M)': round(r['macs']/1e6),
+             'batch': r['batch'],
+             'images/s': both(r, 'images/s', '.0f'),
+             **{k: f'{r[k]:.2f}' for k in ('ratio', 'least', 'most')},
+             'share of peak': both(r, 'share of peak', '.0%'), 'step, MB': both(r, 'MB', '.0f'),
+             'augmentation': both(r, 'augmentation', '.1%')} for r in doc['rows']), 3)
 
 def machine_line(doc: dict) -> str:
     "The machine and the settings of a benchmark, for under its table."
     peak = ', '.join(f'{k} {v:,.0f} GFLOP/s' for k, v in doc['peak'].items())
-    return (f"{doc['hardware']}, {doc['cores']} cores, {doc['threads']} threads, torch {doc['torch']}; "
-            f"matrix product: {peak}; {doc['images']:,} images, {doc['repeats']} rounds")
+    return (f"{doc['hardware']}, {doc['cores']} cores, {doc['threads']} threads, torch "
+            f"{doc['torch']}; matrix product: {peak}; {doc['images']:,} images, {doc['repeats']} "
+            "rounds")

@@ -13,7 +13,7 @@ from .arguments import parser
 __all__ = ['main']
 
 
-def main(argv: list = None) -> int:
+def main(argv: list | None = None) -> int:
     """Run the command; 0 on success, 2 on a mistake of the call or the input, told in one line on
     stderr, 130 after Ctrl-C (143 after SIGTERM)."""
     try:

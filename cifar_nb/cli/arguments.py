@@ -13,7 +13,8 @@ ANY_DATA = 'found, else downloaded, else toy'
 
 class Parser(argparse.ArgumentParser):
     "argparse, with its errors as `InputError`."
-    def error(self, message): raise InputError(f'{message[:1].upper()}{message[1:]}; see `{self.prog} --help`.')
+    def error(self, message):
+        raise InputError(f'{message[:1].upper()}{message[1:]}; see `{self.prog} --help`.')
 
 
 class Version(argparse.Action):
@@ -26,8 +27,11 @@ class Version(argparse.Action):
 
 def parser() -> Parser:
     "The parser of the `cifar_nb` command."
-    p = Parser('cifar_nb', description='CIFAR-10 in under five million parameters: train, evaluate, submit.')
-    p.add_argument('--version', action=Version, nargs=0, help='the version of the package, and its commit')
+    p = Parser(
+        'cifar_nb',
+        description='CIFAR-10 in under five million parameters: train, evaluate, submit.')
+    p.add_argument('--version', action=Version, nargs=0,
+                   help='the version of the package, and its commit')
     sub = p.add_subparsers(dest='command', required=True, parser_class=Parser, metavar='COMMAND')
     def command(name, text): return sub.add_parser(name, help=text, description=text)
     command('recipes', 'list the recipes with their parameters, MACs and epochs')
@@ -38,12 +42,15 @@ def parser() -> Parser:
     _shared_arguments(s)
     s.add_argument('--results', metavar='DIR', help='also keep the figures as a JSON file in DIR')
     s = command('predict', "labels for the course's test file, as Kaggle wants them")
-    s.add_argument('run', metavar='RUN', help='folder that train wrote, or a name that `cifar_nb pretrained` lists')
+    s.add_argument('run', metavar='RUN',
+                   help='folder that train wrote, or a name that `cifar_nb pretrained` lists')
     s.add_argument('file', metavar='FILE.pkl', help="the course's test file")
     _shared_arguments(s)
-    s.add_argument('--out', default='submission.csv', help='the file to write (default: submission.csv)')
+    s.add_argument('--out', default='submission.csv',
+                   help='the file to write (default: submission.csv)')
     s.add_argument('--overwrite', action='store_true', help='write over an existing file')
-    s.add_argument('--anyway', action='store_true', help='also where the network was trained on the toy set')
+    s.add_argument('--anyway', action='store_true',
+                   help='also where the network was trained on the toy set')
     s = command('bench', 'side by side with the plain torchvision way, as ratios')
     _bench_arguments(s)
     _other_commands(command)
@@ -52,35 +59,49 @@ def parser() -> Parser:
 
 def _other_commands(command):
     s = command('scoreboard', 'the claims of the five reports beside what was found')
-    s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs (default: results)')
+    s.add_argument('--results', metavar='DIR', default='results',
+                   help='folder of recorded runs (default: results)')
     s = command('kaggle', 'the notebook for Kaggle: build, check or push it')
     s.add_argument('action', choices=['build', 'check', 'push'])
-    s.add_argument('--folder', default='kaggle', help='where notebook and metadata lie (default: kaggle)')
-    s.add_argument('--user', help='the owner on Kaggle (default: as in the metadata, or of the token)')
+    s.add_argument('--folder', default='kaggle',
+                   help='where notebook and metadata lie (default: kaggle)')
+    s.add_argument(
+        '--user', help='the owner on Kaggle (default: as in the metadata, or of the token)')
     s = command('ablate', 'small designed experiments: one change at a time, several seeds')
     _ablate_arguments(s)
     s = command('search', 'Optuna looks for channels and blocks under the limit')
     _search_arguments(s)
-    s = command('reproduce', 'the recipes of the five reports at full length, in as many sittings as it takes')
+    s = command(
+        'reproduce',
+        'the recipes of the five reports at full length, in as many sittings as it takes')
     _reproduce_arguments(s)
-    s = command('ladder', 'from the plain loop to the recipe quick, one trick at a time; or what was weighed for hour')
-    s.add_argument('recipe', nargs='?', choices=['quick', 'hour'], default='quick', help='whose ladder (default: quick)')
-    s.add_argument('--seeds', type=int, default=1, metavar='N', help='runs of each rung (default: 1)')
-    s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
+    s = command('ladder', 'from the plain loop to the recipe quick, one trick at a time; or what '
+                'was weighed for hour')
+    s.add_argument('recipe', nargs='?', choices=['quick', 'hour'], default='quick',
+                   help='whose ladder (default: quick)')
+    s.add_argument('--seeds', type=int, default=1, metavar='N',
+                   help='runs of each rung (default: 1)')
+    s.add_argument('--results', metavar='DIR', default='results',
+                   help='folder of recorded runs; what is there is not run again (default: '
+                   'results)')
     _where(s)
     s = command('shift', 'how much a network keeps on noisy, blurred and foggy images')
     _shift_arguments(s)
     command('pretrained', 'the networks that come trained')
     s = command('publish', 'pack the network of a finished run, with a card and a checksum')
     _publish_arguments(s)
-    s = command('migrate', 'give records and runs of older releases a manifest; what nobody wrote down is marked as unknown')
+    s = command('migrate', 'give records and runs of older releases a manifest; what nobody wrote '
+                'down is marked as unknown')
     s.add_argument('folder', metavar='DIR', help='folder of records, or of runs')
-    s.add_argument('--kernels', metavar='NAMES', help="the compiled kernels that these ran with, if you know: 'none', or 'fused_norm,winograd' (default: unknown)")
+    s.add_argument('--kernels', metavar='NAMES', help="the compiled kernels that these ran with, "
+                   "if you know: 'none', or 'fused_norm,winograd' (default: unknown)")
     command('progress', 'which exercises of the book you have solved')
 
 
 def _where(s, data='found, else downloaded'):
-    if data: s.add_argument('--data', metavar='ROOT', help=f"folder of CIFAR-10, or 'toy' (default: {data})")
+    if data:
+        s.add_argument('--data', metavar='ROOT',
+                       help=f"folder of CIFAR-10, or 'toy' (default: {data})")
     s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
 
 
@@ -90,66 +111,106 @@ def _shared_arguments(s):
 
 
 def _bench_arguments(s):
-    s.add_argument('what', choices=['augment', 'convolution', 'winograd', 'norm', 'train', 'predict', 'parts'], help='what to race')
-    s.add_argument('--recipe', action='append', default=[], metavar='NAME', help="train, predict, parts: NAME or NAME:VARIANT to race, again for more (default: the five teams'; parts: laptop)")
+    s.add_argument(
+        'what', choices=['augment', 'convolution', 'winograd', 'norm', 'train', 'predict', 'parts'],
+        help='what to race')
+    s.add_argument('--recipe', action='append', default=[], metavar='NAME',
+                   help="train, predict, parts: NAME or NAME:VARIANT to race, again for more "
+                   "(default: the five teams'; parts: laptop)")
     _where(s, data=None)
-    s.add_argument('--images', type=int, metavar='N', help='images a round (default: 2000 for augment, 250 for convolution, winograd and norm, 1000 for predict, 4096 for parts, some batches for train)')
-    s.add_argument('--repeats', type=int, metavar='R', help='rounds; the median and the spread are shown (default: 5 for augment, 9 for convolution, winograd and norm, else 3)')
+    s.add_argument('--images', type=int, metavar='N', help='images a round (default: 2000 for '
+                   'augment, 250 for convolution, winograd and norm, 1000 for predict, 4096 for '
+                   'parts, some batches for train)')
+    s.add_argument('--repeats', type=int, metavar='R', help='rounds; the median and the spread are '
+                   'shown (default: 5 for augment, 9 for convolution, winograd and norm, else 3)')
     s.add_argument('--out', metavar='FILE.json', help='also write the rows to this file')
 
 
 def _ablate_arguments(s):
     s.add_argument('study', nargs='*', metavar='STUDY', help='names of studies (default: all)')
-    s.add_argument('--list', action='store_true', help='only list the studies, and what is recorded of each')
-    s.add_argument('--scale', choices=['fast', 'full'], default='fast', help="'fast': a small network on a CPU; 'full': the teams' own recipes, for a GPU")
-    s.add_argument('--seeds', type=int, default=3, metavar='N', help='runs of each variation (default: 3)')
-    s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
+    s.add_argument('--list', action='store_true',
+                   help='only list the studies, and what is recorded of each')
+    s.add_argument('--scale', choices=['fast', 'full'], default='fast',
+                   help="'fast': a small network on a CPU; 'full': the teams' own recipes, for a "
+                   "GPU")
+    s.add_argument('--seeds', type=int, default=3, metavar='N',
+                   help='runs of each variation (default: 3)')
+    s.add_argument('--results', metavar='DIR', default='results',
+                   help='folder of recorded runs; what is there is not run again (default: '
+                   'results)')
     _where(s)
 
 
 def _shift_arguments(s):
-    s.add_argument('run', nargs='*', metavar='RUN', help='folders that train wrote, or names that `cifar_nb pretrained` lists')
-    s.add_argument('--trainings', action='store_true', help='train quick with one augmentation after the other, and see which helps')
-    s.add_argument('--seeds', type=int, default=1, metavar='N', help='runs of each training (default: 1)')
-    s.add_argument('--results', metavar='DIR', help="also keep the figures as JSON files in DIR/shift (--trainings: default results)")
+    s.add_argument('run', nargs='*', metavar='RUN',
+                   help='folders that train wrote, or names that `cifar_nb pretrained` lists')
+    s.add_argument('--trainings', action='store_true',
+                   help='train quick with one augmentation after the other, and see which helps')
+    s.add_argument('--seeds', type=int, default=1, metavar='N',
+                   help='runs of each training (default: 1)')
+    s.add_argument('--results', metavar='DIR', help="also keep the figures as JSON files in "
+                   "DIR/shift (--trainings: default results)")
     s.add_argument('--images', type=int, metavar='N', help='the first N test images only')
     _where(s)
 
 
 def _search_arguments(s):
-    s.add_argument('--trials', type=int, default=25, metavar='N', help='networks to try in all, those of earlier calls included (default: 25)')
-    s.add_argument('--storage', metavar='URL', help="Optuna's database, say mysql://... for many machines (default: an SQLite file)")
-    s.add_argument('--study', default='fast', help='name of the study in the database (default: fast)')
-    s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs (default: results)')
+    s.add_argument('--trials', type=int, default=25, metavar='N',
+                   help='networks to try in all, those of earlier calls included (default: 25)')
+    s.add_argument('--storage', metavar='URL', help="Optuna's database, say mysql://... for many "
+                   "machines (default: an SQLite file)")
+    s.add_argument('--study', default='fast',
+                   help='name of the study in the database (default: fast)')
+    s.add_argument('--results', metavar='DIR', default='results',
+                   help='folder of recorded runs (default: results)')
     _where(s)
 
 
 def _train_arguments(s):
     s.add_argument('recipe', metavar='RECIPE', help='a name that `cifar_nb recipes` lists')
-    s.add_argument('--variant', default='report', help="'report': as described; 'code': as the public code ran it")
-    s.add_argument('--epochs', type=int, metavar='N', help="another length; the schedule keeps its shape (default: the recipe's)")
-    s.add_argument('--seed', type=int, default=0, metavar='S', help='of weights, order and augmentation (default: 0)')
+    s.add_argument('--variant', default='report',
+                   help="'report': as described; 'code': as the public code ran it")
+    s.add_argument('--epochs', type=int, metavar='N',
+                   help="another length; the schedule keeps its shape (default: the recipe's)")
+    s.add_argument('--seed', type=int, default=0, metavar='S',
+                   help='of weights, order and augmentation (default: 0)')
     _where(s, ANY_DATA)
-    s.add_argument('--precision', metavar='P', help="'fp32', 'bf16', 'fp16', or 'fp32 nchw' for channels first (default: by capability)")
-    s.add_argument('--holdout', type=int, nargs='?', const='a tenth', default=0, metavar='N', help='hold N training images (a tenth) out and keep the epoch that is best on them')
+    s.add_argument('--precision', metavar='P', help="'fp32', 'bf16', 'fp16', or 'fp32 nchw' for "
+                   "channels first (default: by capability)")
+    s.add_argument('--holdout', type=int, nargs='?', const='a tenth', default=0, metavar='N',
+                   help='hold N training images (a tenth) out and keep the epoch that is best on '
+                   'them')
     s.add_argument('--images', type=int, metavar='N', help='train on the first N images only')
-    s.add_argument('--compile', action='store_true', help='let torch.compile prepare the network first (for a GPU; takes a minute or more)')
+    s.add_argument('--compile', action='store_true', help='let torch.compile prepare the network '
+                   'first (for a GPU; takes a minute or more)')
     s.add_argument('--out', metavar='DIR', help='folder of the run (default: a new one in runs/)')
     s.add_argument('--resume', action='store_true', help='go on with an interrupted run')
-    s.add_argument('--competition', metavar='FILE.pkl', help="the course's test file, for submission.csv")
+    s.add_argument('--competition', metavar='FILE.pkl',
+                   help="the course's test file, for submission.csv")
     s.add_argument('--results', metavar='DIR', help='also keep the figures as a JSON file in DIR')
 
 
 def _reproduce_arguments(s):
-    s.add_argument('recipe', nargs='*', metavar='RECIPE', help="NAME (all its variants) or NAME:VARIANT (default: the five teams', resnet18 and plain)")
-    s.add_argument('--seeds', type=int, default=3, metavar='N', help='runs of each recipe (default: 3)')
-    s.add_argument('--together', type=int, default=1, metavar='K', help='trainings at a time on each device (default: 1)')
-    s.add_argument('--minutes', type=float, metavar='M', help='save and stop after M minutes; the same command goes on (default: no limit)')
-    s.add_argument('--list', action='store_true', help='only list what is missing, and what it costs')
-    s.add_argument('--results', metavar='DIR', default='results', help='folder of recorded runs; what is there is not run again (default: results)')
-    s.add_argument('--runs', metavar='DIR', default='runs', help='folder of the trainings (default: runs)')
-    s.add_argument('--images', type=int, metavar='N', help='train on the first N images only, for a try')
-    s.add_argument('--compile', action='store_true', help='let torch.compile prepare the networks first (for a GPU; takes a minute or more)')
+    s.add_argument('recipe', nargs='*', metavar='RECIPE', help="NAME (all its variants) or "
+                   "NAME:VARIANT (default: the five teams', resnet18 and plain)")
+    s.add_argument('--seeds', type=int, default=3, metavar='N',
+                   help='runs of each recipe (default: 3)')
+    s.add_argument('--together', type=int, default=1, metavar='K',
+                   help='trainings at a time on each device (default: 1)')
+    s.add_argument('--minutes', type=float, metavar='M',
+                   help='save and stop after M minutes; the same command goes on (default: no '
+                   'limit)')
+    s.add_argument('--list', action='store_true',
+                   help='only list what is missing, and what it costs')
+    s.add_argument('--results', metavar='DIR', default='results',
+                   help='folder of recorded runs; what is there is not run again (default: '
+                   'results)')
+    s.add_argument('--runs', metavar='DIR', default='runs',
+                   help='folder of the trainings (default: runs)')
+    s.add_argument('--images', type=int, metavar='N',
+                   help='train on the first N images only, for a try')
+    s.add_argument('--compile', action='store_true', help='let torch.compile prepare the networks '
+                   'first (for a GPU; takes a minute or more)')
     _where(s)
 
 
@@ -157,6 +218,10 @@ def _publish_arguments(s):
     s.add_argument('run', metavar='RUN', help='folder that train wrote')
     s.add_argument('--name', help="what to call it (default: as its recipe)")
     s.add_argument('--weights', default='fp16', help="'fp16' or 'int8' (default: fp16)")
-    s.add_argument('--overwrite', action='store_true', help='even if a network of another run has this name')
-    s.add_argument('--folder', metavar='DIR', default='weights', help='where to write it (default: weights; those of the package are in cifar_nb/weights)')
-    s.add_argument('--data', metavar='ROOT', help=f"folder of CIFAR-10, or 'toy' (default: {ANY_DATA})")
+    s.add_argument('--overwrite', action='store_true',
+                   help='even if a network of another run has this name')
+    s.add_argument('--folder', metavar='DIR', default='weights',
+                   help='where to write it (default: weights; those of the package are in '
+                   'cifar_nb/weights)')
+    s.add_argument('--data', metavar='ROOT',
+                   help=f"folder of CIFAR-10, or 'toy' (default: {ANY_DATA})")

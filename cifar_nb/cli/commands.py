@@ -8,29 +8,31 @@ from pathlib import Path
 
 import torch
 
-from ..augment.ops import count
-from ..models.count import counts_of
+from ..augment.arguments import count
 from ..core.errors import InputError
 from ..core.files import free_name, write_atomic
 from ..data.cifar import CLASSES, SHAPES, load_set
 from ..data.competition import load_competition
-from ..evaluation.report import evaluate
-from ..training.distributed import asked, from_first, joined
-from ..teams.zoo import get_recipe, list_recipes
 from ..evaluation.records import record_run
-from ..training.runs import unfinished_runs
-from ..training.checkpoints import Run
-from ..training.precision import choose_device, hardware
-from ..training.train import planned, train
+from ..evaluation.report import evaluate
 from ..evaluation.tta import check_views, examine, predict_views, viewed_as, write_submission
+from ..models.count import counts_of
+from ..teams.zoo import get_recipe, list_recipes
+from ..training.checkpoints import Run
+from ..training.distributed import asked, from_first, joined
+from ..training.precision import choose_device, hardware
+from ..training.runs import unfinished_runs
+from ..training.train import planned, train
 
 
-def images(part: str, data: str = None, say=print, stand_in: bool = True) -> tuple:
-    "`(x, y, name)` of the 'train' or 'test' part; without CIFAR-10, and without a place named, the toy set, announced, if that may `stand_in`."
+def images_of(part: str, data: str | None = None, say=print, stand_in: bool = True) -> tuple:
+    """`(x, y, name)` of the 'train' or 'test' part; without CIFAR-10, and without a place named,
+    the toy set, announced, if that may `stand_in`."""
     try: return tuple(load_set(part, data, say))
     except InputError as e:
         if data or os.environ.get('CIFAR_NB_DATA') or not stand_in: raise
-        say(f'CIFAR-10 could not be had, so the built-in toy set stands in: the figures below say nothing about CIFAR-10. ({e})')
+        say('CIFAR-10 could not be had, so the built-in toy set stands in: the figures below say '
+            f'nothing about CIFAR-10. ({e})')
         return tuple(load_set(part, 'toy', lambda s: None))
 
 
@@ -39,18 +41,22 @@ def cmd_recipes(a):
     print(f"{'recipe':24}{'variant':9}{'parameters':>11}{'MACs':>9}{'epochs':>8}  title")
     for r in list_recipes():
         parameters, macs = counts_of(r.net)
-        print(f'{r.name:24}{r.variant:9}{parameters:>11,}{macs / 1e6:>8.1f}M{r.epochs:>8}  {r.title}')
+        print(f'{r.name:24}{r.variant:9}{parameters:>11,}{macs / 1e6:>8.1f}M{r.epochs:>8}  '
+              f'{r.title}')
 
 
 def run_folder(manifest: dict, root='runs') -> Path:
-    "A new folder in `root` for the training `manifest`, made by this call, so that nobody else gets it."
+    """A new folder in `root` for the training `manifest`, made by this call, so that nobody else
+    gets it."""
     epochs = sum(p['epochs'] for p in manifest['recipe']['phases'])
-    words = [manifest['name'], *(['code'] if manifest['variant'] == 'code' else []), f'{epochs}epochs', f'seed{manifest["seed"]}']
+    words = [manifest['name'], *(['code'] if manifest['variant'] == 'code' else []),
+             f'{epochs}epochs', f'seed{manifest["seed"]}']
     return free_name(Path(root, '-'.join(words + ['toy'] * (manifest['data']['name'] == 'toy'))))
 
 
 def folder_to_resume(manifest: dict, root='runs', say=print) -> Path:
-    "The unfinished run of the training `manifest` in `root` that was written to last; a new folder where there is none."
+    """The unfinished run of the training `manifest` in `root` that was written to last; a new
+    folder where there is none."""
     if there := unfinished_runs(root, manifest): return there[-1]
     say(f'There is no unfinished run of this training in {root}, so it begins anew.')
     return run_folder(manifest, root)
@@ -60,46 +66,63 @@ def cmd_train(a):
     "Train, evaluate, write the submission, and say where everything lies."
     recipe = get_recipe(a.recipe, a.variant)
     recipe = recipe.with_epochs(a.epochs) if a.epochs is not None else recipe
-    if a.results and os.path.exists(a.results) and not os.path.isdir(a.results): raise InputError(f'--results {a.results} is a file: name a folder.')
+    if a.results and os.path.exists(a.results) and not os.path.isdir(a.results):
+        raise InputError(f'--results {a.results} is a file: name a folder.')
     competition = load_competition(a.competition) if a.competition else None
-    x, y, data = images('train', a.data)
+    x, y, data = images_of('train', a.data)
     if a.images is not None:
-        if not 1 <= a.images <= len(x): raise InputError(f'--images {a.images}: choose a number from 1 to {len(x)}.')
+        if not 1 <= a.images <= len(x):
+            raise InputError(f'--images {a.images}: choose a number from 1 to {len(x)}.')
         x, y = x[:a.images], y[:a.images]
     if competition and data == 'toy' and a.data != 'toy':
-        raise InputError(f"{a.competition} would be answered by a network that has seen drawn shapes only, since there is no CIFAR-10 here: name its folder with --data, or say --data toy for a try.")
+        raise InputError(f"{a.competition} would be answered by a network that has seen drawn "
+                         "shapes only, since there is no CIFAR-10 here: name its folder with "
+                         "--data, or say --data toy for a try.")
     holdout = len(x) // 10 if a.holdout == 'a tenth' else a.holdout
-    test = images('test', 'toy' if data == 'toy' else a.data, say=lambda s: None)[:2]  # found missing now rather than in an hour
+    # found missing now rather than in an hour
+    test = images_of('test', 'toy' if data == 'toy' else a.data, say=lambda s: None)[:2]
     settings = dict(seed=a.seed, device=a.device, precision=a.precision, holdout=holdout)
-    def folder(): return str((folder_to_resume if a.resume else run_folder)(planned(recipe, x, y, data=data, **settings)))
+    def folder():
+        return str(
+            (folder_to_resume if a.resume else run_folder)(
+                planned(recipe, x, y, data=data, **settings)))
     with joined() as group:
         out = Path(a.out or from_first(group, folder))
-        train(recipe, x, y, out, resume=a.resume, compile=a.compile, info=dict(data=data), **settings)
-    if asked().first: finish(out, test, data, a, competition)
+        train(recipe, x, y, out, resume=a.resume, compile=a.compile, info=dict(data=data),
+              **settings)
+    if asked().first: finish_run_of(out, test, data, a, competition)
 
 
-def finish(out, test, data, a, competition=None):
-    "Evaluate the run `out` on `test` (images, labels), write its submission and print where the results lie."
+def finish_run_of(out, test, data, a, competition=None):
+    """Evaluate the run `out` on `test` (images, labels), write its submission and print where the
+    results lie."""
     run, ids, views = Run(out), torch.arange(len(test[0])), Run(out).recipe.tta_transforms
     m, averaged, logits = examine(run, *test, a.device, **_names(data))
-    if competition: ids, logits = competition.ids, predict_views(run.load_net(a.device), competition.images, run.recipe.phases[-1], views)
+    if competition:
+        ids, logits = (competition.ids,
+                       predict_views(run.load_net(a.device), competition.images,
+                                     run.recipe.phases[-1], views))
     write_submission(out / 'submission.csv', ids, logits.argmax(1), overwrite=True)
     if a.results: record_run(run, a.results)
     r = run.result
     with_views = f" ({averaged['accuracy']:.2f}% with {len(views)} views)" if len(views) > 1 else ''
-    print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images{with_views}, {r['parameters']:,} parameters, {r['seconds']:.0f} s of training on {r['hardware']}\n"
-          f"report      {out / 'report.md'}\ncurves      {out / 'curves.png'}\nconfusion   {out / 'confusion.png'}\n"
-          f"mistakes    {out / 'mistakes.png'}\nsubmission  {out / 'submission.csv'}")
+    print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images{with_views}, "
+          f"{r['parameters']:,} parameters, {r['seconds']:.0f} s of training on "
+          f"{r['hardware']}\nreport      {out / 'report.md'}\ncurves      "
+          f"{out / 'curves.png'}\nconfusion   {out / 'confusion.png'}\nmistakes    "
+          f"{out / 'mistakes.png'}\nsubmission  {out / 'submission.csv'}")
 
 
 def _names(data) -> dict:
     "What `evaluate` calls the images and the classes."
-    return dict(name='test set', classes=CLASSES, data=data) if data != 'toy' else dict(name='toy test set', classes=list(SHAPES), data=data)
+    return (dict(name='test set', classes=CLASSES, data=data)
+            if data != 'toy' else dict(name='toy test set', classes=list(SHAPES), data=data))
 
 
 def views_of(run, tta: bool) -> tuple:
     "The views to use: one, or with `tta` the recipe's own, or the mirrored pair if it has none."
-    return check_views(('identity',) if not tta else run.recipe.tta_transforms if len(run.recipe.tta_transforms) > 1 else ('identity', 'flip'))
+    return check_views(('identity',) if not tta else run.recipe.tta_transforms
+                       if len(run.recipe.tta_transforms) > 1 else ('identity', 'flip'))
 
 
 def _run(folder) -> Run:
@@ -115,13 +138,16 @@ def cmd_evaluate(a):
     run = _run(a.run)
     run.result
     own = run.manifest['data']['name']
-    try: x, y, data = images('test', a.data or ('toy' if own == 'toy' else None), stand_in=False)
-    except InputError as e: raise InputError(f'{a.run} was trained on {own}, and its test images are not here: name their folder with --data. {e}') from None
+    try: x, y, data = images_of('test', a.data or ('toy' if own == 'toy' else None), stand_in=False)
+    except InputError as e:
+        raise InputError(f'{a.run} was trained on {own}, and its test images are not here: name '
+                         f'their folder with --data. {e}') from None
     views = views_of(run, a.tta)
     logits = predict_views(run.load_net(a.device), x, run.recipe.phases[-1], views)
     m = evaluate(run, x, y, logits, a.device, tta=views, pictured=data == own, **_names(data))
     print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images ({viewed_as(views)}); " +
-          (f"see {run.path / 'report.md'}" if data == own else f"kept in {run.path / 'evaluations'}: the report stays that of the run's own test set, {own}"))
+          (f"see {run.path / 'report.md'}" if data == own else "kept in "
+           f"{run.path / 'evaluations'}: the report stays that of the run's own test set, {own}"))
     if a.results: print(f'recorded in {record_run(run, a.results)}')
 
 
@@ -131,11 +157,16 @@ def cmd_predict(a):
     run, out = open_network(a.run), Path(a.out)
     run.result
     if not run.trained_on.startswith(('cifar10', 'pictures')) and not a.anyway:
-        what = 'the toy set, drawn shapes' if run.trained_on == 'toy' else f'images of a set called {run.trained_on}'
-        raise InputError(f'{a.run} was trained on {what}: its answers to {a.file} may mean nothing. Name a network trained on CIFAR-10, or say --anyway.')
-    if os.path.lexists(out) and not a.overwrite: raise InputError(f'{out} is already there: choose another name with --out, or say --overwrite.')
+        what = ('the toy set, drawn shapes'
+                if run.trained_on == 'toy' else f'images of a set called {run.trained_on}')
+        raise InputError(f'{a.run} was trained on {what}: its answers to {a.file} may mean '
+                         'nothing. Name a network trained on CIFAR-10, or say --anyway.')
+    if os.path.lexists(out) and not a.overwrite:
+        raise InputError(f'{out} is already there: choose another name with --out, or say '
+                         '--overwrite.')
     c = load_competition(a.file)
-    logits = predict_views(run.load_net(a.device), c.images, run.recipe.phases[-1], views_of(run, a.tta))
+    logits = predict_views(run.load_net(a.device), c.images, run.recipe.phases[-1],
+                           views_of(run, a.tta))
     write_submission(out, c.ids, logits.argmax(1), a.overwrite)
     print(f'{len(c.ids):,} rows in {out}')
 
@@ -145,15 +176,21 @@ def cmd_bench(a):
     chosen = {k: v for k, v in dict(images=a.images, repeats=a.repeats).items() if v is not None}
     if a.what == 'augment':
         from ..bench.augmentation import bench_augment
-        if a.recipe: raise InputError('bench augment races lists of operations, not recipes: leave --recipe out.')
-        return bench_rows('augment', a.out, str(choose_device(a.device)), bench_augment, {'images': 2000, 'repeats': 5} | chosen)
+        if a.recipe:
+            raise InputError('bench augment races lists of operations, not recipes: leave --recipe '
+                             'out.')
+        return bench_rows('augment', a.out, str(choose_device(a.device)), bench_augment,
+                          {'images': 2000, 'repeats': 5} | chosen)
     if a.what in ('convolution', 'winograd', 'norm'):
-        if a.recipe: raise InputError(f'bench {a.what} races shapes of layers, not recipes: leave --recipe out.')
+        if a.recipe:
+            raise InputError(f'bench {a.what} races shapes of layers, not recipes: leave --recipe '
+                             'out.')
         from ..kernels.fused_norm import bench_norm
         from ..kernels.gradient import bench_convolution
         from ..kernels.winograd import bench_winograd
         race = dict(convolution=bench_convolution, winograd=bench_winograd, norm=bench_norm)[a.what]
-        return bench_rows(a.what, a.out, str(choose_device(a.device)), race, {'images': 250, 'repeats': 9} | chosen)
+        return bench_rows(a.what, a.out, str(choose_device(a.device)), race,
+                          {'images': 250, 'repeats': 9} | chosen)
     from ..bench import commands
     race = getattr(commands, f'command_{a.what}')
     race(tuple(a.recipe), device=a.device, out=a.out, **chosen)
@@ -163,35 +200,43 @@ def bench_rows(name, out, device, race, chosen):
     "Run the `race` called `name` and print it; with `out`, keep it as JSON."
     for k, v in chosen.items(): count(f'bench {name}', k, v)
     rows = race(device, n=chosen['images'], repeats=chosen['repeats'])
-    where = f'{hardware(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, {chosen["images"]:,} images, {chosen["repeats"]} repeats'
+    where = (f'{hardware(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, '
+             f'{chosen["images"]:,} images, {chosen["repeats"]} repeats')
     print(rows, where, sep='\n')
-    if out: write_atomic(out, json.dumps(dict(bench=name, machine=where, rows=[dict(r) for r in rows]), indent=1))
+    if out:
+        write_atomic(
+            out,
+            json.dumps(dict(bench=name, machine=where, rows=[dict(r) for r in rows]), indent=1))
 
 
 def cmd_scoreboard(a):
     "Claims and results."
     from ..evaluation.records import load_results
     from ..studies.scoreboard import scoreboard
-    if not os.path.isdir(a.results): raise InputError(f'There is no folder {a.results}: name the one that holds the recorded runs with --results.')
+    if not os.path.isdir(a.results):
+        raise InputError(f'There is no folder {a.results}: name the one that holds the recorded '
+                         'runs with --results.')
     print(scoreboard(load_results(a.results)))
 
 
 def cmd_kaggle(a):
     "Build, check or push the notebook for Kaggle."
-    from ..delivery.kaggle_push import command
-    command(a.action, a.folder, a.user, print)
+    from ..delivery.kaggle_push import command_kaggle
+    command_kaggle(a.action, a.folder, a.user, print)
 
 
 def cmd_reproduce(a):
     "The recipes of the five reports at full length: what is missing in the results is trained."
-    from ..studies.reproduce import cmd
-    cmd(a.recipe, a.seeds, a.together, a.minutes, a.results, a.runs, a.data, a.device, a.images, a.list, a.compile)
+    from ..studies.reproduce import command_reproduce
+    command_reproduce(a.recipe, a.seeds, a.together, a.minutes, a.results, a.runs, a.data, a.device,
+                      a.images,
+                      a.list, a.compile)
 
 
 def cmd_shift(a):
     "How much of its accuracy a network keeps on spoiled images."
-    from ..studies.shift import cmd
-    cmd(a.run, a.trainings, a.seeds, a.results, a.data, a.device, a.images)
+    from ..studies.shift import command_shift
+    command_shift(a.run, a.trainings, a.seeds, a.results, a.data, a.device, a.images)
 
 
 def cmd_pretrained(a):
@@ -204,16 +249,19 @@ def cmd_publish(a):
     "Pack the network of a run, with a card."
     from ..delivery.publish import publish
     trained = _run(a.run).trained_on
-    x, y, data = images('test', a.data or ('toy' if trained == 'toy' else None), stand_in=False)
-    if trained != data: raise InputError(f'{a.run} was trained on {trained}, and these test images are {data}: name others with --data.')
+    x, y, data = images_of('test', a.data or ('toy' if trained == 'toy' else None), stand_in=False)
+    if trained != data:
+        raise InputError(f'{a.run} was trained on {trained}, and these test images are {data}: '
+                         'name others with --data.')
     e = publish(a.run, x, y, a.name, a.weights, a.folder, a.overwrite)
-    print(f"{a.folder}/{e['file']}: {e['bytes']:,} bytes, {e['accuracy']:.2f}% of {e['images']:,} images ({e['run']['accuracy']:.2f}% before it was packed)")
+    print(f"{a.folder}/{e['file']}: {e['bytes']:,} bytes, {e['accuracy']:.2f}% of {e['images']:,} "
+          f"images ({e['run']['accuracy']:.2f}% before it was packed)")
 
 
 def cmd_migrate(a):
     "Give older records and runs a manifest."
-    from ..studies.migrate import cmd
-    cmd(a.folder, a.kernels)
+    from ..studies.migrate import command_migrate
+    command_migrate(a.folder, a.kernels)
 
 
 def cmd_progress(a):
@@ -224,18 +272,19 @@ def cmd_progress(a):
 
 def cmd_ablate(a):
     "One change at a time, several seeds: what is missing in the results is run."
-    from ..studies.ablations import cmd
-    cmd(a.study, a.scale, a.seeds, a.results, a.data, a.device, a.list)
+    from ..studies.ablations import command_ablate
+    command_ablate(a.study, a.scale, a.seeds, a.results, a.data, a.device, a.list)
 
 
 def cmd_search(a):
     "Let Optuna look for channels and blocks."
-    from ..studies.search import cmd
-    cmd(a.trials, a.storage, a.study, a.results, a.data, a.device)
+    from ..studies.search import command_search
+    command_search(a.trials, a.storage, a.study, a.results, a.data, a.device)
 
 
 def cmd_ladder(a):
-    "From the plain loop to the recipe quick, one trick at a time, or what was weighed for hour; what is missing in the results is run."
+    """From the plain loop to the recipe quick, one trick at a time, or what was weighed for hour;
+    what is missing in the results is run."""
     from ..studies import ladder, record
-    cmd = dict(quick=ladder.cmd, hour=record.cmd)[a.recipe]
-    cmd(a.seeds, a.results, a.data, a.device)
+    command = dict(quick=ladder.command_ladder, hour=record.command_hour)[a.recipe]
+    command(a.seeds, a.results, a.data, a.device)

@@ -31,7 +31,8 @@ def _functions(cls: type) -> dict:
 
 
 def _fields(cls: type) -> list:
-    return [(f.name, repr(f.default)) for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+    return ([(f.name, repr(f.default)) for f in dataclasses.fields(cls)]
+            if dataclasses.is_dataclass(cls) else [])
 
 
 def _alike(f: FunctionType, g: FunctionType) -> bool:
@@ -40,7 +41,8 @@ def _alike(f: FunctionType, g: FunctionType) -> bool:
 
 
 def written_alike(a: type, b: type) -> bool:
-    "Whether `a` and `b` have the same fields with the same defaults, and functions that say the same."
+    """Whether `a` and `b` have the same fields with the same defaults, and functions that say the
+    same."""
     if a is b: return True
     f, g = _functions(a), _functions(b)
     return _fields(a) == _fields(b) and f.keys() == g.keys() and all(_alike(f[k], g[k]) for k in f)

@@ -1,11 +1,13 @@
-"""Plain module: the one exception for mistakes of a call or of an input, and names that are checked."""
+"""Plain module: the one exception for mistakes of a call or of an input, and names that are
+checked."""
 import difflib
 
 __all__ = ['InputError', 'Diverged', 'missing', 'check_choice']
 
 
 class InputError(ValueError):
-    "A mistake in a call or in an input, told in one sentence: what is wrong, where, and what to do."
+    """A mistake in a call or in an input, told in one sentence: what is wrong, where, and what to
+    do."""
 
 
 class Diverged(InputError):
@@ -14,11 +16,13 @@ class Diverged(InputError):
 
 def missing(package: str, extra: str) -> InputError:
     "What to raise where `package` of the extra `extra` cannot be imported."
-    return InputError(f'{package} is not installed here: run `pip install "cifar_nb[{extra}]"`, and try again.')
+    return InputError(f'{package} is not installed here: run `pip install "cifar_nb[{extra}]"`, '
+                      'and try again.')
 
 
 def check_choice(what, given, known):
-    "Raise `InputError` unless `given` is in `known` (names), suggesting near ones; `what` says what they are names of."
+    """Raise `InputError` unless `given` is in `known` (names), suggesting near ones; `what` says
+    what they are names of."""
     if given in known: return
     names = {str(k).lower(): k for k in known}
     near = [names[n] for n in difflib.get_close_matches(str(given).lower(), names, n=1, cutoff=0.5)]

@@ -1,4 +1,5 @@
-"""Plain module: files that are written whole or not at all, locks that die with their process, and readers that say what is wrong.
+"""Plain module: files that are written whole or not at all, locks that die with their process, and
+readers that say what is wrong.
 
 Every text is UTF-8, whatever the system's own encoding is. Tests: tests/test_files.py.
 """
@@ -15,18 +16,22 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ['write_atomic', 'make_folder', 'remove', 'there', 'entries', 'remove_leftovers', 'is_empty', 'slug', 'free_name', 'locked', 'to_json', 'read_text',
+__all__ = ['write_atomic', 'make_folder', 'remove', 'there', 'entries', 'remove_leftovers',
+           'is_empty', 'slug', 'free_name', 'locked', 'to_json', 'read_text',
            'read_json', 'read_lines', 'json_records']
 
-CLUTTER = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '.ipynb_checkpoints')  # what systems and notebooks leave in any folder
+# what systems and notebooks leave in any folder
+CLUTTER = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '.ipynb_checkpoints')
 LOCK = '.lock'
 WINDOWS = os.name == 'nt'
 
 
 def write_atomic(path, data):
-    "Write `data` (bytes or str) to `path` whole or not at all; what goes wrong becomes an `InputError`."
+    """Write `data` (bytes or str) to `path` whole or not at all; what goes wrong becomes an
+    `InputError`."""
     path = Path(path)
-    tmp = path.with_name(f'.{path.name}.{secrets.randbelow(10 ** 12)}')  # not the process's number: threads share it, and machines that share a disk
+    # not the process's number: threads share it, and machines that share a disk
+    tmp = path.with_name(f'.{path.name}.{secrets.randbelow(10 ** 12)}')
     try:
         with open(tmp, 'xb') as f:
             f.write(data if isinstance(data, bytes) else data.encode('utf-8', 'backslashreplace'))
@@ -35,8 +40,8 @@ def write_atomic(path, data):
         _remove_older(path, tmp)
         _replace(tmp, path)
     except OSError as e:
-        raise InputError(f'{path} cannot be written ({e.strerror}): free some space or choose another place; '
-                         'nothing was changed.') from None
+        raise InputError(f'{path} cannot be written ({e.strerror}): free some space or choose '
+                         'another place; nothing was changed.') from None
     finally: remove(tmp)
 
 
@@ -47,7 +52,8 @@ def remove(path):
 
 
 def _remove_older(path: Path, tmp: Path):
-    "Delete what killed writers of `path` have left: temporary files that are ten minutes older than `tmp`, by the clock of their disk."
+    """Delete what killed writers of `path` have left: temporary files that are ten minutes older
+    than `tmp`, by the clock of their disk."""
     try:
         now = tmp.stat().st_mtime
         for p in path.parent.glob(f'.{glob.escape(path.name)}.*'):
@@ -56,7 +62,8 @@ def _remove_older(path: Path, tmp: Path):
 
 
 def _replace(tmp, path):
-    "Rename `tmp` to `path`; on Windows again and again for a second, while a reader has the file open."
+    """Rename `tmp` to `path`; on Windows again and again for a second, while a reader has the file
+    open."""
     for left in reversed(range(20)):
         try: return os.replace(tmp, path)
         except PermissionError:
@@ -69,23 +76,30 @@ def make_folder(path) -> Path:
     path = Path(path)
     try: path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise InputError(f'The folder {path} cannot be made ({e.strerror}): choose another place with --out.') from None
+        raise InputError(f'The folder {path} cannot be made ({e.strerror}): choose another place '
+                         'with --out.') from None
     return path
 
 
 def there(path) -> bool:
-    "Whether something has the name `path`, be it a link to nowhere; `InputError` where we may not look."
+    """Whether something has the name `path`, be it a link to nowhere; `InputError` where we may not
+    look."""
     try: os.lstat(path)
     except (FileNotFoundError, NotADirectoryError): return False
-    except OSError as e: raise InputError(f'{path} cannot be reached ({e.strerror}): look at its permissions, or name another place.') from None
+    except OSError as e:
+        raise InputError(f'{path} cannot be reached ({e.strerror}): look at its permissions, or '
+                         'name another place.') from None
     return True
 
 
 def entries(folder) -> list:
-    "What lies in `folder`, sorted; nothing where there is no such folder, `InputError` where we may not look."
+    """What lies in `folder`, sorted; nothing where there is no such folder, `InputError` where we
+    may not look."""
     try: return sorted(Path(folder).iterdir())
     except FileNotFoundError: return []
-    except OSError as e: raise InputError(f'The folder {folder} cannot be opened ({e.strerror}): name another, or look at its permissions.') from None
+    except OSError as e:
+        raise InputError(f'The folder {folder} cannot be opened ({e.strerror}): name another, or '
+                         'look at its permissions.') from None
 
 
 def _is_leftover(path: Path) -> bool:
@@ -100,8 +114,11 @@ def remove_leftovers(folder):
 
 
 def is_empty(folder) -> bool:
-    "Whether the folder holds nothing but what systems, locks and killed writers leave: as good as new."
-    def counts_not(p): return _is_leftover(p) or p.name in CLUTTER or p.name.startswith('._') or (p.name.startswith('.') and p.name.endswith(LOCK))
+    """Whether the folder holds nothing but what systems, locks and killed writers leave: as good as
+    new."""
+    def counts_not(p):
+        return (_is_leftover(p) or p.name in CLUTTER or p.name.startswith('._')
+                or (p.name.startswith('.') and p.name.endswith(LOCK)))
     return all(map(counts_not, entries(folder)))
 
 
@@ -111,7 +128,8 @@ def slug(*words) -> str:
 
 
 def free_name(path) -> Path:
-    "Make the folder `path`, or `path`-2, `path`-3, ...: the first that is not there; no other process gets the same."
+    """Make the folder `path`, or `path`-2, `path`-3, ...: the first that is not there; no other
+    process gets the same."""
     path, i = Path(path), 1
     make_folder(path.parent)
     while True:
@@ -121,23 +139,31 @@ def free_name(path) -> Path:
             return chosen
         except FileExistsError: i += 1
         except OSError as e:
-            raise InputError(f'The folder {chosen} cannot be made ({e.strerror}): choose another place.') from None
+            raise InputError(f'The folder {chosen} cannot be made ({e.strerror}): choose another '
+                             'place.') from None
 
 
-NO_LOCKS = {getattr(errno, name, None) for name in ('EROFS', 'EACCES', 'EPERM', 'ENOLCK', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP', 'EINVAL')}
+NO_LOCKS = {getattr(errno, name, None)
+            for name in ('EROFS', 'EACCES', 'EPERM', 'ENOLCK', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP',
+                         'EINVAL')}
 
 
 def _others_lock(path) -> bool:
-    "Whether we may write into the folder of the lock file `path` and yet not into this file, which is somebody else's."
-    return os.path.exists(path) and not os.access(path, os.W_OK) and os.access(os.path.dirname(path) or '.', os.W_OK)
+    """Whether we may write into the folder of the lock file `path` and yet not into this file,
+    which is somebody else's."""
+    return (os.path.exists(path) and not os.access(path, os.W_OK)
+            and os.access(os.path.dirname(path) or '.', os.W_OK))
 
 
 @contextmanager
 def locked(path, busy: str, wait: float = 0, waiting=None):
-    """Hold the lock file `path` for the block; the system frees it when the process ends, however it ends.
+    """Hold the lock file `path` for the block; the system frees it when the process ends, however
+    it ends.
 
-    Where another process has it, `waiting()` is called once and up to `wait` seconds pass; then `busy` is an `InputError`.
-    In a folder that cannot be written to there is nothing to guard, and on some disks nothing can be locked: the block runs without a lock."""
+    Where another process has it, `waiting()` is called once and up to `wait` seconds pass; then
+    `busy` is an `InputError`.
+    In a folder that cannot be written to there is nothing to guard, and on some disks nothing can
+    be locked: the block runs without a lock."""
     from filelock import FileLock, Timeout
     lock = FileLock(str(path))
     try:
@@ -150,7 +176,8 @@ def locked(path, busy: str, wait: float = 0, waiting=None):
     except NotImplementedError: lock = None
     except OSError as e:
         if e.errno not in NO_LOCKS or _others_lock(path):
-            raise InputError(f'{path} cannot be written ({e.strerror}): free some space, look at its permissions, or choose another place.') from None
+            raise InputError(f'{path} cannot be written ({e.strerror}): free some space, look at '
+                             'its permissions, or choose another place.') from None
         lock = None
     try: yield
     finally:
@@ -171,35 +198,44 @@ def read_text(path, what: str = '') -> str:
     try: return Path(path).read_text(encoding='utf-8-sig')
     except OSError as e: why = f'cannot be read ({e.strerror})'
     except UnicodeDecodeError: why = 'is not text in UTF-8'
-    raise InputError(f'{path} {why}: {what or "get it again from where it came, or delete it."}') from None
+    raise InputError(
+        f'{path} {why}: {what or "get it again from where it came, or delete it."}') from None
 
 
 def _parsed(text, path, what, kind):
     try: value = json.loads(text)
     except (ValueError, RecursionError) as e:
-        why = 'is empty' if not text.strip() else f'is not JSON ({e.msg if isinstance(e, json.JSONDecodeError) else type(e).__name__})'
+        why = ('is empty' if not text.strip() else 'is not JSON '
+               f'({e.msg if isinstance(e, json.JSONDecodeError) else type(e).__name__})')
     else:
         if isinstance(value, kind): return value
         why = f'holds a {type(value).__name__} where a {kind.__name__} belongs'
-    raise InputError(f'{path} {why}, it may be damaged: {what or "get it again from where it came, or delete it."}')
+    raise InputError(f'{path} {why}, it may be damaged: '
+                     f'{what or "get it again from where it came, or delete it."}')
 
 
 def read_json(path, what: str = '', kind: type = dict):
-    "The JSON in `path`, a `kind`; anything else is an `InputError` that ends with `what` to do about it."
+    """The JSON in `path`, a `kind`; anything else is an `InputError` that ends with `what` to do
+    about it."""
     return _parsed(read_text(path, what), path, what, kind)
 
 
 def read_lines(path, what: str = '') -> list:
     "The JSON objects in `path`, one a line."
-    return [_parsed(line, f'{path}, line {i},', what, dict) for i, line in enumerate(read_text(path, what).splitlines(), 1)]
+    return [_parsed(line, f'{path}, line {i},', what, dict)
+            for i, line in enumerate(read_text(path, what).splitlines(), 1)]
 
 
 def json_records(folder, say=print):
-    """Pairs (path, dict) of the .json files in `folder`, by name; `say` is told of each that is damaged or foreign.
+    """Pairs (path, dict) of the .json files in `folder`, by name; `say` is told of each that is
+    damaged or foreign.
 
-    Hidden files (`._x.json` of a Mac, a half-written `.x.json.DIGITS`) and folders are no records."""
+    Hidden files (`._x.json` of a Mac, a half-written `.x.json.DIGITS`) and folders are no
+    records."""
     folder = Path(folder)
-    if os.path.exists(folder) and not os.path.isdir(folder): raise InputError(f'{folder} is a file, and a folder of records is asked for: name another.')
-    for path in [p for p in entries(folder) if p.suffix == '.json' and not p.name.startswith('.') and not os.path.isdir(p)]:
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise InputError(f'{folder} is a file, and a folder of records is asked for: name another.')
+    for path in [p for p in entries(folder) if p.suffix == '.json' and not p.name.startswith('.')
+                 and not os.path.isdir(p)]:
         try: yield path, read_json(path, 'it is passed over.')
         except InputError as e: say(f'{e}')

@@ -1,20 +1,25 @@
 """Plain module: what a run is, and the three questions that one asks about two of them.
 
-A manifest is a plain dictionary, `manifest.json` in the folder of a run and `manifest` in a record. It holds
+A manifest is a plain dictionary, `manifest.json` in the folder of a run and `manifest` in a record.
+It holds
 
     schema              1
     run                 a name of its own for each run that was begun, random
     name, variant       of the recipe, for people; nobody compares them
-    recipe              what is trained, every default spelled out, without title, notes, source, claims and TTA
+    recipe              what is trained, every default spelled out, without title, notes, source,
+    claims and TTA
     data                name, number and fingerprint of the images and labels given to the training
     validation          number of images held out for validation, fingerprint of their indices
     seed
     weights             which are kept: 'last', or 'best on validation'
     precision, memory_format
-    sittings            one entry for each sitting in which the machine changed: began (UTC), epoch (those done before), device,
-                        processor, processes, threads, kernels (names of compiled kernels), compile, versions
+    sittings            one entry for each sitting in which the machine changed: began (UTC), epoch
+    (those done before), device,
+                        processor, processes, threads, kernels (names of compiled kernels), compile,
+                        versions
 
-What is not known is `UNKNOWN`, and that equals only itself. Comparisons see recipes as `recipes.trained` spells them out today, so a field that
+What is not known is `UNKNOWN`, and that equals only itself. Comparisons see recipes as
+`recipes.trained` spells them out today, so a field that
 was added since then has its default. Tests: tests/test_manifest.py.
 """
 import hashlib
@@ -27,18 +32,24 @@ from .errors import InputError
 from .files import read_json
 from .forms import misfit
 
-__all__ = ['SCHEMA', 'UNKNOWN', 'fingerprint', 'tensors_fingerprint', 'unknown_manifest', 'new_manifest', 'kernels_of', 'experiment', 'experiment_id',
-           'differing', 'known', 'same_training', 'same_experiment', 'comparable', 'machines', 'with_sitting', 'read_manifest', 'checked_manifest', 'is_known', 'is_sane']
+__all__ = ['SCHEMA', 'UNKNOWN', 'fingerprint', 'tensors_fingerprint', 'unknown_manifest',
+           'new_manifest', 'kernels_of', 'experiment', 'experiment_id',
+           'differing', 'known', 'same_training', 'same_experiment', 'comparable', 'machines',
+           'with_sitting', 'read_manifest', 'checked_manifest', 'is_known', 'is_sane']
 
 SCHEMA = 1
 UNKNOWN = 'unknown'
-TRAINING = ('recipe', 'data', 'validation', 'seed', 'weights', 'precision', 'memory_format')  # what a training must share to go on
-SAYS = dict(recipe='the recipe', data='the images', validation='the images held out for validation', seed='the seed',
-            weights='which weights are kept', precision='the precision', memory_format='the order in memory', kernels='the compiled kernels')
+# what a training must share to go on
+TRAINING = ('recipe', 'data', 'validation', 'seed', 'weights', 'precision', 'memory_format')
+SAYS = dict(recipe='the recipe', data='the images', validation='the images held out for validation',
+            seed='the seed',
+            weights='which weights are kept', precision='the precision',
+            memory_format='the order in memory', kernels='the compiled kernels')
 
 
 def _canonical(v):
-    "`v` in plain types, tuples as lists and whole floats as integers, so that equal things have equal JSON."
+    """`v` in plain types, tuples as lists and whole floats as integers, so that equal things have
+    equal JSON."""
     if isinstance(v, dict): return {str(k): _canonical(w) for k, w in v.items()}
     if isinstance(v, (list, tuple)): return [_canonical(w) for w in v]
     if isinstance(v, float) and v.is_integer() and abs(v) < 2 ** 53: return int(v)
@@ -47,7 +58,8 @@ def _canonical(v):
 
 def fingerprint(value, digits: int = 16) -> str:
     "`digits` hexadecimal digits that stand for `value` (plain JSON types)."
-    return hashlib.sha256(json.dumps(_canonical(value), sort_keys=True).encode()).hexdigest()[:digits]
+    return hashlib.sha256(json.dumps(_canonical(value), sort_keys=True).encode()).hexdigest(
+        )[:digits]
 
 
 def tensors_fingerprint(*tensors, digits: int = 16) -> str:
@@ -62,16 +74,22 @@ def tensors_fingerprint(*tensors, digits: int = 16) -> str:
 
 
 def unknown_manifest(**facts) -> dict:
-    "A manifest that knows the `facts` and nothing else; its sittings are `facts` too, or one of which nobody knows anything."
-    nothing = dict.fromkeys(('run', 'name', 'variant', *TRAINING), UNKNOWN) | dict(data=dict.fromkeys(('name', 'images', 'fingerprint'), UNKNOWN))
-    return dict(schema=SCHEMA) | nothing | dict(sittings=[dict(began=UNKNOWN, epoch=0, kernels=UNKNOWN)]) | facts
+    """A manifest that knows the `facts` and nothing else; its sittings are `facts` too, or one of
+    which nobody knows anything."""
+    nothing = dict.fromkeys(('run', 'name', 'variant', *TRAINING), UNKNOWN) | dict(
+        data=dict.fromkeys(('name', 'images', 'fingerprint'), UNKNOWN))
+    return (dict(schema=SCHEMA) | nothing
+            | dict(sittings=[dict(began=UNKNOWN, epoch=0, kernels=UNKNOWN)]) | facts)
 
 
-def new_manifest(recipe: dict, name: str, variant: str, data: dict, validation: dict, seed: int, weights: str, precision: str, memory_format: str,
+def new_manifest(recipe: dict, name: str, variant: str, data: dict, validation: dict, seed: int,
+                 weights: str, precision: str, memory_format: str,
                  **machine) -> dict:
     "A manifest of a run that begins now; `machine` becomes its first sitting."
-    return dict(schema=SCHEMA, run=uuid.uuid4().hex[:12], name=name, variant=variant, recipe=recipe, data=data, validation=validation, seed=seed,
-                weights=weights, precision=precision, memory_format=memory_format, sittings=[sitting(0, **machine)])
+    return dict(schema=SCHEMA, run=uuid.uuid4().hex[:12], name=name, variant=variant, recipe=recipe,
+                data=data, validation=validation, seed=seed,
+                weights=weights, precision=precision, memory_format=memory_format,
+                sittings=[sitting(0, **machine)])
 
 
 def sitting(epoch: int, **machine) -> dict:
@@ -86,8 +104,10 @@ def with_sitting(m: dict, epoch: int, **machine) -> dict:
 
 
 def kernels_of(m: dict):
-    "The compiled kernels of the run, a list of names; where sittings had different ones, what each had, in their order."
-    each = [UNKNOWN if (k := s.get('kernels', UNKNOWN)) == UNKNOWN else sorted(k) for s in m.get('sittings') or [{}]]
+    """The compiled kernels of the run, a list of names; where sittings had different ones, what
+    each had, in their order."""
+    each = [UNKNOWN if (k := s.get('kernels', UNKNOWN)) == UNKNOWN else sorted(k)
+            for s in m.get('sittings') or [{}]]
     return each[0] if all(k == each[0] for k in each) else each
 
 
@@ -98,7 +118,9 @@ def experiment(m: dict) -> dict:
 
 def _key(m: dict, leave=()) -> dict:
     e = {k: v for k, v in experiment(m).items() if k not in leave}
-    if isinstance(e['data'], dict): e['data'] = {k: e['data'].get(k, UNKNOWN) for k in ('images', 'fingerprint')}  # its name is for people
+    # its name is for people
+    if isinstance(e['data'], dict):
+        e['data'] = {k: e['data'].get(k, UNKNOWN) for k in ('images', 'fingerprint')}
     return _canonical(e)
 
 
@@ -114,7 +136,8 @@ def differing(a: dict, b: dict, leave=()) -> list:
 
 
 def same_training(a: dict, b: dict) -> bool:
-    "May a training with the manifest `a` go on as `b`? Kernels and machine may change; each sitting says which it had."
+    """May a training with the manifest `a` go on as `b`? Kernels and machine may change; each
+    sitting says which it had."""
     return not differing(a, b, ('kernels',))
 
 
@@ -124,7 +147,8 @@ def same_experiment(a: dict, b: dict) -> bool:
 
 
 def comparable(a: dict, b: dict) -> bool:
-    """May their figures be averaged: do they differ by the seed only (and by machine and versions, which `machines` lists)?
+    """May their figures be averaged: do they differ by the seed only (and by machine and versions,
+    which `machines` lists)?
 
     Two of which nobody knows what was trained, or on what, are not."""
     return not differing(a, b, ('seed',)) and is_known(a, ('kernels', 'seed'))
@@ -132,7 +156,8 @@ def comparable(a: dict, b: dict) -> bool:
 
 def machines(manifests) -> list:
     "The processors on which these runs were trained, each once."
-    return sorted({s.get('processor', UNKNOWN) for m in manifests for s in m.get('sittings') or [{}]})
+    return sorted(
+        {s.get('processor', UNKNOWN) for m in manifests for s in m.get('sittings') or [{}]})
 
 
 def known(v) -> bool:
@@ -147,8 +172,10 @@ def is_known(m: dict, leave=()) -> bool:
 
 
 SITTING = {'kernels?': ([str], str), **{f'{k}?': str for k in ('began', 'device', 'processor')}}
-MANIFEST = dict(schema=int, run=str, name=str, variant=str, recipe=(dict, str), data=dict(name=str, images=(int, str), fingerprint=str),
-                validation=(dict(images=(int, str), indices=(str, None)), str), seed=(int, str), weights=str, precision=str, memory_format=str, sittings=[SITTING])
+MANIFEST = dict(schema=int, run=str, name=str, variant=str, recipe=(dict, str),
+                data=dict(name=str, images=(int, str), fingerprint=str),
+                validation=(dict(images=(int, str), indices=(str, None)), str), seed=(int, str),
+                weights=str, precision=str, memory_format=str, sittings=[SITTING])
 
 
 def is_sane(m) -> bool:
@@ -159,11 +186,16 @@ def is_sane(m) -> bool:
 def checked_manifest(m: dict, path) -> dict:
     "The manifest `m` from the file `path`, if it is whole; anything else is an `InputError`."
     if not is_sane(m):
-        raise InputError(f'{path} is not the manifest of a run ({misfit(m, MANIFEST) or "it has no sittings"}): train again, or get it again from where it came.')
-    if m['schema'] > SCHEMA: raise InputError(f'{path} was written by a later cifar_nb (schema {m["schema"]}): install that one.')
+        raise InputError(f'{path} is not the manifest of a run '
+                         f'({misfit(m, MANIFEST) or "it has no sittings"}): train again, or get it '
+                         'again from where it came.')
+    if m['schema'] > SCHEMA:
+        raise InputError(f'{path} was written by a later cifar_nb (schema {m["schema"]}): install '
+                         'that one.')
     return m
 
 
 def read_manifest(path) -> dict:
     "The manifest in the file `path`; one of a later release is an `InputError`."
-    return checked_manifest(read_json(Path(path), 'this folder cannot be used as a run: train again, or get it again from where it came.'), path)
+    return checked_manifest(read_json(Path(path), 'this folder cannot be used as a run: train '
+                                      'again, or get it again from where it came.'), path)

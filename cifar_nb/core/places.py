@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ['home_folder', 'expanded', 'tilde', 'cache_folder', 'subfolders', 'folders', 'best']
+__all__ = ['home_folder', 'expanded', 'tilde', 'cache_folder', 'subfolders', 'folders',
+           'nearest_folder']
 
 
 def home_folder():
@@ -90,7 +91,7 @@ def folders(root, depth: int = 6):
         level = [d for folder in fresh for d in subfolders(folder)]
 
 
-def best(root, *tests, depth: int = 6):
+def nearest_folder(root, *tests, depth: int = 6):
     """(i, folder): the nearest folder at or below `root` that passes the first of `tests` (i = 0).
 
     If none does it is one that passes the second (i = 1), and so on; None if none passes any."""

@@ -6,7 +6,7 @@ Tests: tests/test_tables.py.
 __all__ = ['words', 'Table']
 
 
-def words(value, digits: int = None) -> str:
+def words(value, digits: int | None = None) -> str:
     """`value` as a reader wants it: 2,777,674, yes, 0.0005, and nothing for None; what has a method
     `brief` says itself. `digits`: that many significant ones of floats."""
     if value is None: return ''
@@ -20,7 +20,7 @@ def words(value, digits: int = None) -> str:
 
 class Table(list):
     "Rows, each a dict with the keys of the first; floats are shown with `digits` significant ones."
-    def __init__(self, rows=(), digits: int = None):
+    def __init__(self, rows=(), digits: int | None = None):
         super().__init__(rows)
         self.digits = digits
 

@@ -40,8 +40,9 @@ def middle(rounds: list, name: str) -> float:
 
 
 def in_turns(repeats: int, **ways) -> dict:
-    """Two functions, named by `ways`, take turns, after two rounds to warm up: the median milliseconds
-    of each, and the ratio of the first's time to the second's (median, least, most)."""
+    """Two functions, named by `ways`, take turns, after two rounds to warm up: the median
+    milliseconds of each, and the ratio of the first's time to the second's (median, least,
+    most)."""
     a, b = ways
     rounds = alternate(ways, repeats + 2)[2:]
     times = {f'{name}, ms': round(1e3 * middle(rounds, name), 2) for name in ways}

@@ -19,14 +19,21 @@ def package_version() -> str:
 
 @lru_cache(maxsize=1)
 def commit() -> str:
-    "The commit of the clone that this package lies in, with + where files of the package were changed since; else 'unknown'."
+    """The commit of the clone that this package lies in, with + where files of the package were
+    changed since; else 'unknown'."""
     if not (ROOT / '.git').exists(): return UNKNOWN
-    def git(*argv): return subprocess.run(['git', '-C', str(ROOT), *argv], capture_output=True, text=True, encoding='utf-8', timeout=20)
-    try: head, changed = git('rev-parse', 'HEAD'), git('status', '--porcelain', '-uno', '--', 'cifar_nb')
+    def git(*argv):
+        return subprocess.run(['git', '-C', str(ROOT), *argv], capture_output=True, text=True,
+                              encoding='utf-8', timeout=20)
+    try:
+        head, changed = (git('rev-parse', 'HEAD'),
+                         git('status', '--porcelain', '-uno', '--', 'cifar_nb'))
     except (OSError, subprocess.SubprocessError): return UNKNOWN
-    return UNKNOWN if head.returncode else head.stdout.strip()[:12] + '+' * bool(changed.stdout.strip())
+    return (UNKNOWN if head.returncode
+            else head.stdout.strip()[:12] + '+' * bool(changed.stdout.strip()))
 
 
 def versions() -> dict:
     "Of this package, PyTorch and Python."
-    return dict(cifar_nb=package_version(), commit=commit(), torch=version('torch'), python=platform.python_version())
+    return dict(cifar_nb=package_version(), commit=commit(), torch=version('torch'),
+                python=platform.python_version())

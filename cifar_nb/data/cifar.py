@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'MEAN', 'STD', 'CIFAR10', 'SHAPES', 'MD5', 'SIZES', 'ARCHIVE_BYTES', 'FILES', 'toy', 'holds', 'holder',
-           'whole', 'search', 'find', 'fetch', 'Loaded', 'set_name', 'load_set', 'load', 'load_or_toy', 'mean_std',
-           'split']
+           'is_whole', 'search_places', 'find', 'fetch', 'Loaded', 'set_name', 'load_set', 'load', 'load_or_toy',
+           'mean_std', 'split']
 
 # %% ../../nbs/01_data.ipynb #2c5f92b3
-import hashlib, os
+import hashlib
+import os
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -19,26 +20,29 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .download import bring, md5_of
 from ..core.errors import InputError
-from .kinds import instead, kind_of
 from ..core.manifest import fingerprint
+from ..core.places import nearest_folder, cache_folder, expanded, tilde
+from .download import bring, md5_of
+from .kinds import instead, kind_of
 from .pictures import complaint, read_pictures, test_pictures, training_pictures
-from ..core.places import best, cache_folder, expanded, tilde
 from .safe_pickle import unpickle
 
 # %% ../../nbs/01_data.ipynb #c3bc4fc6
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
-MEAN = (0.4914, 0.4822, 0.4465)  # of the 50,000 training images: red, green, blue, where 1 is white; measured below
+# of the 50,000 training images: red, green, blue, where 1 is white; measured below
+MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
-CIFAR10 = dict(train='cfa34a9486d19f31', test='745d749eb31cfb1d')  # fingerprints of its images and labels
+# fingerprints of its images and labels
+CIFAR10 = dict(train='cfa34a9486d19f31', test='745d749eb31cfb1d')
 
 # %% ../../nbs/01_data.ipynb #eeca99d3
 def _box(u, v): return torch.maximum(u.abs(), v.abs())
 def _bars(u, v): return torch.maximum((v.abs() - .55).abs() - .23, u.abs() - .9)
 def _plus(u, v): return torch.maximum(torch.minimum(u.abs(), v.abs()) - .25, _box(u, v) - .95)
 
-SHAPES = {  # signed distance to the edge, negative inside, of a shape of radius about 1 around the origin
+# signed distance to the edge, negative inside, of a shape of radius about 1 around the origin
+SHAPES = {
     'disc': lambda u, v: torch.hypot(u, v) - .9,
     'ring': lambda u, v: (torch.hypot(u, v) - .78).abs() - .2,
     'square': lambda u, v: _box(u, v) - .8,
@@ -56,19 +60,22 @@ def _uniform(lo, hi, *shape, g): return torch.rand(*shape, generator=g).mul_(hi 
 def _sign(*shape, g): return torch.randint(0, 2, shape, generator=g)*2 - 1
 
 def _masks(y, g):
-    "One shape an image, float (N, 1, 32, 32) in [0, 1]: random place, size, tilt (up to 15 degrees), head up or down."
+    """One shape an image, float (N, 1, 32, 32) in [0, 1]: random place, size, tilt (up to 15
+    degrees), head up or down."""
     n, at = len(y), torch.arange(32.) - 15.5
     size, tilt = _uniform(6.5, 11, n, 1, 1, g=g), _uniform(-.26, .26, n, 1, 1, g=g)
     shift = _uniform(-1, 1, 2, n, 1, 1, g=g)*(15 - size)
     h, w = at[None, :, None] - shift[0], at[None, None, :] - shift[1]
-    u, v = (w*tilt.cos() + h*tilt.sin())/size, (h*tilt.cos() - w*tilt.sin())/size*_sign(n, 1, 1, g=g)
+    u, v = ((w*tilt.cos() + h*tilt.sin())/size,
+            (h*tilt.cos() - w*tilt.sin())/size*_sign(n, 1, 1, g=g))
     distance = torch.empty(n, 32, 32)
     for c, shape in enumerate(SHAPES.values()): distance[y == c] = shape(u[y == c], v[y == c])
     return (.5 - distance*size).clamp_(0, 1)[:, None]
 
 def _texture(n, g):
     "Blotches of two sizes and grain around 0, float (N, 3, 32, 32)."
-    blotches = (F.interpolate(_uniform(-1, 1, n, 3, k, k, g=g), size=32, mode='bilinear') for k in (4, 9))
+    blotches = (F.interpolate(_uniform(-1, 1, n, 3, k, k, g=g), size=32, mode='bilinear')
+                for k in (4, 9))
     return sum(blotches)*.12 + _uniform(-.08, .08, n, 3, 32, 32, g=g)
 
 # %% ../../nbs/01_data.ipynb #5e5b2a3a
@@ -83,7 +90,8 @@ def toy(
     n=5000,  # how many images
     seed=0,  # the same seed draws the same images
 ):
-    "Draw the ten classes of `SHAPES` on textured grounds: images uint8 (n, 3, 32, 32) and labels int64 (n)."
+    """Draw the ten classes of `SHAPES` on textured grounds: images uint8 (n, 3, 32, 32) and labels
+    int64 (n)."""
     if n < 1: raise InputError(f'a toy set of {n} images cannot be drawn: ask for one or more')
     g = torch.Generator().manual_seed(seed)
     xs, ys = zip(*(_draw(min(500, n - i), g) for i in range(0, n, 500)))
@@ -105,8 +113,9 @@ def _checked(path):
     "The bytes of batch file `path`, once their md5 is the published one."
     try: raw = path.read_bytes()
     except OSError as e:
-        raise InputError(f'{path} cannot be read ({e.strerror}), and CIFAR-10 is the files {", ".join(MD5)}: '
-                         'copy this one from where you have the others') from None
+        raise InputError(f'{path} cannot be read ({e.strerror}), and CIFAR-10 is the '
+                         f'files {", ".join(MD5)}: copy this one from where you have '
+                         'the others') from None
     if _md5(raw) == MD5[path.name]: return raw
     what = f' (it is {kind_of(raw)[0]})' if kind_of(raw)[0] else ''
     raise InputError(f'{path} ({len(raw):,} bytes) is truncated or altered{what}, its md5 is '
@@ -120,10 +129,11 @@ def holds(folder, names=('data_batch_1',)):
 
 def holder(root, names=('data_batch_1',), depth=6):
     "The nearest folder at or below `root` that holds all of `names`, or None."
-    found = best(expanded(root).absolute(), lambda folder: holds(folder, names), depth=depth)
+    found = nearest_folder(expanded(root).absolute(), lambda folder: holds(folder, names),
+                           depth=depth)
     return found and found[1]
 
-def whole(folder, sure=False):
+def is_whole(folder, sure=False):
     "Are the six official batches in `folder`, by size, or by md5 if `sure` or a size is another?"
     def good(path):
         if not sure and path.stat().st_size == SIZES[path.name]: return True
@@ -134,27 +144,30 @@ def whole(folder, sure=False):
 def _tests(names, sure):
     "What makes a folder of use, the best first: whole batches, pictures, batches with damage."
     pictures = lambda folder: complaint(folder, CLASSES) == ''
-    return (lambda folder: whole(folder, sure)), pictures, (lambda folder: holds(folder, names))
+    return (lambda folder: is_whole(folder, sure)), pictures, (lambda folder: holds(folder, names))
 
 def _named(asked, place, sure):
-    "`search` in the one place that was named; `InputError` if nothing is there."
+    "`search_places` in the one place that was named; `InputError` if nothing is there."
     root = expanded(asked).absolute()
     if os.fspath(asked) == 'toy': return Path('toy'), place
     bad_pictures = lambda folder: complaint(folder, CLASSES) is not None
-    if found := best(root, *_tests(['data_batch_1'], sure), bad_pictures): return found[1], place
+    if found := nearest_folder(root, *_tests(['data_batch_1'], sure), bad_pictures):
+        return found[1], place
     what, todo = instead(root, CLASSES)
     fault = 'holds no data_batch_1' if os.path.isdir(root) else 'is not a folder'
     raise InputError(f'{asked} ({place}) {fault}'
                      + (f', but {what}: {todo}, or' if what else ':') + ' name the folder with '
                      "the six python batches of CIFAR-10, or one above it, or 'toy'")
 
-def search(root, sure=False):
-    "Where the data are on this machine: a folder, or `Path('toy')`, and the place in words; None if nowhere."
-    for asked, place in (root, 'the root given'), (os.environ.get('CIFAR_NB_DATA'), '$CIFAR_NB_DATA'):
+def search_places(root, sure=False):
+    """Where the data are on this machine: a folder, or `Path('toy')`, and the place in words; None
+    if nowhere."""
+    for asked, place in (root, 'the root given'), (
+        os.environ.get('CIFAR_NB_DATA'), '$CIFAR_NB_DATA'):
         if asked: return _named(asked, place, sure)
     kaggle, found = Path(os.environ.get('KAGGLE_INPUT') or '/kaggle/input'), []
     for top, place in (kaggle, 'mounted by Kaggle'), (cache_folder(), 'the cache'):
-        if hit := best(top.absolute(), *_tests(MD5, sure)): found.append((*hit, place))
+        if hit := nearest_folder(top.absolute(), *_tests(MD5, sure)): found.append((*hit, place))
         if hit and hit[0] == 0: break
     return min(found, key=lambda f: f[0])[1:] if found else None
 
@@ -164,10 +177,11 @@ def find(
     download=True,  # may the internet be asked, if the data are nowhere else?
     say=print,  # is told in one line which place was taken
 ) -> Path:  # the folder that holds data_batch_1, or a picture set; `Path('toy')` for the toy set
-    """Look for CIFAR-10 in `root`, `$CIFAR_NB_DATA`, the Kaggle mount, the cache and the internet, in this order.
+    """Look for CIFAR-10 in `root`, `$CIFAR_NB_DATA`, the Kaggle mount, the cache and the internet,
+    in this order.
 
     A wrong `root` or `$CIFAR_NB_DATA`, or nothing anywhere, is an `InputError`."""
-    if found := search(root):
+    if found := search_places(root):
         folder, place = found
         say(f'Data: {_what(folder)}, {place}')
         return folder
@@ -182,13 +196,17 @@ def _what(folder):
 
 # %% ../../nbs/01_data.ipynb #97662cea
 def _connect(url, start):
-    "Open `url` from byte `start` on; an `InputError` that says what to do where there is no answer."
+    """Open `url` from byte `start` on; an `InputError` that says what to do where there is no
+    answer."""
     headers = {'User-Agent': 'cifar_nb', **({'Range': f'bytes={start}-'} if start else {})}
     try: return urlopen(Request(url, headers=headers), timeout=30)
     except (OSError, HTTPException, ValueError) as e:
-        if start and isinstance(e, HTTPError) and e.code == 416: return _connect(url, 0)  # no such byte: start afresh
-        raise InputError(f'{url} cannot be reached ({getattr(e, "reason", e)}): put the six python batches of '
-                         f"CIFAR-10 in {cache_folder()}, or set CIFAR_NB_DATA to their folder or to 'toy'") from None
+        # no such byte: start afresh
+        if start and isinstance(e, HTTPError) and e.code == 416: return _connect(url, 0)
+        raise InputError(f'{url} cannot be reached ({getattr(e, "reason", e)}): put the six python '
+                         'batches of '
+                         f"CIFAR-10 in {cache_folder()}, or set CIFAR_NB_DATA to their folder or "
+                         "to 'toy'") from None
 
 # %% ../../nbs/01_data.ipynb #caf66e04
 ARCHIVE_BYTES = {'c58f30108f718f92721af3b95e74349a': 170_498_071}  # official, by its md5
@@ -198,12 +216,13 @@ def fetch(
     url=None, md5=None,  # of the archive; torchvision's if not given
     say=print,
 ) -> Path:  # the folder of the batches
-    "Download CIFAR-10 to `folder`, or go on with it; `InputError` if the internet, the archive or the disk fails."
+    """Download CIFAR-10 to `folder`, or go on with it; `InputError` if the internet, the archive or
+    the disk fails."""
     from torchvision.datasets import CIFAR10
     url, md5, folder = url or CIFAR10.url, md5 or CIFAR10.tgz_md5, expanded(folder)
     home, names = folder/'cifar-10-batches-py', (*MD5, 'batches.meta')
     bring(folder/'cifar-10-python.tar.gz', home, url, md5, lambda start: _connect(url, start),
-          {f'cifar-10-batches-py/{name}': name for name in names}, MD5, lambda: whole(home),
+          {f'cifar-10-batches-py/{name}': name for name in names}, MD5, lambda: is_whole(home),
           ARCHIVE_BYTES.get(md5), max(ARCHIVE_BYTES.values()), 'CIFAR-10', say)
     return home
 
@@ -211,7 +230,8 @@ def fetch(
 FILES = {'train': [f'data_batch_{i}' for i in range(1, 6)], 'test': ['test_batch']}
 
 class Loaded(NamedTuple):
-    "Images uint8 (N, 3, 32, 32), labels int64 (N), and 'cifar10', 'toy', or the name of a picture set ('pictures-' and eight digits)."
+    """Images uint8 (N, 3, 32, 32), labels int64 (N), and 'cifar10', 'toy', or the name of a picture
+    set ('pictures-' and eight digits)."""
     x: torch.Tensor
     y: torch.Tensor
     name: str
@@ -224,8 +244,10 @@ def _batches(folder, part):
     return Loaded(torch.from_numpy(x).view(-1, 3, 32, 32), torch.from_numpy(y), 'cifar10')
 
 def set_name(files: list) -> str:
-    "What the picture set of these (path, class) is called: no two sets have the same name, wherever they lie."
-    return f"pictures-{fingerprint(sorted([k, Path(p).name, os.path.getsize(p)] for p, k in files), 8)}"
+    """What the picture set of these (path, class) is called: no two sets have the same name,
+    wherever they lie."""
+    known = sorted([k, Path(p).name, os.path.getsize(p)] for p, k in files)
+    return f'pictures-{fingerprint(known, 8)}'
 
 def _pictures(folder, part):
     "A part of a picture set; without test pictures one training picture in ten is set aside."
@@ -252,8 +274,8 @@ def load_set(
     if not holds(folder): return _pictures(folder, part)
     try: return _batches(folder, part)
     except InputError as e:
-        other = search(root, sure=True)  # is there a copy that is whole?
-        if other is None or not whole(other[0], sure=True): raise
+        other = search_places(root, sure=True)  # is there a copy that is whole?
+        if other is None or not is_whole(other[0], sure=True): raise
         say(f'Data: CIFAR-10 in {tilde(other[0])} instead, for {e}')
         return _batches(other[0], part)
 
@@ -269,8 +291,9 @@ def load(
 def load_or_toy(
     part='train', root=None, say=print,  # as in `load`
 ):
-    "As `load`, but never from the internet: where this machine has no CIFAR-10, it says so and gives the toy set."
-    found, named = search(root), root or os.environ.get('CIFAR_NB_DATA')
+    """As `load`, but never from the internet: where this machine has no CIFAR-10, it says so and
+    gives the toy set."""
+    found, named = search_places(root), root or os.environ.get('CIFAR_NB_DATA')
     if found and (named or holds(found[0])): return load(part, root, download=False, say=say)
     say('Data: the toy set, since this machine has no CIFAR-10')
     return load(part, 'toy', say=str)
@@ -279,7 +302,8 @@ def load_or_toy(
 def mean_std(
     x,  # images uint8 (N, 3, H, W)
 ):
-    "Mean and standard deviation of each colour over all pixels, two float64 tensors (3), in units of 255."
+    """Mean and standard deviation of each colour over all pixels, two float64 tensors (3), in units
+    of 255."""
     counts = torch.stack([x[:, c].flatten().bincount(minlength=256) for c in range(3)]).double()
     values, n = torch.arange(256).double()/255, counts.sum(1)
     mean = counts @ values / n
@@ -291,9 +315,11 @@ def split(
     n=5000,  # how many images to hold out
     seed=0,  # the same seed holds out the same images
 ):
-    "Indices (N-n) to train on and (n) held out, int64, sorted; each class is held out in its share, to within one."
+    """Indices (N-n) to train on and (n) held out, int64, sorted; each class is held out in its
+    share, to within one."""
     y, N = torch.as_tensor(y), len(y)
-    if not 0 < n < N: raise InputError(f'{n:,} of {N:,} images cannot be held out: ask for 1 to {N - 1:,}')
+    if not 0 < n < N:
+        raise InputError(f'{n:,} of {N:,} images cannot be held out: ask for 1 to {N - 1:,}')
     order = torch.randperm(N, generator=torch.Generator().manual_seed(seed))
     order = order[y[order].argsort(stable=True)]
     held = torch.zeros(N, dtype=torch.bool)

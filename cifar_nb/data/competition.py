@@ -57,33 +57,41 @@ def _ids(ids, n):
         raise InputError(f'its ids are {ids.dtype} instead of whole numbers')
     if ids.shape != (n,): raise InputError(f'its ids have shape {ids.shape} for {n:,} images')
     values, counts = np.unique(ids, return_counts=True)
-    if counts.max() > 1: raise InputError(f'its id {values[counts.argmax()]} occurs {counts.max()} times')
+    if counts.max() > 1:
+        raise InputError(f'its id {values[counts.argmax()]} occurs {counts.max()} times')
     return torch.from_numpy(ids.astype(np.int64))
 
 def _raw(path, limit=1 << 30):
     "The bytes of the file `path`, if there is one, of at most `limit` bytes."
     try:
-        if not path.is_file(): raise InputError(f'{path} is not a file: name the cifar_test_nolabel.pkl of the course')
-        if path.stat().st_size > limit: raise InputError(f'{path} has over {limit:,} bytes: name the one of 31 MB')
+        if not path.is_file():
+            raise InputError(f'{path} is not a file: name the cifar_test_nolabel.pkl of the course')
+        if path.stat().st_size > limit:
+            raise InputError(f'{path} has over {limit:,} bytes: name the one of 31 MB')
         return path.read_bytes()
-    except OSError as e: raise InputError(f'{path} cannot be read ({e.strerror}): look at its permissions') from None
+    except OSError as e:
+        raise InputError(f'{path} cannot be read ({e.strerror}): look at its permissions') from None
 
 
 def load_competition(
     path,  # the course's pickle, cifar_test_nolabel.pkl or a like name
     say=print,  # is told which layout and which ids were found
 ) -> Competition:
-    "Read the unlabelled test images of the course, in any layout; `InputError` for a file that is anything else."
+    """Read the unlabelled test images of the course, in any layout; `InputError` for a file that is
+    anything else."""
     path = expanded(path)
     entries = unpickle(_raw(path), path)
     try:
-        if not isinstance(entries, dict): raise InputError(f'it holds {type(entries).__name__} instead of a dict')
+        if not isinstance(entries, dict):
+            raise InputError(f'it holds {type(entries).__name__} instead of a dict')
         entries = {as_text(key): value for key, value in entries.items()}
         if 'fine_labels' in entries: raise InputError('it is a batch of CIFAR-100')
         images, layout = _images(entries.get('data'))
         ids = _ids(entries.get('ids'), len(images))
     except ValueError as e:
-        raise InputError(f'{path} is not the test file of the course, {e}: download it again from Kaggle') from None
-    whence = 'ids from the file' if entries.get('ids') is not None else f'no ids, so 0 to {len(ids) - 1}'
+        raise InputError(f'{path} is not the test file of the course, {e}: download it again from '
+                         'Kaggle') from None
+    whence = ('ids from the file'
+              if entries.get('ids') is not None else f'no ids, so 0 to {len(ids) - 1}')
     say(f'{path.name}: {len(images):,} images, {layout}; {whence}')
     return Competition(images, ids, layout)

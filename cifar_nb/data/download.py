@@ -20,9 +20,9 @@ from ..core.errors import InputError
 from ..core.files import locked
 from ..core.places import tilde
 
-__all__ = ['md5_of', 'transfer', 'unpack', 'bring']
+__all__ = ['md5_of', 'transfer', 'unpack_archive', 'bring']
 
-LOCK, WAIT = '.download.lock', 3 * 3600  # seconds
+DOWNLOAD_LOCK, WAIT = '.download.lock', 3 * 3600  # seconds
 PATIENCE, SLOWEST = 60, 60 * 1024        # in so many seconds so many bytes have to come
 MEMBER = 64 << 20                        # bytes of one file of the archive, at most
 
@@ -77,7 +77,7 @@ def _blocks(response):
     except (OSError, HTTPException, ValueError): return
 
 
-def transfer(url, part, connect, size: int = None, most: int = 1 << 30):
+def transfer(url, part, connect, size: int | None = None, most: int = 1 << 30):
     """Bring the file `part` to its full length, from where an earlier call stopped.
 
     `connect(start)` opens the address from byte `start` on. `size` is the length if it is known,
@@ -106,10 +106,11 @@ def transfer(url, part, connect, size: int = None, most: int = 1 << 30):
 
 def _another(url, bytes_in_words, limit):
     return InputError(f'{url} gives a file of {bytes_in_words} bytes, and the archive has '
-                      f'{limit:,}, so it was not kept: run it again later, or get the archive in a browser')
+                      f'{limit:,}, so it was not kept: run it again later, or get the archive in a '
+                      'browser')
 
 
-def unpack(archive, home, names: dict, needed):
+def unpack_archive(archive, home, names: dict, needed):
     """Move the files of `archive` (`names`: path in it -> name) to the folder `home`.
 
     All are moved, or none if one that is `needed` lacks."""
@@ -131,7 +132,8 @@ def unpack(archive, home, names: dict, needed):
 
 
 def _sweep(folder):
-    "Remove what a killed `unpack` left an hour ago or more; where no lock is, another may work."
+    """Remove what a killed `unpack_archive` left an hour ago or more; where no lock is, another may
+    work."""
     for left in folder.glob('.unpack*'):
         try: old = time.time() - left.stat().st_mtime > 3600
         except OSError: continue
@@ -141,7 +143,7 @@ def _sweep(folder):
 def _have(archive, home, url, md5, connect, size, most, names, needed):
     "Have the file `archive` and unpack it to `home`."
     if md5_of(archive) == md5:  # somebody has put it there by hand
-        return unpack(archive, home, names, needed)
+        return unpack_archive(archive, home, names, needed)
     part = archive.with_name(f'{archive.name}.part')
     if not (part.exists() and md5_of(part) == md5):
         transfer(url, part, connect, size, most)
@@ -149,7 +151,7 @@ def _have(archive, home, url, md5, connect, size, most, names, needed):
             part.unlink()
             raise InputError(f'{url} gave a file whose md5 is not {md5}, and it was thrown away: '
                              'run it again')
-    unpack(part, home, names, needed)
+    unpack_archive(part, home, names, needed)
     part.unlink()
 
 
@@ -170,7 +172,7 @@ def bring(
         folder.mkdir(parents=True, exist_ok=True)
         busy = (f'another process has been downloading {what} to {folder} for hours: '
                 'end it, or run this again later')
-        with locked(folder / LOCK, busy, WAIT, wait):
+        with locked(folder / DOWNLOAD_LOCK, busy, WAIT, wait):
             if ready():
                 return say(f'Data: {what} in {tilde(home)}'
                            + ', which another process has brought' * bool(waited))

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 
 from ..core.errors import InputError
-from ..core.places import best, folders as folders_below
-from .cifar import CLASSES, find, load_set, search, SHAPES
+from ..core.places import nearest_folder, folders as folders_below
+from .cifar import CLASSES, SHAPES, find, load_set, search_places
 from .pictures import complaint, test_pictures
 
-__all__ = ['input_folder', 'working_folder', 'folders', 'mounted', 'Images', 'load_both',
+__all__ = ['input_folder', 'working_folder', 'input_folders', 'mounted', 'Images', 'load_both',
            'load_images', 'find_competition']
 
 
@@ -22,12 +22,13 @@ def input_folder() -> Path:
     return Path(os.environ.get('KAGGLE_INPUT') or '/kaggle/input')
 
 def working_folder() -> Path:
-    "Where files are kept: `$KAGGLE_WORKING`, or /kaggle/working where there is one, or the current folder."
+    """Where files are kept: `$KAGGLE_WORKING`, or /kaggle/working where there is one, or the
+    current folder."""
     named = Path(os.environ.get('KAGGLE_WORKING') or '/kaggle/working')
     return named if os.path.isdir(named) else Path.cwd()
 
 
-def folders(root, depth: int = 7):
+def input_folders(root, depth: int = 7):
     "`root` and all folders below it, the nearest first, down to `depth` levels."
     return folders_below(root, depth)
 
@@ -38,11 +39,14 @@ def _files(folder) -> int:
     except OSError: return 0
 
 def mounted(root=None, most: int = 6) -> str:
-    "In words, the folders under `root` (default: the input folder) that hold files, `most` of them by name."
+    """In words, the folders under `root` (default: the input folder) that hold files, `most` of
+    them by name."""
     root = Path(root or input_folder())
-    counts = [('' if f == root else f'{f.relative_to(root)}', _files(f)) for f in folders(root)]
+    counts = [('' if f == root else f'{f.relative_to(root)}', _files(f))
+              for f in input_folders(root)]
     found = [f'{name}/ ({n:,} file{"s" * (n > 1)})' for name, n in counts if n]
-    return ', '.join(found[:most]) + (f' and {len(found) - most} more' if len(found) > most else '') or 'nothing'
+    return ', '.join(found[:most]) + (
+        f' and {len(found) - most} more' if len(found) > most else '') or 'nothing'
 
 
 class Images(NamedTuple):
@@ -57,11 +61,12 @@ class Images(NamedTuple):
     @property
     def classes(self): return tuple(SHAPES) if self.name == 'toy' else CLASSES
 
-    def first(self, n: int = None) -> 'Images':
+    def first(self, n: int | None = None) -> 'Images':
         "The first `n` of each part, or all for None."
         if n is None: return self
         if not 1 <= n <= len(self.x):
-            raise InputError(f'IMAGES = {n!r}: choose a number from 1 to {len(self.x):,}, or None for all.')
+            raise InputError(f'IMAGES = {n!r}: choose a number from 1 to {len(self.x):,}, or None '
+                             'for all.')
         return self._replace(x=self.x[:n], y=self.y[:n], xt=self.xt[:n], yt=self.yt[:n])
 
 def load_both(root=None, say=print) -> Images:
@@ -73,21 +78,25 @@ def load_both(root=None, say=print) -> Images:
 
 
 def load_images(root=None, say=print) -> Images:
-    "CIFAR-10 from `root`, or from anywhere on this machine, or from the internet; 'toy' is the toy set."
+    """CIFAR-10 from `root`, or from anywhere on this machine, or from the internet; 'toy' is the
+    toy set."""
     named = root or os.environ.get('CIFAR_NB_DATA')
-    try: named or search(None) or find(say=say)
+    try: named or search_places(None) or find(say=say)
     except InputError:
-        if bad := best(input_folder(), lambda folder: complaint(folder, CLASSES), depth=7):
+        if bad := nearest_folder(
+            input_folder(), lambda folder: complaint(folder, CLASSES), depth=7):
             raise InputError(complaint(bad[1], CLASSES)) from None
-        raise InputError(f'There is no CIFAR-10 here: {input_folder()} holds {mounted()}, and the internet gave none; '
-                         "choose Add Input and add the dataset pankrzysiu/cifar10-python or the course's competition, "
-                         "or set DATA = 'toy' for a first try.") from None
+        raise InputError(f'There is no CIFAR-10 here: {input_folder()} holds {mounted()}, and the '
+                         'internet gave none; '
+                         "choose Add Input and add the dataset pankrzysiu/cifar10-python or the "
+                         "course's competition, or set DATA = 'toy' for a first try.") from None
     return load_both(root, say)
 
 
 def find_competition(root=None):
-    "The course's unlabelled file, say cifar_test_nolabel.pkl, under `root` (default: the input folder), or None."
-    for folder in folders(root or input_folder()):
+    """The course's unlabelled file, say cifar_test_nolabel.pkl, under `root` (default: the input
+    folder), or None."""
+    for folder in input_folders(root or input_folder()):
         try: names = sorted(fnmatch.filter(os.listdir(folder), 'cifar_test*.pkl'))
         except OSError: continue
         for name in names:

@@ -130,7 +130,8 @@ def _in_folders(folder, classes) -> tuple:
     if {'apple', 'aquarium_fish'} <= names: return f'CIFAR-100 as pictures ({folder})', _NOT_100
     if 2 * len(lacking) > len(classes): return '', ''
     if lacking:
-        return f'pictures in {folder}, where the folders {", ".join(lacking)} are lacking', 'add them'
+        return (f'pictures in {folder}, where the folders {", ".join(lacking)} are lacking',
+                'add them')
     if folder.name.lower() == 'train': return '', ''
     return (f'folders of pictures in {folder} itself',
             'put them into a folder called train, and name the one above it')

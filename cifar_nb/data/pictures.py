@@ -14,16 +14,16 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.files import read_text
-from .kinds import kind_of
 from ..core.places import folders, subfolders
+from .kinds import kind_of
 
 __all__ = ['read_picture', 'read_pictures', 'complaint', 'training_pictures', 'test_pictures']
 
-SIDE, MOST = 32, 1 << 20  # pixels; bytes of a file, which needs 3,000
+SIDE, MOST_PICTURES = 32, 1 << 20  # pixels; bytes of a file, which needs 3,000
 ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.ppm')
 FORMATS = ('PNG', 'JPEG', 'BMP', 'WEBP', 'PPM')
 TABLE = 'trainLabels.csv'
-AGAIN = 'add the dataset again.'
+ADD_AGAIN = 'add the dataset again.'
 
 
 def _rgb(picture, path) -> np.ndarray:
@@ -48,10 +48,10 @@ def _not_a_picture(raw) -> str:
 def _read(path) -> np.ndarray:
     from PIL import Image
     try:
-        with open(path, 'rb') as f: raw = f.read(MOST + 1)
-        if len(raw) > MOST:
-            raise InputError(f'{path} has over {MOST:,} bytes, and a picture of 32 x 32 pixels '
-                             'needs 3,000: add another dataset.')
+        with open(path, 'rb') as f: raw = f.read(MOST_PICTURES + 1)
+        if len(raw) > MOST_PICTURES:
+            raise InputError(f'{path} has over {MOST_PICTURES:,} bytes, and a picture of 32 x 32 '
+                             'pixels needs 3,000: add another dataset.')
         with Image.open(io.BytesIO(raw), formats=FORMATS) as picture:
             if picture.size == (SIDE, SIDE): return _rgb(picture, path)
             w, h = picture.size
@@ -60,7 +60,7 @@ def _read(path) -> np.ndarray:
     except InputError: raise
     except OSError as e: why = e.strerror or f'it is {_not_a_picture(raw)}'
     except Exception: why = 'it is damaged, or far larger than 32 x 32'  # whatever Pillow raises
-    raise InputError(f'{path} cannot be read as a picture ({why}): remove it or {AGAIN}')
+    raise InputError(f'{path} cannot be read as a picture ({why}): remove it or {ADD_AGAIN}')
 
 
 def _quietly(call, *args):
@@ -117,7 +117,7 @@ def _classified(folder, classes) -> list:
 def _rows(folder, classes) -> list:
     "(id, class) of the rows of trainLabels.csv."
     path = folder / TABLE
-    text, wrong, rows = read_text(path, AGAIN), f'{path} is not a table of id and label', []
+    text, wrong, rows = read_text(path, ADD_AGAIN), f'{path} is not a table of id and label', []
     try:
         for row in csv.DictReader(io.StringIO(text), restkey='more'):
             name, label = (row['id'] or '').strip(), (row['label'] or '').strip()
@@ -125,11 +125,11 @@ def _rows(folder, classes) -> list:
                 raise InputError(f'{wrong} of CIFAR-10, it says {label[:40]!r} of {name[:40]!r}: '
                                  'add another dataset.')
             if not name or any(c in name for c in '/\\\0'):
-                raise InputError(f'{wrong}, it has an id {name[:40]!r}: {AGAIN}')
+                raise InputError(f'{wrong}, it has an id {name[:40]!r}: {ADD_AGAIN}')
             rows.append((name, classes.index(label)))
-    except (KeyError, csv.Error): raise InputError(f'{wrong}: {AGAIN}') from None
+    except (KeyError, csv.Error): raise InputError(f'{wrong}: {ADD_AGAIN}') from None
     if rows: return rows
-    raise InputError(f'{wrong}, it is empty: {AGAIN}')
+    raise InputError(f'{wrong}, it is empty: {ADD_AGAIN}')
 
 
 def _tabled(folder, classes) -> list:
@@ -145,7 +145,7 @@ def _tabled(folder, classes) -> list:
     there = set(_pictures_in(home))
     if lacking := [name for name, _ in files if name not in there]:
         raise InputError(f'{home} lacks {len(lacking):,} of the {len(rows):,} pictures that '
-                         f'{TABLE} lists, {lacking[0]} for one: {AGAIN}')
+                         f'{TABLE} lists, {lacking[0]} for one: {ADD_AGAIN}')
     return [(home / name, k) for name, k in files]
 
 
@@ -177,4 +177,4 @@ def complaint(folder, classes):
     empty = [c for k, c in enumerate(classes) if next(_pictures_in(homes[k]), None) is None]
     if not empty: return ''
     return (f'{folder / "train"} has no pictures ({", ".join(ENDINGS)}) '
-            f'of {", ".join(empty)}: {AGAIN}')
+            f'of {", ".join(empty)}: {ADD_AGAIN}')

@@ -23,9 +23,9 @@ __all__ = ['unpickle', 'as_text']
 
 ROOM = 6, 16 << 20  # bytes that may be taken: so many times the size of the file, and so many more
 STEPS = 1 << 21     # instructions at most; a batch of CIFAR-10 has 30,000
-LONGEST = 1000      # letters of a key
-DIGITS = 300        # of a number that is written out
-SMALL = (1 << 61) - 1  # larger whole numbers have the hashes of smaller ones, which slows a dict
+LONGEST, DIGITS = 1000, 300  # letters of a key; digits of a number that is written out
+# larger whole numbers have the hashes of smaller ones, which slows a dict
+SAFE_NUMBER = (1 << 61) - 1
 UNFILLED = 'it holds an array whose bytes do not fill its shape'
 
 
@@ -137,7 +137,7 @@ for _core in 'numpy.core', 'numpy._core':
 def _key(k):
     "`k`, if it is flat and short, and so quick to hash and to compare."
     if k is None or type(k) in (bool, float): return k
-    if type(k) is int and abs(k) < SMALL: return k
+    if type(k) is int and abs(k) < SAFE_NUMBER: return k
     if type(k) in (str, bytes) and len(k) <= LONGEST: return k
     raise InputError('it has a key or a member of a set that is too long, too large or nested '
                      f'({type(k).__name__})')
@@ -178,7 +178,7 @@ class Machine:
         self.at += n
         return self.raw[self.at - n:self.at]
 
-    def line(self, most: int = None) -> bytes:
+    def line(self, most: int | None = None) -> bytes:
         "The next bytes up to a line's end, `most` at most."
         limit = len(self.raw) if most is None else min(len(self.raw), self.at + most + 1)
         end = self.raw.find(b'\n', self.at, limit)

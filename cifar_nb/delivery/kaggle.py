@@ -8,20 +8,24 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import cifar_nb
+
 from .._modidx import d as _index
 from ..core.errors import InputError
 from ..core.files import make_folder, write_atomic
-from .kaggle_pages import BEFORE, CODE, JUDGE, MEMBERS, RUN, SUBMIT, TEAMS, TRAIN
 from ..recipes.house import HOUSE
 from ..teams import zoo
+from .kaggle_pages import BADGES, BEFORE, CODE, JUDGE, MEMBERS, RUN, SUBMIT, TEAMS_PAGE, TRAIN
 
 __all__ = ['PACKAGE', 'module_text', 'absolute', 'chapter_code', 'chapter_facts', 'imported',
-           'needed', 'given', 'source', 'team_recipes', 'words_of', 'recipe_code', 'cell',
+           'needed', 'given', 'expression', 'team_recipes', 'words_of', 'recipe_code', 'cell',
            'page_cells', 'chapter_cells', 'metadata', 'notebook', 'build']
 
 
 PACKAGE = Path(cifar_nb.__file__).parent
-FILES = {'kernels.compiler': tuple(f'kernels/csrc/{f}' for f in ('vectors.h', 'winograd.cpp', 'fused_norm.cpp'))}  # that a module reads
+# that a module reads
+SOURCE_FILES = {
+    'kernels.compiler': tuple(
+        f'kernels/csrc/{f}' for f in ('vectors.h', 'winograd.cpp', 'fused_norm.cpp'))}
 
 def module_text(module: str) -> str:
     "The text of `module` ('data.cifar', 'core.files', ...)."
@@ -33,23 +37,26 @@ def absolute(code: str, module: str) -> str:
     for n in ast.walk(ast.parse(code)):
         if not isinstance(n, ast.ImportFrom) or not n.level: continue
         home = '.'.join([*inside[:len(inside) - n.level], *filter(None, [n.module])])
-        lines[n.lineno - 1] = re.sub(r'\bfrom +\.+ *[\w.]*', f'from {home}', lines[n.lineno - 1], count=1)
+        lines[n.lineno - 1] = re.sub(
+            r'\bfrom +\.+ *[\w.]*', f'from {home}', lines[n.lineno - 1], count=1)
     return '\n'.join(lines)
 
 def chapter_code(module: str) -> str:
-    "What `module` holds as one cell: the exported cells, or all of a module written by hand; absolute imports."
+    """What `module` holds as one cell: the exported cells, or all of a module written by hand;
+    absolute imports."""
     text = module_text(module)
     cells = re.split(r'^# %%.*\n', text, flags=re.M)[1:] or [text]
     code = '\n\n'.join(c.strip('\n') for c in cells if not c.startswith('__all__'))
     return absolute(code, module)
 
 def chapter_facts(module: str) -> tuple:
-    """(number and name, subtitle) of the notebook that exports `module`, say ('01_data', 'Sixty thousand small ...');
-    of a module that is written by hand ('', first line of its docstring)."""
+    """(number and name, subtitle) of the notebook that exports `module`, say ('01_data', 'Sixty
+    thousand small ...'); of a module that is written by hand ('', first line of its docstring)."""
     text = module_text(module)
     book = re.search(r'File to edit: \S*?([\w.-]+)\.ipynb', text)
     about = ast.get_docstring(ast.parse(text)) or ''
-    return (book[1], about) if book else ('', about.splitlines()[0].removeprefix('Plain module: ').rstrip('.'))
+    return ((book[1], about) if book
+            else ('', about.splitlines()[0].removeprefix('Plain module: ').rstrip('.')))
 
 
 def imported(code: str, at_import: bool = False) -> set:
@@ -58,7 +65,8 @@ def imported(code: str, at_import: bool = False) -> set:
     found, todo = set(), [ast.parse(code)]
     while todo:
         n = todo.pop()
-        if not (at_import and isinstance(n, (ast.FunctionDef, ast.Lambda))): todo += ast.iter_child_nodes(n)
+        if not (at_import and isinstance(n, (ast.FunctionDef, ast.Lambda))):
+            todo += ast.iter_child_nodes(n)
         if isinstance(n, ast.Import): found |= {a.name for a in n.names}
         elif isinstance(n, ast.ImportFrom) and not n.level:
             is_package = PACKAGE.parent.joinpath(*n.module.split('.')).is_dir()
@@ -67,8 +75,9 @@ def imported(code: str, at_import: bool = False) -> set:
 
 
 def needed(*modules: str) -> list:
-    """`modules` and all that they import from this package: what is imported comes before what imports
-    it, else in the order of the book. What a function imports must be there when it is called."""
+    """`modules` and all that they import from this package: what is imported comes before what
+    imports it, else in the order of the book. What a function imports must be there when it is
+    called."""
     imports, todo, out = {}, set(modules), []
     while todo:
         module = todo.pop()
@@ -77,7 +86,9 @@ def needed(*modules: str) -> list:
         todo |= imported(code) - imports.keys()
     while left := [m for m in imports if m not in out]:
         ready = [m for m in left if imports[m] <= {m, *out}]
-        if not ready: raise InputError(f'{", ".join(sorted(left))} import each other in a circle: move what they share below them.')
+        if not ready:
+            raise InputError(f'{", ".join(sorted(left))} import each other in a circle: move what '
+                             'they share below them.')
         out.append(min(ready, key=lambda m: (chapter_facts(m), m)))
     return out
 
@@ -86,64 +97,77 @@ _ALWAYS = ('lr', 'batch_size', 'variant')  # written out even where they are the
 
 def given(value) -> list:
     "(name, value) of the fields of the dataclass instance `value` that its expression names."
-    return [(f.name, v) for f in fields(value) if (v := getattr(value, f.name)) != f.default or f.name in _ALWAYS]
+    return [(f.name, v) for f in fields(value) if (v := getattr(value, f.name)) != f.default
+            or f.name in _ALWAYS]
 
-def source(value, indent: int = 0, width: int = 110) -> str:
-    "The Python expression for `value` (a recipe, or what recipes are made of), in lines of at most about `width`."
+def expression(value, indent: int = 0, width: int = 110) -> str:
+    """The Python expression for `value` (a recipe, or what recipes are made of), in lines of at
+    most about `width`."""
     if hasattr(value, '__dataclass_fields__'):
         name, parts = type(value).__name__, [(f'{k}=', v) for k, v in given(value)]
     elif isinstance(value, (tuple, list)): name, parts = '', [('', v) for v in value]
     else: return repr(value)
-    line, comma = ', '.join(k + source(v, 0, 10**6) for k, v in parts), ',' * (not name and len(parts) == 1)
+    line, comma = (', '.join(k + expression(v, 0, 10**6) for k, v in parts),
+                   ',' * (not name and len(parts) == 1))
     if len(name) + len(line) + indent + 3 <= width: return f'{name}({line}{comma})'
     inner = ' ' * (indent + 4)
-    return f'{name}(\n' + ''.join(f'{inner}{k}{source(v, indent + 4, width)},\n' for k, v in parts) + ' ' * indent + ')'
+    return f'{name}(\n' + ''.join(
+        f'{inner}{k}{expression(v, indent + 4, width)},\n' for k, v in parts) + ' ' * indent + ')'
 
 
 def team_recipes() -> dict:
     "Module to its recipes without their claims: those of the book, and of each team."
-    found = {'recipes.house': HOUSE} | {t.__name__.removeprefix('cifar_nb.'): t.recipes for t in zoo.TEAMS}
+    found = {'recipes.house': HOUSE} | {
+        t.__name__.removeprefix('cifar_nb.'): t.recipes for t in zoo.TEAMS}
     return {m: [replace(r, claims=()) for r in recipes] for m, recipes in found.items()}
 
 
 def words_of(value) -> dict:
     "The classes that the expression of `value` names, by name."
-    if isinstance(value, (tuple, list)): return {k: c for v in value for k, c in words_of(v).items()}
+    if isinstance(value, (tuple, list)):
+        return {k: c for v in value for k, c in words_of(v).items()}
     if not hasattr(value, '__dataclass_fields__'): return {}
     return {type(value).__name__: type(value)} | words_of([v for _, v in given(value)])
 
 def recipe_code(recipes: list) -> str:
-    "The cell that makes `recipes` known: imports and expressions; `InputError` if one does not come back as it is."
+    """The cell that makes `recipes` known: imports and expressions; `InputError` if one does not
+    come back as it is."""
     names, homes = words_of(recipes), {}
     for r in recipes:
-        if eval(source(r), dict(names)) != r:
+        if eval(expression(r), dict(names)) != r:
             raise InputError(f'The recipe {r.name} cannot be written as an expression: '
                              'build it from plain numbers, strings and tuples.')
     for name, c in names.items(): homes.setdefault(c.__module__, []).append(name)
     lines = [f'from {home} import {", ".join(sorted(homes[home]))}' for home in sorted(homes)]
-    return '\n'.join(lines) + '\n\n' + '\n\n'.join(f'known.add({source(r)}, overwrite=True)' for r in recipes)
+    return ('\n'.join(lines) + '\n\n'
+            + '\n\n'.join(f'known.add({expression(r)}, overwrite=True)' for r in recipes))
 
 
 def cell(kind: str, name: str, text: str, *marks: str) -> dict:
-    "A notebook cell: `kind` 'md' or 'code', `name` its id; `marks` are 'parameters' (the tag) and 'hidden' (folded)."
+    """A notebook cell: `kind` 'md' or 'code', `name` its id; `marks` are 'parameters' (the tag) and
+    'hidden' (folded)."""
     c = dict(cell_type='markdown' if kind == 'md' else 'code', id=name, metadata={})
     c['source'] = text.strip('\n').splitlines(keepends=True)
     if kind == 'code': c |= dict(execution_count=None, outputs=[])
     if 'parameters' in marks: c['metadata']['tags'] = ['parameters']
-    if 'hidden' in marks: c['metadata'] |= {'_kg_hide-input': True, 'jupyter': {'source_hidden': True}}
+    if 'hidden' in marks:
+        c['metadata'] |= {'_kg_hide-input': True, 'jupyter': {'source_hidden': True}}
     return c
 
 def page_cells(page: str, **words) -> list:
     "The cells of a `page`, with [NAME] replaced by the value of NAME in `words`."
     for k, v in words.items(): page = page.replace(f'[{k}]', v)
     parts = re.split(r'^%% (.*)\n', page, flags=re.M)[1:]
-    return [cell(*head.split()[:2], text, *head.split()[2:]) for head, text in zip(parts[::2], parts[1::2])]
+    return [cell(*head.split()[:2], text, *head.split()[2:])
+            for head, text in zip(parts[::2], parts[1::2])]
 
 def chapter_cells(wanted, base: str) -> list:
-    "For each chapter that the modules `wanted` need, and for each team, a line of prose and its cell; `base`: nbs/."
+    """For each chapter that the modules `wanted` need, and for each team, a line of prose and its
+    cell; `base`: nbs/."""
     def about(m):
         book, subtitle = chapter_facts(m)
-        place = f'{base}/{book}.ipynb' if book else f'{base.removesuffix("nbs")}cifar_nb/{m.replace(".", "/")}.py'
+        place = (f'{base}/{book}.ipynb'
+                 if book else f'{base.removesuffix("nbs")}cifar_nb/{m.replace(".", "/")}.py')
         name = f'Chapter {book.replace("_", ", ", 1)}' if book else f'Module {m}'
         head = f'**{name}.** {subtitle}. [Open it]({place})'
         return cell('md', f'about-{m.replace(".", "-")}', head)
@@ -151,9 +175,15 @@ def chapter_cells(wanted, base: str) -> list:
     cells, teams = [], {m: recipe_code(recipes) for m, recipes in team_recipes().items()}
     for m in needed(*wanted, *(m for code in teams.values() for m in imported(code))):
         cells.append(about(m))
-        for f in FILES.get(m, ()): cells.append(cell('code', slug(f), f'%%chapter {f}\n{PACKAGE.joinpath(f).read_text(encoding="utf-8")}', 'hidden'))
-        cells.append(cell('code', f'chapter-{m.replace(".", "-")}', f'%%chapter {m}\n{chapter_code(m)}', 'hidden'))
-    cells += page_cells(TEAMS)
+        for f in SOURCE_FILES.get(m, ()):
+            cells.append(
+                cell(
+                    'code', slug(f),
+                    f'%%chapter {f}\n{PACKAGE.joinpath(f).read_text(encoding="utf-8")}', 'hidden'))
+        cells.append(
+            cell('code', f'chapter-{m.replace(".", "-")}', f'%%chapter {m}\n{chapter_code(m)}',
+                 'hidden'))
+    cells += page_cells(TEAMS_PAGE)
     for m, code in teams.items(): cells += [about(m), cell('code', m.replace('.', '-'), code)]
     return cells
 
@@ -163,24 +193,30 @@ def metadata(user: str, slug: str = 'cifar-nb') -> dict:
     return dict(
         id=f'{user}/{slug}', title=slug.replace('-', ' ').upper(), code_file=f'{slug}.ipynb',
         language='python', kernel_type='notebook', is_private=True,
-        enable_gpu=True, enable_tpu=False, enable_internet=False, machine_shape='NvidiaTeslaT4', keywords=['gpu'],
-        dataset_sources=['pankrzysiu/cifar10-python'], competition_sources=[], kernel_sources=[], model_sources=[])
+        enable_gpu=True, enable_tpu=False, enable_internet=False, machine_shape='NvidiaTeslaT4',
+                keywords=['gpu'],
+        dataset_sources=['pankrzysiu/cifar10-python'], competition_sources=[], kernel_sources=[],
+                model_sources=[])
 
 def notebook(default: str = 'narrow_resnet') -> dict:
     "The whole notebook; `default` is the recipe that it trains on a GPU if none is chosen."
     git, branch = _index['settings']['git_url'], _index['settings']['branch']
     blob = f'{git}/blob/{branch}'
-    words = dict(GIT=git, REPO=git.partition('github.com/')[2], BRANCH=branch, BLOB=blob, DEFAULT=repr(default))
+    repo = git.partition('github.com/')[2]
+    words = dict(BADGES=BADGES, GIT=git, REPO=repo, BRANCH=branch, BLOB=blob,
+                 DEFAULT=repr(default))
     after = [c for page in (RUN, MEMBERS, TRAIN, JUDGE, SUBMIT) for c in page_cells(page, **words)]
     wanted = {m for c in after if c['cell_type'] == 'code' for m in imported(''.join(c['source']))}
     python = dict(kernelspec=dict(display_name='Python 3', language='python', name='python3'),
                   language_info=dict(name='python'),
-                  kaggle=dict(accelerator='nvidiaTeslaT4', isGpuEnabled=True, isInternetEnabled=False))
+                  kaggle=dict(accelerator='nvidiaTeslaT4', isGpuEnabled=True,
+                              isInternetEnabled=False))
     cells = page_cells(BEFORE + CODE, **words) + chapter_cells(wanted, f'{blob}/nbs') + after
     return dict(cells=cells, metadata=python, nbformat=4, nbformat_minor=5)
 
-def build(folder='kaggle', user: str = None) -> Path:
-    "Write cifar-nb.ipynb and kernel-metadata.json for `user` (of Kaggle) into `folder`; the notebook's path."
+def build(folder='kaggle', user: str | None = None) -> Path:
+    """Write cifar-nb.ipynb and kernel-metadata.json for `user` (of Kaggle) into `folder`; the
+    notebook's path."""
     m = metadata(user or _index['settings']['git_url'].rstrip('/').split('/')[-2])
     path = make_folder(folder) / m['code_file']
     for file, content in ((path, notebook()), (path.with_name('kernel-metadata.json'), m)):

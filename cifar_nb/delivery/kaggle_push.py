@@ -15,7 +15,8 @@ from ..core.files import read_json, write_atomic
 from .kaggle import build, imported, metadata
 
 __all__ = ['slug_of', 'name_problems', 'machine_problems', 'source_problems', 'cell_problems',
-           'notebook_problems', 'reread', 'check', 'client', 'send', 'push', 'command']
+           'notebook_problems', 'reread', 'check_notebook', 'client', 'send', 'push',
+           'command_kaggle']
 
 
 def slug_of(title: str) -> str:
@@ -26,27 +27,35 @@ def name_problems(m: dict, folder: Path):
     "Sentences about the names in the metadata `m` of the notebook in `folder`."
     ident, title, code = str(m.get('id', '')), str(m.get('title', '')), str(m.get('code_file', ''))
     if not re.fullmatch(r'[\w-]+/[A-Za-z0-9][A-Za-z0-9-]{4,49}', ident):
-        yield f'id is {ident!r}; it must be user/slug, a slug of 5 to 50 letters, digits, hyphens, without a version'
-    if not 5 <= len(title) <= 50: yield f'title {title!r} has {len(title)} letters; 5 to 50 are allowed'
+        yield (f'id is {ident!r}; it must be user/slug, a slug of 5 to 50 letters, digits, '
+               'hyphens, without a version')
+    if not 5 <= len(title) <= 50:
+        yield f'title {title!r} has {len(title)} letters; 5 to 50 are allowed'
     if slug_of(title) != ident.rpartition('/')[2]:
-        yield f'title {title!r} becomes {slug_of(title)!r}, not the slug of the id; Kaggle would make another notebook'
+        yield (f'title {title!r} becomes {slug_of(title)!r}, not the slug of the id; Kaggle would '
+               'make another notebook')
     if not code.endswith('.ipynb') or Path(code).name != code or not os.path.isfile(folder / code):
         yield f'code_file is {code!r}, and there is no such notebook in {folder}'
 
 def machine_problems(m: dict):
-    "Sentences about what the metadata `m` ask of the machine, and about fields that Kaggle would leave out silently."
-    for k, v in dict(language='python', kernel_type='notebook', machine_shape='NvidiaTeslaT4').items():
+    """Sentences about what the metadata `m` ask of the machine, and about fields that Kaggle would
+    leave out silently."""
+    for k, v in dict(language='python', kernel_type='notebook',
+                     machine_shape='NvidiaTeslaT4').items():
         if m.get(k) != v: yield f'{k} is {m.get(k)!r}; it must be {v!r}'
     for k in ('is_private', 'enable_gpu', 'enable_tpu', 'enable_internet'):
-        if type(m.get(k)) is not bool: yield f'{k} is {m.get(k)!r}; write true or false, or the client chooses'
+        if type(m.get(k)) is not bool:
+            yield f'{k} is {m.get(k)!r}; write true or false, or the client chooses'
     if m.get('enable_gpu') is m.get('enable_tpu') is True:
         yield 'enable_gpu and enable_tpu are both true; a session has one of them'
     known = {*metadata('someone'), 'id_no', 'docker_image', 'docker_image_pinning_type'}
-    for k in sorted(set(m) - known): yield f'{k} is not a field that Kaggle knows; it would be left out'
+    for k in sorted(set(m) - known):
+        yield f'{k} is not a field that Kaggle knows; it would be left out'
 
 
 _FORMS = dict(
-    dataset_sources=(r'[\w-]+/[\w-]+(/\d+)?', 'owner/slug'), kernel_sources=(r'[\w-]+/[\w-]+(/\d+)?', 'owner/slug'),
+    dataset_sources=(r'[\w-]+/[\w-]+(/\d+)?', 'owner/slug'),
+              kernel_sources=(r'[\w-]+/[\w-]+(/\d+)?', 'owner/slug'),
     competition_sources=(r'[\w-]+', 'slug'),
     model_sources=(r'([\w.-]+/){4}\d+', 'owner/model/framework/instance/version'))
 
@@ -59,17 +68,22 @@ def source_problems(m: dict):
             if not re.fullmatch(form, str(s)): yield f'{k} has {s!r}; the form is {words}'
 
 def cell_problems(c: dict, above: set):
-    "Sentences about the code cell `c`; `above` has the modules that the cells above it made, and gets its own."
+    """Sentences about the code cell `c`; `above` has the modules that the cells above it made, and
+    gets its own."""
     text, name = ''.join(c['source']), c.get('id', '?')
-    if c.get('outputs') or c.get('execution_count'): yield f'cell {name} has outputs; build the notebook again'
+    if c.get('outputs') or c.get('execution_count'):
+        yield f'cell {name} has outputs; build the notebook again'
     if magic := re.match(r'%%chapter ([\w./]+)\n', text): above.add(magic[1])
     if magic and '/' in magic[1]: return
     if re.search(r'^\s*([!%](?!%chapter )|pip install)', text, re.M):
-        yield f'cell {name} calls the shell or another magic; there may be no internet, and no shell'
+        yield (f'cell {name} calls the shell or another magic; there may be no internet, and no '
+               'shell')
         return
     try: lacking = imported(text[magic.end():] if magic else text, at_import=True) - above
     except SyntaxError as e: yield f'cell {name} is not Python (line {e.lineno}: {e.msg})'
-    else: yield from (f'cell {name} imports cifar_nb.{x}, which no cell above it makes' for x in sorted(lacking))
+    else:
+        yield from (f'cell {name} imports cifar_nb.{x}, which no cell above it makes'
+                    for x in sorted(lacking))
 
 def later_imports(c: dict) -> set:
     "The modules that functions in the code cell `c` import when they are called."
@@ -80,7 +94,9 @@ def later_imports(c: dict) -> set:
 
 def notebook_problems(nb: dict):
     "Sentences about what is wrong with the notebook `nb`, as JSON gives it."
-    if nb.get('nbformat') != 4 or not isinstance(nb.get('cells'), list): yield 'it is no notebook of format 4'; return
+    if nb.get('nbformat') != 4 or not isinstance(nb.get('cells'), list):
+        yield 'it is no notebook of format 4'
+        return
     if nb.get('metadata', {}).get('kernelspec', {}).get('name') != 'python3':
         yield 'the kernelspec is not python3; Kaggle would not know how to run it'
     ids, above = [c.get('id', '') for c in nb['cells']], set()
@@ -91,15 +107,18 @@ def notebook_problems(nb: dict):
     cells = [c for c in nb['cells'] if c.get('cell_type') == 'code']
     for c in cells: yield from cell_problems(c, above)
     for c in cells:  # what a function imports must be made by then, anywhere
-        for m in sorted(later_imports(c) - above): yield f'cell {c.get("id", "?")} imports cifar_nb.{m} in a function, and no cell makes it'
+        for m in sorted(later_imports(c) - above):
+            yield (f'cell {c.get("id", "?")} imports cifar_nb.{m} in a function, and no cell makes '
+                   'it')
 
 
 def reread(path: Path) -> dict:
     "The object in the JSON file `path`; `InputError` if there is none."
     return read_json(path, 'run `cifar_nb kaggle build`.')
 
-def check(folder='kaggle') -> list:
-    "What is wrong with the notebook and the metadata in `folder`, a sentence each; an empty list if all is well."
+def check_notebook(folder='kaggle') -> list:
+    """What is wrong with the notebook and the metadata in `folder`, a sentence each; an empty list
+    if all is well."""
     folder = Path(folder)
     try:
         m = reread(folder / 'kernel-metadata.json')
@@ -107,19 +126,22 @@ def check(folder='kaggle') -> list:
         path = folder / str(m.get('code_file', ''))
         return found + ([*notebook_problems(reread(path))] if os.path.isfile(path) else [])
     except InputError as e: return [str(e)]
-    except (AttributeError, KeyError, TypeError): return found + [f'{path} is no notebook of format 4']
+    except (AttributeError, KeyError, TypeError):
+        return found + [f'{path} is no notebook of format 4']
 
 
 def client():
-    "Kaggle's official client, logged in; `InputError` where it is not installed or there is no token."
+    """Kaggle's official client, logged in; `InputError` where it is not installed or there is no
+    token."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints a page of advice
         try: from kaggle.api.kaggle_api_extended import KaggleApi
         except ImportError: raise missing('kaggle', 'kaggle') from None
         api = KaggleApi()
         try: api.authenticate()
         except (Exception, SystemExit):
-            raise InputError('Kaggle does not know who you are: make a token at kaggle.com/settings/api and set '
-                             'KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY.') from None
+            raise InputError('Kaggle does not know who you are: make a token at '
+                             'kaggle.com/settings/api and set KAGGLE_API_TOKEN, or KAGGLE_USERNAME '
+                             'and KAGGLE_KEY.') from None
     return api
 
 def send(api, folder: Path):
@@ -128,11 +150,14 @@ def send(api, folder: Path):
     except Exception as e: why = ' '.join(str(e).split())[:300]
     else:
         if not (why := getattr(answer, 'error', None)): return answer
-    raise InputError(f'Kaggle refused the notebook ({why}): do what the message says and push again.')
+    raise InputError(f'Kaggle refused the notebook ({why}): do what the message says and push '
+                     'again.')
 
-def push(folder='kaggle', user: str = None, say=print) -> str:
-    "Check `folder` and send it to Kaggle as a notebook of `user` (default: the owner of the token); its address."
-    if problems := check(folder): raise InputError(f'{folder} was not sent: {"; ".join(problems)}.')
+def push(folder='kaggle', user: str | None = None, say=print) -> str:
+    """Check `folder` and send it to Kaggle as a notebook of `user` (default: the owner of the
+    token); its address."""
+    if problems := check_notebook(folder):
+        raise InputError(f'{folder} was not sent: {"; ".join(problems)}.')
     api, folder = client(), Path(folder)
     m = reread(folder / 'kernel-metadata.json')
     owner, slug = m['id'].split('/')
@@ -146,12 +171,14 @@ def push(folder='kaggle', user: str = None, say=print) -> str:
     return answer.url
 
 
-def command(action: str, folder='kaggle', user: str = None, say=print):
-    "What `cifar_nb kaggle ACTION` does: 'build', 'check' or 'push'; problems are an `InputError` with all of them."
+def command_kaggle(action: str, folder='kaggle', user: str | None = None, say=print):
+    """What `cifar_nb kaggle ACTION` does: 'build', 'check' or 'push'; problems are an `InputError`
+    with all of them."""
     if action == 'build':
         path = build(folder, user)
         say(f'{path}: {len(reread(path)["cells"])} cells, {path.stat().st_size / 1024:.0f} KB')
     elif action == 'push': push(folder, user, say)
-    elif action != 'check': raise InputError(f"There is no action {action!r}; choose 'build', 'check' or 'push'.")
-    elif problems := check(folder): raise InputError('; '.join(problems))
+    elif action != 'check':
+        raise InputError(f"There is no action {action!r}; choose 'build', 'check' or 'push'.")
+    elif problems := check_notebook(folder): raise InputError('; '.join(problems))
     else: say(f'{folder} is ready to be pushed')

@@ -9,12 +9,12 @@ __all__ = ['calibration_floor', 'fit_temperature', 'run_temperature']
 import torch
 import torch.nn.functional as F
 
+from ..core.errors import InputError
 from ..core.manifest import UNKNOWN, tensors_fingerprint
 from ..data.cifar import split
-from ..core.errors import InputError
 from .report import calibration_error
-from ..training.loop import predict
 from ..training.checkpoints import Run
+from ..training.loop import predict
 
 # %% ../../nbs/07a_calibration.ipynb #e1612dd4
 def calibration_floor(
@@ -23,17 +23,22 @@ def calibration_floor(
     draws: int = 20,
     seed: int = 0,
 ) -> float:
-    "The ECE, in points, that a perfectly calibrated network with these probabilities gets by chance: mean over `draws` sets of labels."
+    """The ECE, in points, that a perfectly calibrated network with these probabilities gets by
+    chance: mean over `draws` sets of labels."""
     g, p = torch.Generator().manual_seed(seed), logits.double().softmax(1)
-    return sum(calibration_error(logits, torch.multinomial(p, 1, generator=g).flatten(), bins) for _ in range(draws)) / draws
+    return sum(calibration_error(logits, torch.multinomial(p, 1, generator=g).flatten(), bins)
+               for _ in range(draws)) / draws
 
 # %% ../../nbs/07a_calibration.ipynb #fe424992
 def fit_temperature(
     logits: torch.Tensor,  # float N,classes, of images that the network was not trained on
     y: torch.Tensor,       # int64 N
 ) -> float:
-    "The temperature, from 1/20 to 20, at which `logits / T` has the least cross-entropy (Guo et al., 2017)."
-    if not len(y): raise InputError('There are no images to fit a temperature on; hold some out of the training.')
+    """The temperature, from 1/20 to 20, at which `logits / T` has the least cross-entropy (Guo et
+    al., 2017)."""
+    if not len(y):
+        raise InputError('There are no images to fit a temperature on; hold some out of the '
+                         'training.')
     z, u = logits.detach().double().cpu(), torch.zeros((), dtype=torch.float64, requires_grad=True)
     opt = torch.optim.LBFGS([u], max_iter=50, line_search_fn='strong_wolfe')
     def loss():
@@ -49,15 +54,18 @@ def run_temperature(
     run,               # a finished `Run` or its folder
     x: torch.Tensor,   # uint8 N,3,32,32: all images that `train` was given
     y: torch.Tensor,   # int64 N
-    device: str = None,
+    device: str | None = None,
 ) -> float:
     "The temperature of a run's network, fitted on the images that its training held out."
     run = run if isinstance(run, Run) else Run(run)
     held, used = run.result['val_images'], run.result['train_images']
-    if not held: raise InputError(f'{run.path} held no images out, and a temperature fitted on its training images would be wrong: train with --holdout.')
+    if not held:
+        raise InputError(f'{run.path} held no images out, and a temperature fitted on its training '
+                         'images would be wrong: train with --holdout.')
     data = run.manifest['data']
     known = data['fingerprint'] if data['fingerprint'] != UNKNOWN else None
     if held + used != len(y) or known not in (None, tensors_fingerprint(x, y)):
-        raise InputError(f'{run.path} was trained with {held + used} other images of {data["name"]}, held-out ones included: give the same ones.')
+        raise InputError(f'{run.path} was trained with {held + used} other images of '
+                         f'{data["name"]}, held-out ones included: give the same ones.')
     i = split(y, held)[1]
     return fit_temperature(predict(run.load_net(device), x[i], run.recipe.phases[-1]), y[i])

@@ -9,19 +9,22 @@ __all__ = ['feature_maps', 'class_activation', 'overlay', 'pair_mistakes', 'show
 import torch
 import torch.nn.functional as F
 
-from ..data.cifar import CLASSES
-from ..core.errors import InputError
 from ..augment.preview import show_images
+from ..core.errors import InputError
+from ..data.cifar import CLASSES
 from ..training.loop import predict
 from ..training.precision import Precision
 
 # %% ../../nbs/07b_attention.ipynb #cb59817d
 def feature_maps(net: torch.nn.Module, x: torch.Tensor, phase) -> torch.Tensor:
-    "What the last stage of `net` gives for uint8 images `x` (`N,3,32,32`), before pooling: float32 `N,C,h,w` on the CPU."
+    """What the last stage of `net` gives for uint8 images `x` (`N,3,32,32`), before pooling:
+    float32 `N,C,h,w` on the CPU."""
     if not all(hasattr(net, k) for k in ('stages', 'pool', 'linear')):
-        raise InputError(f'{type(net).__name__} does not end in stages, average pooling and one linear layer; build the network from a NetSpec.')
+        raise InputError(f'{type(net).__name__} does not end in stages, average pooling and one '
+                         'linear layer; build the network from a NetSpec.')
     caught = []
-    hook = net.stages.register_forward_hook(lambda module, args, out: caught.append(out.float().cpu()))
+    hook = net.stages.register_forward_hook(
+        lambda module, args, out: caught.append(out.float().cpu()))
     try: predict(net, x, phase, Precision('fp32', 'exact'))
     finally: hook.remove()
     return torch.cat(caught)
@@ -33,10 +36,14 @@ def class_activation(
     phase,                  # its mean and std normalize the images
     classes,                # int64 N, or one class for all: what to ask about
 ) -> torch.Tensor:
-    "Class activation maps: float32 `N,h,w` on the CPU, whose mean plus the bias of the class is its logit (Zhou et al., 2016)."
-    maps, k = feature_maps(net, x, phase), torch.as_tensor(classes, dtype=torch.int64).expand(len(x))
+    """Class activation maps: float32 `N,h,w` on the CPU, whose mean plus the bias of the class is
+    its logit (Zhou et al., 2016)."""
+    maps, k = (feature_maps(net, x, phase),
+               torch.as_tensor(classes, dtype=torch.int64).expand(len(x)))
     weight = net.linear.weight.detach().float().cpu()
-    if len(k) and not 0 <= k.min() <= k.max() < len(weight): raise InputError(f'Classes from {k.min()} to {k.max()}; this network knows 0 to {len(weight) - 1}.')
+    if len(k) and not 0 <= k.min() <= k.max() < len(weight):
+        raise InputError(f'Classes from {k.min()} to {k.max()}; this network knows 0 to '
+                         f'{len(weight) - 1}.')
     return torch.einsum('nchw,nc->nhw', maps, weight[k])
 
 # %% ../../nbs/07b_attention.ipynb #bc731dc2
@@ -46,12 +53,15 @@ def overlay(
     limit=None,           # float N: where the colour is full; default: each map's largest magnitude
     size: int = 128,      # pixels a side of what comes out
 ) -> torch.Tensor:
-    "The maps over grey copies of the images, red for and blue against: float `N,3,size,size` from 0 to 1."
+    """The maps over grey copies of the images, red for and blue against: float `N,3,size,size` from
+    0 to 1."""
     limit = maps.abs().amax((1, 2)) if limit is None else torch.as_tensor(limit)
-    fine = F.interpolate(maps[:, None], size=(size, size), mode='bilinear')[:, 0] / limit.clamp(min=1e-9)[:, None, None]
+    fine = F.interpolate(maps[:, None], size=(size, size), mode='bilinear')[:, 0] / limit.clamp(
+        min=1e-9)[:, None, None]
     red, blue = torch.tensor([.9, .1, .1]), torch.tensor([.1, .35, .95])
     heat = torch.where(fine[:, None] > 0, red[:, None, None], blue[:, None, None])
-    grey = F.interpolate(x.float().mean(1, keepdim=True) / 255, size=(size, size), mode='nearest') * .85 + .15
+    grey = F.interpolate(x.float().mean(1, keepdim=True) / 255, size=(size, size),
+                         mode='nearest') * .85 + .15
     return torch.lerp(grey.expand_as(heat), heat, .7 * fine[:, None].abs().clamp(max=1))
 
 # %% ../../nbs/07b_attention.ipynb #a892aba3
@@ -61,7 +71,8 @@ def pair_mistakes(
     a: int, b: int,        # the two classes
     n: int = 8,
 ) -> torch.Tensor:
-    "Indices (int64) of up to `n` images of class `a` taken for `b` or the reverse, the surest first."
+    """Indices (int64) of up to `n` images of class `a` taken for `b` or the reverse, the surest
+    first."""
     p, said = logits.softmax(1).max(1)
     wrong = (((y == a) & (said == b)) | ((y == b) & (said == a))).nonzero().flatten()
     return wrong[p[wrong].argsort(descending=True, stable=True)][:n]
@@ -74,11 +85,14 @@ def show_attention(
     phase,                  # its mean and std normalize the images
     classes=CLASSES,
 ):
-    "Four rows, a Figure: the images, the maps for the class that was said and for the true class on one scale, and their difference on its own."
+    """Four rows, a Figure: the images, the maps for the class that was said and for the true class
+    on one scale, and their difference on its own."""
     p, said = predict(net, x, phase).softmax(1).max(1)
     maps = [class_activation(net, x, phase, k) for k in (said, y)]
     limit = torch.stack(maps).abs().amax((0, 2, 3))
-    rows = [F.interpolate(x.float() / 255, size=(128, 128), mode='nearest'), *(overlay(x, m, limit) for m in maps), overlay(x, maps[0] - maps[1])]
-    titles = [[f'{classes[k]}' for k in y], [f'said {classes[k]} {q:.0%}' for k, q in zip(said, p)], [f'for {classes[k]}' for k in y],
+    rows = [F.interpolate(x.float() / 255, size=(128, 128), mode='nearest'),
+            *(overlay(x, m, limit) for m in maps), overlay(x, maps[0] - maps[1])]
+    titles = [[f'{classes[k]}' for k in y], [f'said {classes[k]} {q:.0%}' for k, q in zip(said, p)],
+              [f'for {classes[k]}' for k in y],
               [f'{classes[k]} - {classes[j]}' for k, j in zip(said, y)]]
     return show_images(torch.cat(rows), sum(titles, []), ncols=len(x), size=1.1)

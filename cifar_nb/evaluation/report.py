@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import torch
 
-from ..data.cifar import CLASSES
-from ..core.errors import InputError
 from ..augment.preview import show_images
+from ..core.errors import InputError
 from ..core.files import to_json, write_atomic
 from ..core.version import versions
+from ..data.cifar import CLASSES
 from .records import grouped, test_evaluations
-from ..training.runs import evaluation_file, writing
-from ..training.loop import loss_and_accuracy, predict
 from ..training.checkpoints import Run
+from ..training.loop import loss_and_accuracy, predict
 from ..training.precision import choose_device, choose_precision, hardware, memory_order
+from ..training.runs import evaluation_file, writing
 from ..training.train import describe_images
 
 # %% ../../nbs/07_evaluation.ipynb #1d569992
@@ -30,17 +30,23 @@ def metrics(
     y: torch.Tensor,       # int64 N
     classes=CLASSES,
 ) -> dict:
-    "Loss, accuracy (%), and for each class precision, recall and F1 (%) and the number of images; plain numbers, ready for JSON."
+    """Loss, accuracy (%), and for each class precision, recall and F1 (%) and the number of images;
+    plain numbers, ready for JSON."""
     k = len(classes)
     if not len(y): raise InputError('There are no images to evaluate; give at least one.')
-    if not logits.isfinite().all(): raise InputError('The network answers with numbers that are none (nan or inf): its training diverged, or its file is damaged.')
-    confusion = torch.bincount(k * y + logits.argmax(1), minlength=k * k).view(k, k)  # rows are true
+    if not logits.isfinite().all():
+        raise InputError('The network answers with numbers that are none (nan or inf): its '
+                         'training diverged, or its file is damaged.')
+    # rows are true
+    confusion = torch.bincount(k * y + logits.argmax(1), minlength=k * k).view(k, k)
     hits, n, said = confusion.diag(), confusion.sum(1), confusion.sum(0)
     def percent(part, whole): return (100 * (part / whole.clamp(min=1).double())).tolist()
     figures = percent(hits, said), percent(hits, n), percent(2 * hits, said + n), n.tolist()
-    rows = {c: dict(zip(('precision', 'recall', 'f1', 'images'), row)) for c, *row in zip(classes, *figures)}
+    rows = {c: dict(zip(('precision', 'recall', 'f1', 'images'), row))
+            for c, *row in zip(classes, *figures)}
     loss, accuracy = loss_and_accuracy(logits, y)
-    return dict(loss=loss, accuracy=accuracy, images=len(y), classes=rows, confusion=confusion.tolist())
+    return dict(loss=loss, accuracy=accuracy, images=len(y), classes=rows,
+                confusion=confusion.tolist())
 
 # %% ../../nbs/07_evaluation.ipynb #d76ea905
 def standard_error(accuracy: float, n: int) -> float:
@@ -50,8 +56,10 @@ def standard_error(accuracy: float, n: int) -> float:
 
 # %% ../../nbs/07_evaluation.ipynb #329ca46d
 def paired_gain(a: torch.Tensor, b: torch.Tensor, y: torch.Tensor) -> tuple:
-    "(gain, standard error) in points of accuracy of the logits `b` over the logits `a`, both `N,classes` for the images with the labels `y`."
-    if not len(y): raise InputError('There are no images to compare the answers on; give at least one.')
+    """(gain, standard error) in points of accuracy of the logits `b` over the logits `a`, both
+    `N,classes` for the images with the labels `y`."""
+    if not len(y):
+        raise InputError('There are no images to compare the answers on; give at least one.')
     d = (b.argmax(1) == y).double() - (a.argmax(1) == y).double()
     return 100 * d.mean().item(), 100 * d.std(correction=0).item() / len(d) ** 0.5
 
@@ -69,9 +77,12 @@ def show_confusion(
     ax.imshow(shares.numpy(), cmap='Blues', vmin=0, vmax=1)
     for i, row in enumerate(counts.tolist()):
         for j, v in enumerate(row):
-            if v: ax.text(j, i, v, ha='center', va='center', fontsize=7, color='white' if shares[i, j] > .5 else '#222')
+            if v:
+                ax.text(j, i, v, ha='center', va='center', fontsize=7,
+                        color='white' if shares[i, j] > .5 else '#222')
     ticks = range(len(classes))
-    ax.set(xticks=ticks, yticks=ticks, yticklabels=classes, xlabel='said', ylabel='true', title=title)
+    ax.set(xticks=ticks, yticks=ticks, yticklabels=classes, xlabel='said', ylabel='true',
+           title=title)
     ax.set_xticks(ticks, classes, rotation=45, ha='right')
     plt.close(fig)
     return fig
@@ -82,7 +93,8 @@ def confused_pairs(confusion, classes=CLASSES, n: int = 5) -> list:
     c = torch.as_tensor(confusion)
     both = torch.triu(c + c.T, diagonal=1).flatten()
     order = both.argsort(descending=True, stable=True)[:n].tolist()
-    return [(classes[i // len(c)], classes[i % len(c)], both[i].item()) for i in order if both[i] > 0]
+    return [(classes[i // len(c)], classes[i % len(c)], both[i].item()) for i in order
+            if both[i] > 0]
 
 # %% ../../nbs/07_evaluation.ipynb #29222f93
 def worst_mistakes(logits: torch.Tensor, y: torch.Tensor, n: int = 24) -> torch.Tensor:
@@ -106,21 +118,25 @@ def show_mistakes(
 
 # %% ../../nbs/07_evaluation.ipynb #1fd265c4
 class Reliability(NamedTuple):
-    "What happened in each bin of confidence: float64 tensors with one entry a bin, zeros where a bin is empty."
+    """What happened in each bin of confidence: float64 tensors with one entry a bin, zeros where a
+    bin is empty."""
     images: torch.Tensor      # how many answers
     confidence: torch.Tensor  # their mean probability, 0 to 1
     accuracy: torch.Tensor    # the share that is right, 0 to 1
 
 def reliability(logits: torch.Tensor, y: torch.Tensor, bins: int = 15) -> Reliability:
-    "Sort the answers in `logits` (`N,classes`) to images with labels `y` into `bins` bins; bin k holds confidences above k/bins, up to (k+1)/bins."
+    """Sort the answers in `logits` (`N,classes`) to images with labels `y` into `bins` bins; bin k
+    holds confidences above k/bins, up to (k+1)/bins."""
     p, said = logits.double().softmax(1).max(1)
     k = (p * bins).ceil().long().clamp(1, bins) - 1
-    n, sure, right = torch.zeros(3, bins, dtype=p.dtype).index_add_(1, k, torch.stack([torch.ones_like(p), p, (said == y).to(p.dtype)]))
+    n, sure, right = torch.zeros(3, bins, dtype=p.dtype).index_add_(
+        1, k, torch.stack([torch.ones_like(p), p, (said == y).to(p.dtype)]))
     return Reliability(n, sure / n.clamp(min=1), right / n.clamp(min=1))
 
 # %% ../../nbs/07_evaluation.ipynb #08c97fdb
 def calibration_error(logits: torch.Tensor, y: torch.Tensor, bins: int = 15) -> float:
-    "Expected calibration error in points: mean distance of confidence and accuracy over bins of equal width, weighted by images (Guo et al., 2017)."
+    """Expected calibration error in points: mean distance of confidence and accuracy over bins of
+    equal width, weighted by images (Guo et al., 2017)."""
     if not len(y): raise InputError('There are no answers to judge; give at least one.')
     n, confidence, accuracy = reliability(logits, y, bins)
     return 100 * (n * (confidence - accuracy).abs()).sum().item() / len(y)
@@ -134,11 +150,14 @@ def show_reliability(
     "The reliability diagram as a matplotlib Figure."
     import matplotlib.pyplot as plt
     answers = answers if isinstance(answers, dict) else {'': answers}
-    fig, axes = plt.subplots(2, len(answers), figsize=(3.3 * len(answers) + .6, 4.2), sharex=True, sharey='row', squeeze=False,
-                             height_ratios=(3, 1), layout='constrained')
+    fig, axes = plt.subplots(
+        2, len(answers), figsize=(3.3 * len(answers) + .6, 4.2), sharex=True, sharey='row',
+        squeeze=False,
+        height_ratios=(3, 1), layout='constrained')
     for (title, logits), (top, low) in zip(answers.items(), axes.T):
         _draw_reliability(top, low, reliability(logits, y, bins))
-        top.set_title(f'{title}\nECE {calibration_error(logits, y, bins):.1f} points'.strip(), fontsize=10)
+        top.set_title(f'{title}\nECE {calibration_error(logits, y, bins):.1f} points'.strip(),
+                      fontsize=10)
     axes[0, 0].set_ylabel('share right'); axes[1, 0].set_ylabel('share of\nanswers', fontsize=8)
     axes[0, 0].legend(frameon=False, fontsize=8, loc='upper left')
     plt.close(fig)
@@ -150,26 +169,31 @@ def _draw_reliability(top, low, r):
     n, sure, right = (v.numpy() for v in r)
     place, style = [(k + .5) * width for k in range(len(n))], dict(width=width * .92)
     top.bar(place, right.clip(max=sure), color='#4c72b0', label='right', **style)
-    top.bar(place, (sure - right).clip(min=0), bottom=right, color='#eba0a0', label='promised too much', **style)
-    top.bar(place, (right - sure).clip(min=0), bottom=sure, color='#a9c8ea', label='promised too little', **style)
+    top.bar(place, (sure - right).clip(min=0), bottom=right, color='#eba0a0',
+            label='promised too much', **style)
+    top.bar(place, (right - sure).clip(min=0), bottom=sure, color='#a9c8ea',
+            label='promised too little', **style)
     top.plot([0, 1], [0, 1], '--', color='#555', lw=1)
     low.bar(place, n / n.sum(), color='#999', **style)
     top.set(xlim=(0, 1), ylim=(0, 1)); low.set_xlabel('confidence')
     for ax in (top, low): ax.spines[['top', 'right']].set_visible(False)
 
 # %% ../../nbs/07_evaluation.ipynb #c1e4b7e5
-def show_curves(log: list, test: dict = None):
-    "Loss, accuracy and learning rate from the lines of a run's log, as a Figure; `test` holds the final loss and accuracy."
+def show_curves(log: list, test: dict | None = None):
+    """Loss, accuracy and learning rate from the lines of a run's log, as a Figure; `test` holds the
+    final loss and accuracy."""
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, 3, figsize=(11, 2.8), layout='constrained')
     epochs = [l['epoch'] for l in log]
     style = '.-' if len(log) < 50 else '-'
     for ax, key in zip(axes, ('loss', 'accuracy')):
         for part, name in (('train', 'training'), ('val', 'validation')):
-            if f'{part}_{key}' in log[0]: ax.plot(epochs, [l[f'{part}_{key}'] for l in log], style, label=name)
+            if f'{part}_{key}' in log[0]:
+                ax.plot(epochs, [l[f'{part}_{key}'] for l in log], style, label=name)
         if test: ax.plot(epochs[-1], test[key], '*', ms=11, color='crimson', label='test')
         ax.set(ylabel=f'{key} (%)' if key == 'accuracy' else key); ax.legend(frameon=False)
-    axes[2].plot(epochs, [l['lr'] for l in log], style, color='#555'); axes[2].set(ylabel='learning rate')
+    axes[2].plot(epochs, [l['lr'] for l in log], style, color='#555')
+    axes[2].set(ylabel='learning rate')
     for ax in axes: ax.set(xlabel='epoch'); ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)
     return fig
@@ -184,25 +208,32 @@ def facts(r: dict, m: dict) -> dict:
         'parameters': f"{r['parameters']:,}",
         'MACs': f"{r['macs']:,}",
         'training time': f"{r['seconds']:.0f} s, {r['images_per_second']:.0f} images/s",
-        'machine': f"{r['hardware']} ({r['device']}, {r['threads']} threads), {r['precision']}, torch {r['torch']}",
+        'machine': f"{r['hardware']} ({r['device']}, {r['threads']} threads), {r['precision']}, "
+            f"torch {r['torch']}",
         'weights': r['checkpoint'],
         'test images': f"{m['images']:,} ({m['set']}), {m['views']}",
-        'test accuracy': f"{m['accuracy']:.2f}% ± {standard_error(m['accuracy'], m['images']):.2f} (binomial standard error)",
+        'test accuracy': f"{m['accuracy']:.2f}% ± {standard_error(m['accuracy'], m['images']):.2f} "
+            "(binomial standard error)",
         'test loss': f"{m['loss']:.4f}",
-        'calibration error': f"{m['ece']:.2f} points (ECE, 15 bins, probabilities as the network gives them)",
+        'calibration error': f"{m['ece']:.2f} points (ECE, 15 bins, probabilities as the network "
+            "gives them)",
     }
 
 # %% ../../nbs/07_evaluation.ipynb #9f6cae41
 def page(result: dict, m: dict, pairs: list, title: str) -> str:
     "The text of report.md from a run's result, its metrics and its confused pairs."
-    rows = [f"| {c} | {v['precision']:.1f} | {v['recall']:.1f} | {v['f1']:.1f} | {v['images']} |" for c, v in m['classes'].items()]
+    rows = [f"| {c} | {v['precision']:.1f} | {v['recall']:.1f} | {v['f1']:.1f} | {v['images']} |"
+            for c, v in m['classes'].items()]
     mixed = ', '.join(f'{a} and {b} ({k})' for a, b, k in pairs)
-    return '\n'.join([f'# {title}', '', '| | |', '|---|---|', *(f'| {k} | {v} |' for k, v in facts(result, m).items()), '',
-                      '![curves](curves.png)', '',
-                      '| class | precision | recall | F1 | images |', '|---|---|---|---|---|', *rows, '',
-                      f'Most often confused: {mixed or "nothing"}.', '', '![confusion matrix](confusion.png)', '',
-                      'Is it as sure as it should be?', '', '![reliability diagram](reliability.png)', '',
-                      'The surest mistakes:', '', '![mistakes](mistakes.png)', ''])
+    return '\n'.join(
+        [f'# {title}', '', '| | |', '|---|---|',
+         *(f'| {k} | {v} |' for k, v in facts(result, m).items()), '',
+         '![curves](curves.png)', '',
+         '| class | precision | recall | F1 | images |', '|---|---|---|---|---|', *rows, '',
+         f'Most often confused: {mixed or "nothing"}.', '', '![confusion matrix](confusion.png)',
+         '',
+         'Is it as sure as it should be?', '', '![reliability diagram](reliability.png)', '',
+         'The surest mistakes:', '', '![mistakes](mistakes.png)', ''])
 
 def save_figure(fig, path):
     "Write the Figure `fig` as a PNG, whole or not at all."
@@ -213,27 +244,31 @@ def save_figure(fig, path):
 
 # %% ../../nbs/07_evaluation.ipynb #9e524beb
 def write_report(run: Run, x, y, logits, m: dict, classes=CLASSES):
-    "Write report.md and its four pictures into the folder of `run`, for the metrics `m` of `logits` `N,classes` on the images `x` with labels `y`."
+    """Write report.md and its four pictures into the folder of `run`, for the metrics `m` of
+    `logits` `N,classes` on the images `x` with labels `y`."""
     save_figure(show_curves(run.log, m), run.path / 'curves.png')
     save_figure(show_confusion(m['confusion'], classes), run.path / 'confusion.png')
     save_figure(show_reliability(logits, y), run.path / 'reliability.png')
     save_figure(show_mistakes(x, logits, y, classes=classes), run.path / 'mistakes.png')
     title = run.recipe.title or run.recipe.name
-    write_atomic(run.path / 'report.md', page(run.result, m, confused_pairs(m['confusion'], classes), title))
+    write_atomic(run.path / 'report.md',
+                 page(run.result, m, confused_pairs(m['confusion'], classes), title))
 
 def evaluate(
     run,                     # a `Run` or its folder
     x: torch.Tensor,         # uint8 N,3,32,32: the test images
     y: torch.Tensor,         # int64 N
     logits=None,             # the mean over `tta` (chapter 8), else a single view is taken here
-    device: str = None,
+    device: str | None = None,
     classes=CLASSES,
     name: str = 'test set',  # what the images are called in the report
     tta=('identity',),       # names of the TTA transforms whose mean `logits` are
     pictured: bool = True,   # also write report.md and its pictures, over those of an earlier call
-    data: str = None,        # the data set that the images are of, say 'toy'; CIFAR-10's are known by what they are
+    # the data set that the images are of, say 'toy'; CIFAR-10's are known by what they are
+    data: str | None = None,
 ) -> dict:
-    "Evaluate a finished run on `x`, `y`: a record of its own in the run's folder, and report.md with four pictures; the metrics."
+    """Evaluate a finished run on `x`, `y`: a record of its own in the run's folder, and report.md
+    with four pictures; the metrics."""
     run = run if isinstance(run, Run) else Run(run)
     run.check_weights()
     manifest, precision = run.manifest, choose_precision(choose_device(device))
@@ -243,19 +278,23 @@ def evaluate(
     shown = m | dict(set=name, views=views)
     asked = describe_images(x, y, data)
     e = dict(schema=1, weights=run.weights, images=asked | dict(data=asked['name'], name=name),
-             tta=dict(transforms=list(tta), weights=None, mean='logits'), precision=precision.name, memory_format=memory_order(precision), kernels=[],
-             device=choose_device(device).type, processor=hardware(choose_device(device)), versions=versions(), metrics=m)
+             tta=dict(transforms=list(tta), weights=None, mean='logits'), precision=precision.name,
+             memory_format=memory_order(precision), kernels=[],
+             device=choose_device(device).type, processor=hardware(choose_device(device)),
+             versions=versions(), metrics=m)
     key = 'test' if views == 'single view' else f'test, {views}'
     with writing(run):  # alone, for others may evaluate it as well
         if pictured: write_report(run, x, y, logits, shown, classes)
         write_atomic(evaluation_file(run, e), to_json(e))
         result = run.result
-        if key not in result and test_evaluations(manifest, [e]): write_atomic(run.path / 'result.json', to_json(result | {key: shown}))
+        if key not in result and test_evaluations(manifest, [e]):
+            write_atomic(run.path / 'result.json', to_json(result | {key: shown}))
     return shown
 
 # %% ../../nbs/07_evaluation.ipynb #3a9973c6
 def spread(values) -> str:
-    "Mean and standard deviation of percentages in words, '-' where one is missing: '93.90% ± 0.12'."
+    """Mean and standard deviation of percentages in words, '-' where one is missing: '93.90% ±
+    0.12'."""
     from statistics import mean, stdev
     if None in values: return '-'
     return f'{mean(values):.2f}%' + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
@@ -263,17 +302,26 @@ def spread(values) -> str:
 def viewed(result: dict):
     "Test accuracy with several views averaged (%), None where only single views were judged."
     several = {k: v['accuracy'] for k, v in result.items() if k.startswith('test, ')}
-    return several[max(several, key=lambda k: k.count(','))] if several else None  # with the most of them
+    # with the most of them
+    return several[max(several, key=lambda k: k.count(','))] if several else None
 
 def summarize(records: list) -> str:
-    """A Markdown table of results: one row for the runs of a recipe that differ by seed only, with mean and standard deviation.
+    """A Markdown table of results: one row for the runs of a recipe that differ by seed only, with
+    mean and standard deviation.
 
-    Time and speed are those of the fastest run: what else the machine does can only make a run slower."""
-    out = ['| recipe | epochs | parameters | MACs | test accuracy | with views | runs | seconds, at best | images/s | machine |', '|' + '---|' * 10]
+    Time and speed are those of the fastest run: what else the machine does can only make a run
+    slower."""
+    out = ['| recipe | epochs | parameters | MACs | test accuracy | with views | runs | seconds, '
+           'at best | images/s | machine |', '|' + '---|' * 10]
     for runs in grouped(records):
-        r, seconds, speed = runs[0], min(r['seconds'] for r in runs), max(r['images_per_second'] for r in runs)
-        name = r['recipe'] + (' (code)' if r['variant'] == 'code' else '') + (' on the toy set' if r.get('data') == 'toy' else '')
+        r, seconds, speed = (runs[0], min(r['seconds'] for r in runs),
+                             max(r['images_per_second'] for r in runs))
+        name = r['recipe'] + (' (code)' if r['variant'] == 'code' else '') + (
+            ' on the toy set' if r.get('data') == 'toy' else '')
         together = f", {r['together']} at a time" if r.get('together', 1) > 1 else ''
-        out.append(f"| {name} | {r['epochs']} | {r['parameters']:,} | {r['macs'] / 1e6:.1f}M | {spread([r['test']['accuracy'] for r in runs])} | {spread([viewed(r) for r in runs])} | {len(runs)} | "
-                   f"{seconds:.0f} | {speed:.0f} | {r['hardware']}, {r['threads']} threads, {r['precision']}, torch {', '.join(sorted({o['torch'] for o in runs}))}{together} |")
+        out.append(f"| {name} | {r['epochs']} | {r['parameters']:,} | {r['macs'] / 1e6:.1f}M | "
+                   f"{spread([r['test']['accuracy'] for r in runs])} | "
+                   f"{spread([viewed(r) for r in runs])} | {len(runs)} | {seconds:.0f} | "
+                   f"{speed:.0f} | {r['hardware']}, {r['threads']} threads, {r['precision']}, "
+                   f"torch {', '.join(sorted({o['torch'] for o in runs}))}{together} |")
     return '\n'.join(out if records else ['Nothing has been recorded yet.'])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VIEWS', 'VIEW_SETS', 'shift', 'zoom', 'blur', 'colour_blur', 'check_views', 'view', 'view_logits', 'mean_of_views',
            'predict_views', 'view_gains', 'show_gains', 'one_and_mean', 'viewed_as', 'examine', 'learn_weights',
-           'write_submission', 'read_submission', 'agreement']
+           'write_submission', 'read_submission', 'same_answers']
 
 # %% ../../nbs/08_tta.ipynb #a530d69f
 import csv
@@ -17,51 +17,62 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core.errors import InputError
-from .report import evaluate, paired_gain
-from ..core.errors import check_choice
+from ..core.errors import InputError, check_choice
 from ..core.files import write_atomic
-from ..training.loop import loss_and_accuracy, predict
+from .report import evaluate, paired_gain
 from ..training.checkpoints import Run
+from ..training.loop import loss_and_accuracy, predict
 
 # %% ../../nbs/08_tta.ipynb #1e7d04ba
 def shift(x: torch.Tensor, dx: int, dy: int) -> torch.Tensor:
     "uint8 images `N,3,H,W` moved right by `dx` and down by `dy` pixels, the border mirrored."
     m, (h, w) = max(abs(dx), abs(dy)), x.shape[-2:]
     if not m: return x
-    if m >= min(h, w): raise InputError(f'shift: {m} pixels of {min(h, w)} cannot be mirrored in: give less.')
+    if m >= min(h, w):
+        raise InputError(f'shift: {m} pixels of {min(h, w)} cannot be mirrored in: give less.')
     padded = F.pad(x.float(), (m, m, m, m), mode='reflect').to(x.dtype)
     return padded[..., m - dy:m - dy + h, m - dx:m - dx + w]
 
-def zoom(x: torch.Tensor, size: int, top: int = None, left: int = None) -> torch.Tensor:
-    "The `size x size` square of uint8 images `N,3,H,W` at (`top`, `left`), by default the middle, resized to `H,W`; larger than the image, the border is mirrored."
+def zoom(x: torch.Tensor, size: int, top: int | None = None,
+         left: int | None = None) -> torch.Tensor:
+    """The `size x size` square of uint8 images `N,3,H,W` at (`top`, `left`), by default the middle,
+    resized to `H,W`; larger than the image, the border is mirrored."""
     h, w = x.shape[-2:]
     top, left = (h - size) // 2 if top is None else top, (w - size) // 2 if left is None else left
     m = max(0, -top, -left, top + size - h, left + size - w)
-    if m >= min(h, w): raise InputError(f'zoom: a square of {size} pixels at ({top}, {left}) reaches too far over an image of {h} x {w}.')
-    square = F.pad(x.float(), (m, m, m, m), mode='reflect')[..., top + m:top + m + size, left + m:left + m + size]
-    return F.interpolate(square, size=(h, w), mode='bilinear', antialias=True).round().clamp(0, 255).to(x.dtype)
+    if m >= min(h, w):
+        raise InputError(f'zoom: a square of {size} pixels at ({top}, {left}) reaches too far over '
+                         f'an image of {h} x {w}.')
+    square = F.pad(x.float(), (m, m, m, m),
+                   mode='reflect')[..., top + m:top + m + size, left + m:left + m + size]
+    return F.interpolate(square, size=(h, w), mode='bilinear', antialias=True).round().clamp(
+        0, 255).to(x.dtype)
 
 def blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
-    "uint8 images `N,3,H,W` through a 3x3 Gaussian of deviation `sigma` pixels, the border mirrored."
+    """uint8 images `N,3,H,W` through a 3x3 Gaussian of deviation `sigma` pixels, the border
+    mirrored."""
     k = torch.exp(-torch.tensor([-1., 0., 1.]) ** 2 / (2 * sigma ** 2)).to(x.device)
     k = torch.outer(k, k) / k.sum() ** 2
-    out = F.conv2d(F.pad(x.float(), (1, 1, 1, 1), mode='reflect'), k.expand(x.shape[1], 1, 3, 3), groups=x.shape[1])
+    out = F.conv2d(F.pad(x.float(), (1, 1, 1, 1), mode='reflect'), k.expand(x.shape[1], 1, 3, 3),
+                   groups=x.shape[1])
     return out.round().clamp(0, 255).to(x.dtype)
 
 # %% ../../nbs/08_tta.ipynb #8983c6a1
 def colour_blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
-    "Images `N,3,H,W` blurred over height, width *and* colour, as `scipy.ndimage.gaussian_filter(image, sigma)` does with an `H,W,3` array (report 002's code)."
+    """Images `N,3,H,W` blurred over height, width *and* colour, as
+    `scipy.ndimage.gaussian_filter(image, sigma)` does with an `H,W,3` array (report 002's code)."""
     r = int(4 * sigma + .5)
     k = np.exp(-.5 / sigma ** 2 * np.arange(-r, r + 1) ** 2)
     for dim in (-2, -1, -3): x = _filter(x, (k / k.sum()).tolist(), r, dim).to(x.dtype)
     return x
 
 def _filter(x, k, r, dim):
-    "Correlate `x` along `dim` with the symmetric kernel `k` of radius `r`, border doubled (d c b a | a b c d); float64, summed from the middle and then inwards."
+    """Correlate `x` along `dim` with the symmetric kernel `k` of radius `r`, border doubled (d c b
+    a | a b c d); float64, summed from the middle and then inwards."""
     n = x.shape[dim]
     i = torch.arange(-r, n + r, device=x.device) % (2 * n)
-    windows = x.double().index_select(dim, torch.where(i < n, i, 2 * n - 1 - i)).unfold(dim, 2 * r + 1, 1)
+    windows = x.double().index_select(dim, torch.where(i < n, i, 2 * n - 1 - i)).unfold(
+        dim, 2 * r + 1, 1)
     out = windows[..., r] * k[r]
     for j in range(r): out += (windows[..., j] + windows[..., 2 * r - j]) * k[j]
     return out
@@ -77,22 +88,26 @@ VIEWS = {
     'top left': lambda x: zoom(x, 28, 0, 0), 'top right': lambda x: zoom(x, 28, 0, 4),
     'bottom left': lambda x: zoom(x, 28, 4, 0), 'bottom right': lambda x: zoom(x, 28, 4, 4),
     'blur': blur, 'colour blur': colour_blur,
-    # report 002 lists a centre crop after padding; padding and cutting the same 4 pixels gives the image back
+    # report 002 lists a centre crop after padding; padding and cutting the same 4 pixels gives the
+    # image back
     'centre crop': lambda x: F.pad(x, (4, 4, 4, 4))[..., 4:-4, 4:-4],
 }
 _CORNERS = 'zoom in', 'top left', 'top right', 'bottom left', 'bottom right'
 VIEW_SETS = {
     'single': ('identity',),
     'pair': ('identity', 'flip'),
-    'five': ('identity', 'flip', 'vflip', 'centre crop', 'colour blur'),  # report 002, as its code ran them
-    'six': ('identity', 'flip', 'up+left', 'up+left+flip', 'down+right', 'down+right+flip'),  # Jordan, 2024
+    # report 002, as its code ran them
+    'five': ('identity', 'flip', 'vflip', 'centre crop', 'colour blur'),
+    # Jordan, 2024
+    'six': ('identity', 'flip', 'up+left', 'up+left+flip', 'down+right', 'down+right+flip'),
     'ten': (*_CORNERS, *(f'{v}+flip' for v in _CORNERS)),  # Krizhevsky et al., 2012
     'scales': ('identity', 'flip', 'zoom in', 'zoom in+flip', 'zoom out', 'zoom out+flip'),
 }
 
 # %% ../../nbs/08_tta.ipynb #79ef89a7
 def check_views(views) -> tuple:
-    "`views` as a tuple of known names; several joined with '+' ('flip+left') are applied in turn. A str is the name of one of `VIEW_SETS`."
+    """`views` as a tuple of known names; several joined with '+' ('flip+left') are applied in turn.
+    A str is the name of one of `VIEW_SETS`."""
     if isinstance(views, str):
         check_choice('set of views', views, VIEW_SETS)
         return VIEW_SETS[views]
@@ -108,19 +123,27 @@ def view(x: torch.Tensor, name: str) -> torch.Tensor:
 
 # %% ../../nbs/08_tta.ipynb #bd8b8d33
 def view_logits(net: torch.nn.Module, x: torch.Tensor, phase, views, **kwargs) -> torch.Tensor:
-    "The logits of `net` for each of `views` of the uint8 images `x`: float32 `V,N,classes`; `kwargs` go to `predict`."
-    return torch.stack([torch.cat([predict(net, view(xb, v), phase, **kwargs) for xb in x.split(2000)]) for v in check_views(views)])
+    """The logits of `net` for each of `views` of the uint8 images `x`: float32 `V,N,classes`;
+    `kwargs` go to `predict`."""
+    return torch.stack(
+        [torch.cat([predict(net, view(xb, v), phase, **kwargs) for xb in x.split(2000)])
+         for v in check_views(views)])
 
 def mean_of_views(
     answers: torch.Tensor,  # logits V,N,classes
     weights=None,           # one a view, default: equal
     mean: str = 'logits',   # or 'probabilities'
 ) -> torch.Tensor:
-    "Weighted mean over the views of the logits, or the logarithm of the mean probabilities: float32 `N,classes`."
+    """Weighted mean over the views of the logits, or the logarithm of the mean probabilities:
+    float32 `N,classes`."""
     check_choice('mean', mean, ('logits', 'probabilities'))
-    w = torch.ones(len(answers)) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
-    if w.shape != (len(answers),) or w.sum() <= 0: raise InputError(f'weights={weights!r}; give {len(answers)} numbers with a sum above 0, one a view.')
-    if mean == 'probabilities' and (w < 0).any(): raise InputError(f'weights={weights!r}: give none below 0 for a mean of probabilities.')
+    w = (torch.ones(len(answers))
+         if weights is None else torch.as_tensor(weights, dtype=torch.float32))
+    if w.shape != (len(answers),) or w.sum() <= 0:
+        raise InputError(f'weights={weights!r}; give {len(answers)} numbers with a sum above 0, '
+                         'one a view.')
+    if mean == 'probabilities' and (w < 0).any():
+        raise InputError(f'weights={weights!r}: give none below 0 for a mean of probabilities.')
     w = w / w.sum()
     if mean == 'logits': return torch.einsum('v,vnc->nc', w, answers)
     return (answers.log_softmax(-1) + w.log().view(-1, 1, 1)).logsumexp(0)
@@ -134,32 +157,42 @@ def predict_views(
     mean: str = 'logits',           # or 'probabilities'
     **kwargs,                       # for `predict`
 ) -> torch.Tensor:
-    "Weighted mean over `views` of the logits, or the logarithm of the mean probabilities: float32 `N,classes`."
+    """Weighted mean over `views` of the logits, or the logarithm of the mean probabilities: float32
+    `N,classes`."""
     return mean_of_views(view_logits(net, x, phase, views, **kwargs), weights, mean)
 
 # %% ../../nbs/08_tta.ipynb #8dcb2ded
 def view_gains(answers: dict, y: torch.Tensor) -> dict:
-    "For the logits of each view (`answers`, name to `N,classes`; 'identity' among them): accuracy alone (%), points gained by the mean of it and the identity, standard error."
+    """For the logits of each view (`answers`, name to `N,classes`; 'identity' among them): accuracy
+    alone (%), points gained by the mean of it and the identity, standard error."""
     plain = answers['identity']
-    return {v: (loss_and_accuracy(a, y)[1], *paired_gain(plain, (plain + a) / 2, y)) for v, a in answers.items()}
+    return {v: (loss_and_accuracy(a, y)[1], *paired_gain(plain, (plain + a) / 2, y))
+            for v, a in answers.items()}
 
 def show_gains(gains: dict):
-    "The gains of `view_gains` as bars with standard errors, the best on top, and the accuracy alone at the side; a Figure."
+    """The gains of `view_gains` as bars with standard errors, the best on top, and the accuracy
+    alone at the side; a Figure."""
     import matplotlib.pyplot as plt
     rows = sorted(gains.items(), key=lambda r: r[1][1])
     fig, ax = plt.subplots(figsize=(7, .28 * len(rows) + .8), layout='constrained')
-    ax.barh([v for v, _ in rows], [g for _, (_, g, _) in rows], xerr=[e for _, (_, _, e) in rows], height=.7,
-            color=['#4c72b0' if g >= 0 else '#c44e52' for _, (_, g, _) in rows], error_kw=dict(ecolor='#555', lw=1))
-    for i, (_, (alone, _, _)) in enumerate(rows): ax.text(1.01, i, f'{alone:.1f}%', transform=ax.get_yaxis_transform(), va='center', fontsize=8)
+    ax.barh([v for v, _ in rows], [g for _, (_, g, _) in rows], xerr=[e for _, (_, _, e) in rows],
+            height=.7,
+            color=['#4c72b0' if g >= 0 else '#c44e52' for _, (_, g, _) in rows],
+            error_kw=dict(ecolor='#555', lw=1))
+    for i, (_, (alone, _, _)) in enumerate(rows):
+        ax.text(1.01, i, f'{alone:.1f}%', transform=ax.get_yaxis_transform(), va='center',
+                fontsize=8)
     ax.text(1.01, len(rows), 'alone', transform=ax.get_yaxis_transform(), fontsize=8, va='center')
     ax.axvline(0, color='#555', lw=.8); ax.tick_params(axis='y', length=0, labelsize=8)
-    ax.set(xlabel='points gained over the plain image, in a mean of two'); ax.spines[['top', 'right', 'left']].set_visible(False)
+    ax.set(xlabel='points gained over the plain image, in a mean of two')
+    ax.spines[['top', 'right', 'left']].set_visible(False)
     plt.close(fig)
     return fig
 
 # %% ../../nbs/08_tta.ipynb #a8eca27a
 def one_and_mean(net: torch.nn.Module, x: torch.Tensor, phase, views) -> tuple:
-    "The logits of the uint8 images `x` with one view, and their mean over `views`: two float32 `N,classes`."
+    """The logits of the uint8 images `x` with one view, and their mean over `views`: two float32
+    `N,classes`."""
     asked = tuple(dict.fromkeys(('identity', *views)))
     each = dict(zip(asked, view_logits(net, x, phase, asked)))
     return each['identity'], mean_of_views(torch.stack([each[v] for v in views]))
@@ -168,8 +201,10 @@ def viewed_as(views) -> str:
     "What `views` are called in a result."
     return 'single view' if len(views) == 1 else f'mean of {", ".join(views)}'
 
-def examine(run, x: torch.Tensor, y: torch.Tensor, device: str = None, **names) -> tuple:
-    "Judge the finished `run` on the uint8 test images `x` and labels `y`: metrics with one view, metrics with the mean of its recipe's views, and the logits of that mean. `names` (name, classes) are for `evaluate`."
+def examine(run, x: torch.Tensor, y: torch.Tensor, device: str | None = None, **names) -> tuple:
+    """Judge the finished `run` on the uint8 test images `x` and labels `y`: metrics with one view,
+    metrics with the mean of its recipe's views, and the logits of that mean. `names` (name,
+    classes) are for `evaluate`."""
     run = run if isinstance(run, Run) else Run(run)
     views = run.recipe.tta_transforms
     one, logits = one_and_mean(run.load_net(device), x, run.recipe.phases[-1], views)
@@ -185,14 +220,17 @@ def learn_weights(
 ) -> torch.Tensor:
     "Weights of the views, float32 `V` with sum 1, that give their mean the least cross-entropy."
     check_choice('mean', mean, ('logits', 'probabilities'))
-    if not len(y): raise InputError('There are no images to fit the weights on; hold some out of the training.')
+    if not len(y):
+        raise InputError(
+            'There are no images to fit the weights on; hold some out of the training.')
     z = answers.detach().double() if mean == 'logits' else answers.detach().double().softmax(-1)
     u = torch.zeros(len(z), dtype=torch.float64, requires_grad=True)
     opt = torch.optim.LBFGS([u], max_iter=200, line_search_fn='strong_wolfe')
     def loss():
         opt.zero_grad()
         total = torch.einsum('v,vnc->nc', u.softmax(0), z)
-        value = F.nll_loss(total.log_softmax(1) if mean == 'logits' else total.clamp(min=1e-300).log(), y)
+        value = F.nll_loss(total.log_softmax(1)
+                           if mean == 'logits' else total.clamp(min=1e-300).log(), y)
         value.backward()
         return value
     opt.step(loss)
@@ -207,7 +245,9 @@ def write_submission(
 ) -> Path:
     "Write `ID,Labels` rows to `path`, in the order of `ids`."
     path = Path(path)
-    if os.path.lexists(path) and not overwrite: raise InputError(f'{path} is already there: choose another name with --out, or say --overwrite.')
+    if os.path.lexists(path) and not overwrite:
+        raise InputError(f'{path} is already there: choose another name with --out, or say '
+                         '--overwrite.')
     if problem := _problem(ids, labels): raise InputError(problem)
     rows = '\n'.join(f'{i},{k}' for i, k in zip(ids.tolist(), labels.tolist()))
     write_atomic(path, f'ID,Labels\n{rows}\n')
@@ -215,28 +255,43 @@ def write_submission(
 
 def _problem(ids, labels):
     "A sentence about why Kaggle would refuse these rows, or None."
-    if len(ids) != len(labels): return f'There are {len(ids)} ids and {len(labels)} labels; give one label an id.'
-    if ids.is_floating_point() or labels.is_floating_point(): return 'Ids and labels must be whole numbers; give the argmax of the logits, not the logits.'
-    if len(set(ids.tolist())) < len(ids): return 'Some ids appear twice; the competition takes each id once.'
-    if len(labels) and not 0 <= labels.min() <= labels.max() <= 9: return f'Labels from {labels.min()} to {labels.max()}; they must lie from 0 to 9.'
+    if len(ids) != len(labels):
+        return f'There are {len(ids)} ids and {len(labels)} labels; give one label an id.'
+    if ids.is_floating_point() or labels.is_floating_point():
+        return ('Ids and labels must be whole numbers; give the argmax of the logits, not the '
+                'logits.')
+    if len(set(ids.tolist())) < len(ids):
+        return 'Some ids appear twice; the competition takes each id once.'
+    if len(labels) and not 0 <= labels.min() <= labels.max() <= 9:
+        return f'Labels from {labels.min()} to {labels.max()}; they must lie from 0 to 9.'
 
 # %% ../../nbs/08_tta.ipynb #36aae5ac
 def read_submission(path) -> tuple:
-    "(ids, labels) of a submission, int64 `N` each; a file that Kaggle would refuse raises `InputError`."
+    """(ids, labels) of a submission, int64 `N` each; a file that Kaggle would refuse raises
+    `InputError`."""
     try: rows = list(csv.reader(io.StringIO(Path(path).read_text(encoding='utf-8-sig'))))
-    except OSError as e: raise InputError(f'{path} cannot be read ({e.strerror}): give a submission.csv.') from None
-    except (UnicodeDecodeError, csv.Error): raise InputError(f'{path} is not a text file: give a submission.csv.') from None
-    if not rows or rows[0] != ['ID', 'Labels']: raise InputError(f'{path} begins with {",".join(rows[0])[:40] if rows else "nothing"}; a submission begins with ID,Labels.')
-    try: table = torch.tensor([(int(i), int(k)) for i, k in filter(None, rows[1:])], dtype=torch.int64).reshape(-1, 2)
-    except (ValueError, RuntimeError): raise InputError(f'{path} has a row that is not two whole numbers; write it with write_submission.') from None
+    except OSError as e:
+        raise InputError(f'{path} cannot be read ({e.strerror}): give a submission.csv.') from None
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(f'{path} is not a text file: give a submission.csv.') from None
+    if not rows or rows[0] != ['ID', 'Labels']:
+        raise InputError(f'{path} begins with {",".join(rows[0])[:40] if rows else "nothing"}; a '
+                         'submission begins with ID,Labels.')
+    try:
+        table = torch.tensor([(int(i), int(k)) for i, k in filter(None, rows[1:])],
+                             dtype=torch.int64).reshape(-1, 2)
+    except (ValueError, RuntimeError):
+        raise InputError(f'{path} has a row that is not two whole numbers; write it with '
+                         'write_submission.') from None
     if problem := _problem(*table.T): raise InputError(f'{path}: {problem}')
     return table[:, 0], table[:, 1]
 
 # %% ../../nbs/08_tta.ipynb #5b1e0161
-def agreement(a, b) -> float:
+def same_answers(a, b) -> float:
     "Percentage of equal labels among the ids that two submissions (paths) have in common."
     (ia, la), (ib, lb) = read_submission(a), read_submission(b)
     first, second = dict(zip(ia.tolist(), la.tolist())), dict(zip(ib.tolist(), lb.tolist()))
     common = first.keys() & second.keys()
-    if not common: raise InputError(f'{a} and {b} have no id in common; they belong to different test files.')
+    if not common:
+        raise InputError(f'{a} and {b} have no id in common; they belong to different test files.')
     return 100 * sum(first[i] == second[i] for i in common) / len(common)

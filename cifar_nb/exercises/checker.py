@@ -21,7 +21,8 @@ from ..core.places import expanded
 from .memory import change, recall
 
 __all__ = ['Wrong', 'Exercise', 'exercise', 'is_stub', 'Verdict', 'load_exercises', 'find_exercise',
-           'judge', 'same', 'progress_file', 'read_progress', 'remember', 'check', 'Progress',
+           'judge', 'same', 'progress_file', 'read_progress', 'remember_verdict', 'check',
+           'Progress',
            'progress', 'prove']
 
 
@@ -30,7 +31,8 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Exercise:
-    "An exercise: its name (chapter, dot, number), its title, its check, which raises `Wrong`, and its hints, mildest first."
+    """An exercise: its name (chapter, dot, number), its title, its check, which raises `Wrong`, and
+    its hints, mildest first."""
     name: str
     title: str
     look: object
@@ -47,7 +49,8 @@ def exercise(name: str, title: str, *hints: str):
 
 
 def is_stub(answer) -> bool:
-    "Whether nothing has been filled in: `None`, `...`, or a function or a class whose body does nothing."
+    """Whether nothing has been filled in: `None`, `...`, or a function or a class whose body does
+    nothing."""
     if answer is None or answer is ...: return True
     if isinstance(answer, (tuple, list)): return len(answer) > 0 and all(map(is_stub, answer))
     if isinstance(answer, type):
@@ -56,15 +59,20 @@ def is_stub(answer) -> bool:
     return bool(_functions(answer)) and all(map(_idle, _functions(answer)))
 
 def _functions(answer) -> list:
-    "The functions that `answer` is or is made of: itself, or the methods that its class body writes."
+    """The functions that `answer` is or is made of: itself, or the methods that its class body
+    writes."""
     if isinstance(answer, (tuple, list)): return [f for a in answer for f in _functions(a)]
-    if not isinstance(answer, type): return [f for f in [inspect.unwrap(answer)] if hasattr(f, '__code__')]
+    if not isinstance(answer, type):
+        return [f for f in [inspect.unwrap(answer)] if hasattr(f, '__code__')]
     functions = [inspect.unwrap(f) for f in vars(answer).values() if inspect.isfunction(f)]
-    return [f for f in functions if f.__code__.co_filename not in ('<string>', dataclasses.__file__)]
+    return [f for f in functions
+            if f.__code__.co_filename not in ('<string>', dataclasses.__file__)]
 
 def _idle(function) -> bool:
-    steps = [i for i in dis.get_instructions(function) if i.opname not in ('RESUME', 'NOP', 'RETURN_VALUE', 'PRECALL', 'CACHE')]
-    return all(i.opname in ('LOAD_CONST', 'RETURN_CONST') and i.argval in (None, ...) for i in steps)
+    steps = [i for i in dis.get_instructions(function)
+             if i.opname not in ('RESUME', 'NOP', 'RETURN_VALUE', 'PRECALL', 'CACHE')]
+    return all(i.opname in ('LOAD_CONST', 'RETURN_CONST') and i.argval in (None, ...)
+               for i in steps)
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,10 @@ class Verdict:
     def _repr_html_(self):
         mark = dict(unsolved='&#9675;', wrong='&#10007;', solved='&#10003;')[self.state]
         hints = '' if self.state == 'solved' else ''.join(
-            f'<details><summary>Hint {i}</summary>{_as_html(h)}</details>' for i, h in enumerate(self.hints, 1))
-        return f'<p><b>{mark} {self.name} {_as_html(self.title)}: {self.state}.</b> {_as_html(self.message)}</p>{hints}'
+            f'<details><summary>Hint {i}</summary>{_as_html(h)}</details>' for i, h in enumerate(
+                self.hints, 1))
+        return (f'<p><b>{mark} {self.name} {_as_html(self.title)}: {self.state}.</b> '
+                f'{_as_html(self.message)}</p>{hints}')
 
 def _as_html(text): return re.sub('`([^`]+)`', r'<code>\1</code>', html.escape(text))
 
@@ -90,16 +100,21 @@ def load_exercises(chapter: str = ''):
     "Import the checks of `chapter` ('01', '02a'), or of all chapters."
     package = importlib.import_module('cifar_nb.exercises')
     for m in pkgutil.iter_modules(package.__path__):
-        if m.name.startswith(f'e{chapter}_' if chapter else 'e'): importlib.import_module(f'cifar_nb.exercises.{m.name}')
+        if m.name.startswith(f'e{chapter}_' if chapter else 'e'):
+            importlib.import_module(f'cifar_nb.exercises.{m.name}')
 
 def find_exercise(name: str) -> Exercise:
-    "The exercise `name`, from the chapter's module in `cifar_nb.exercises`; `KeyError` names those that exist."
+    """The exercise `name`, from the chapter's module in `cifar_nb.exercises`; `KeyError` names
+    those that exist."""
     if name not in _exercises: load_exercises(name.split('.')[0])
-    if name not in _exercises: raise KeyError(f'There is no exercise {name!r}; known are {", ".join(sorted(_exercises)) or "none"}.')
+    if name not in _exercises:
+        raise KeyError(f'There is no exercise {name!r}; known are '
+                       f'{", ".join(sorted(_exercises)) or "none"}.')
     return _exercises[name]
 
 def judge(name: str, answer) -> Verdict:
-    "Look at `answer` to the exercise `name` and say what was found; remembers nothing and never raises for a wrong answer."
+    """Look at `answer` to the exercise `name` and say what was found; remembers nothing and never
+    raises for a wrong answer."""
     e = find_exercise(name)
     def verdict(state, message): return Verdict(e.name, e.title, state, message, e.hints)
     if is_stub(answer): return verdict('unsolved', 'Fill in the cell and run it again.')
@@ -109,7 +124,8 @@ def judge(name: str, answer) -> Verdict:
             e.look(answer)
     except Wrong as wrong: return verdict('wrong', str(wrong))
     except Exception as error:
-        if type(error) is NotImplementedError and not str(error): return verdict('unsolved', 'It still says NotImplementedError.')
+        if type(error) is NotImplementedError and not str(error):
+            return verdict('unsolved', 'It still says NotImplementedError.')
         return verdict('wrong', _stumble(answer, error))
     return verdict('solved', 'Well done.')
 
@@ -118,37 +134,50 @@ def _stumble(answer, error) -> str:
     files = {f.__code__.co_filename for f in _functions(answer)}
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
     why = (str(error).strip().splitlines() or [''])[0].rstrip('.')
-    return f'It stops with {type(error).__name__}: {why}' + (f' (line {lines[-1]} of the cell).' if lines else '.')
+    return (f'It stops with {type(error).__name__}: {why}'
+            + (f' (line {lines[-1]} of the cell).' if lines else '.'))
 
 
 def same(got, want, what: str = 'the result', atol: float = 1e-5):
-    "Raise `Wrong` unless `got` is `want`: same kind, shape and dtype, and values within `atol`; the message keeps the right values to itself."
+    """Raise `Wrong` unless `got` is `want`: same kind, shape and dtype, and values within `atol`;
+    the message keeps the right values to itself."""
     def wrong(why): raise Wrong(f'{what[:1].upper()}{what[1:]} {why}.')
     if got is None and want is not None: wrong('is None; does your function `return` it?')
-    if isinstance(want, (bool, str, int, float)) and getattr(got, 'shape', None) in ((), (1,)): got = got.item()
+    if isinstance(want, (bool, str, int, float)) and getattr(got, 'shape', None) in ((), (1,)):
+        got = got.item()
     if isinstance(want, torch.Tensor): return _same_tensor(got, want, wrong, atol)
     if isinstance(want, bool) or isinstance(want, str):
-        if type(got) is not type(want): wrong(f'is of type {type(got).__name__} instead of {type(want).__name__}')
+        if type(got) is not type(want):
+            wrong(f'is of type {type(got).__name__} instead of {type(want).__name__}')
         if got != want: wrong(f'is {got!r}, which is not right')
     elif isinstance(want, (int, float)):
-        if isinstance(got, bool) or not isinstance(got, (int, float)): wrong(f'is of type {type(got).__name__}; a number is asked for')
-        if not abs(got - want) <= max(atol, 1e-6 * abs(want)): wrong(f'is {got:.6g}, which is too {"large" if got > want else "small"}')
+        if isinstance(got, bool) or not isinstance(got, (int, float)):
+            wrong(f'is of type {type(got).__name__}; a number is asked for')
+        if not abs(got - want) <= max(atol, 1e-6 * abs(want)):
+            wrong(f'is {got:.6g}, which is too {"large" if got > want else "small"}')
     else: _same_items(got, want, what, atol, wrong)
 
 def _same_tensor(got, want, wrong, atol):
-    if not isinstance(got, torch.Tensor): wrong(f'is of type {type(got).__name__}; a tensor is asked for')
-    if got.shape != want.shape: wrong(f'has shape {tuple(got.shape)}; {tuple(want.shape)} is asked for')
+    if not isinstance(got, torch.Tensor):
+        wrong(f'is of type {type(got).__name__}; a tensor is asked for')
+    if got.shape != want.shape:
+        wrong(f'has shape {tuple(got.shape)}; {tuple(want.shape)} is asked for')
     if got.dtype != want.dtype: wrong(f'is {got.dtype}; {want.dtype} is asked for')
     off = ~torch.isclose(got.double(), want.double(), rtol=1e-5, atol=atol, equal_nan=True)
-    if off.any(): wrong(f'has the right shape, but {int(off.sum()):,} of {off.numel():,} values differ, the first at {off.nonzero()[0].tolist()}')
+    if off.any():
+        wrong(f'has the right shape, but {int(off.sum()):,} of {off.numel():,} values differ, the '
+              f'first at {off.nonzero()[0].tolist()}')
 
 def _same_items(got, want, what, atol, wrong):
     if isinstance(want, dict):
         if not isinstance(got, dict): wrong(f'is of type {type(got).__name__}; a dict is asked for')
-        if set(got) != set(want): wrong(f'has {len(set(got) - set(want))} keys too many and {len(set(want) - set(got))} too few')
+        if set(got) != set(want):
+            wrong(f'has {len(set(got) - set(want))} keys too many and {len(set(want) - set(got))} '
+                  'too few')
         for k in want: same(got[k], want[k], f'{what} at {k!r}', atol)
     elif isinstance(want, (tuple, list)):
-        if not isinstance(got, (tuple, list)): wrong(f'is of type {type(got).__name__}; a {type(want).__name__} is asked for')
+        if not isinstance(got, (tuple, list)):
+            wrong(f'is of type {type(got).__name__}; a {type(want).__name__} is asked for')
         if len(got) != len(want): wrong(f'has {len(got)} items; {len(want)} are asked for')
         for i, (g, w) in enumerate(zip(got, want)): same(g, w, f'{what}, item {i},', atol)
     elif got != want: wrong('is not right')
@@ -158,13 +187,16 @@ def progress_file() -> Path:
     "Where the memory lies: `$CIFAR_NB_PROGRESS`, or /kaggle/working, or the home folder."
     if named := os.environ.get('CIFAR_NB_PROGRESS'): return expanded(named)
     kaggle = Path('/kaggle/working')
-    return kaggle / 'cifar_nb_progress.json' if kaggle.is_dir() else expanded('~/.cifar_nb/progress.json')
+    return (kaggle / 'cifar_nb_progress.json'
+            if kaggle.is_dir() else expanded('~/.cifar_nb/progress.json'))
 
 def read_progress() -> dict:
-    "What is remembered: 'wrong' or 'solved' by exercise; `InputError` where the file cannot be read."
-    return {name: state for name, state in recall(progress_file()).items() if state in ('wrong', 'solved')}
+    """What is remembered: 'wrong' or 'solved' by exercise; `InputError` where the file cannot be
+    read."""
+    return {name: state for name, state in recall(progress_file()).items()
+            if state in ('wrong', 'solved')}
 
-def remember(verdict: Verdict):
+def remember_verdict(verdict: Verdict):
     "Write the verdict down, unless nothing was attempted or the exercise had been solved before."
     def add(states):
         solved = states.get(verdict.name) == 'solved'
@@ -175,7 +207,7 @@ def remember(verdict: Verdict):
 def check(name: str, answer) -> Verdict:
     "Judge `answer` to the exercise `name`, remember it, and show what was found."
     verdict = judge(name, answer)
-    try: remember(verdict)
+    try: remember_verdict(verdict)
     except InputError as e: _no_memory(e)
     return verdict
 
@@ -185,16 +217,21 @@ def _no_memory(error):
 
 
 class Progress(dict):
-    "The state of every exercise, 'new', 'wrong' or 'solved', by name; prints as a table, a chapter a line."
+    """The state of every exercise, 'new', 'wrong' or 'solved', by name; prints as a table, a
+    chapter a line."""
     @property
     def solved(self) -> int: return sum(state == 'solved' for state in self.values())
     def chapters(self) -> dict:
         rows = {}
-        for name, state in self.items(): rows.setdefault(name.split('.')[0], []).append(dict(new='.', wrong='x', solved='o')[state])
+        for name, state in self.items():
+            rows.setdefault(name.split('.')[0], []).append(
+                dict(new='.', wrong='x', solved='o')[state])
         return rows
     def __repr__(self):
-        lines = [f'{chapter:8}{"".join(marks):10}{marks.count("o")} of {len(marks)}' for chapter, marks in self.chapters().items()]
-        return '\n'.join([f'{self.solved} of {len(self)} exercises solved   (o solved, x tried, . not begun)', *lines])
+        lines = [f'{chapter:8}{"".join(marks):10}{marks.count("o")} of {len(marks)}'
+                 for chapter, marks in self.chapters().items()]
+        return '\n'.join([f'{self.solved} of {len(self)} exercises solved   (o solved, x tried, . '
+                          'not begun)', *lines])
 
 def progress() -> Progress:
     "Every exercise of the book with its remembered state."
@@ -206,10 +243,12 @@ def progress() -> Progress:
 
 
 def prove(name: str, right, *wrong) -> Verdict:
-    "Assert that the check of `name` takes `right` for solved, each of `wrong` for wrong, and nothing for unsolved; give the verdict on the first mistake."
+    """Assert that the check of `name` takes `right` for solved, each of `wrong` for wrong, and
+    nothing for unsolved; give the verdict on the first mistake."""
     assert wrong, f'{name}: show at least one mistake that the check finds.'
     verdict = judge(name, right)
     assert verdict.state == 'solved', f'{name}: the solution is called {verdict!r}'
-    for w in wrong: assert judge(name, w).state == 'wrong', f'{name}: a mistake is called {judge(name, w)!r}'
+    for w in wrong:
+        assert judge(name, w).state == 'wrong', f'{name}: a mistake is called {judge(name, w)!r}'
     assert judge(name, None).state == judge(name, ...).state == 'unsolved'
     return judge(name, wrong[0])

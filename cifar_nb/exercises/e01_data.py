@@ -17,23 +17,29 @@ from .checker import Wrong, exercise, same
 # %% ../../nbs/solutions/01_data.ipynb #d4bb20cb
 @exercise('01.1', 'The range of each channel',
           'Which axes must be folded away, and which one stays?',
-          '`torch.amin` and `torch.amax` take several axes at once; `torch.stack` sets two results side by side.')
+          '`torch.amin` and `torch.amax` take several axes at once; `torch.stack` sets two results '
+          'side by side.')
 def _(answer):
     for n in (1, 7):
         x = toy(n, seed=n)[0]
         channels = [x[:, c].flatten().sort().values for c in range(3)]
-        same(answer(x), torch.stack([torch.stack((c[0], c[-1])) for c in channels]), f'the range of {n} images')
+        same(answer(x), torch.stack([torch.stack((c[0], c[-1])) for c in channels]),
+             f'the range of {n} images')
 
 # %% ../../nbs/solutions/01_data.ipynb #687c4f23
 @exercise('01.2', 'One of three is wrong',
           'What should each of the three give for a pixel that has exactly the mean colour?',
-          'The mean byte of the reds is 255*0.4914. In which units is it, and in which units is `m`?')
+          'The mean byte of the reds is 255*0.4914. In which units is it, and in which units is '
+          '`m`?')
 def _(answer):
-    if not isinstance(answer, tuple) or len(answer) != 2: raise Wrong('Give two things: a letter and a number.')
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise Wrong('Give two things: a letter and a number.')
     if answer[0] not in ('a', 'b', 'c'): raise Wrong("The letter is to be 'a', 'b' or 'c'.")
     byte = 255*MEAN[0]
-    if answer[0] != 'b': raise Wrong(f'For a pixel of the mean colour {answer[0]!r} gives 0, as it should.')
-    same(answer[1], (byte - MEAN[0])/(255*STD[0]), 'the letter is right, but the mean of the reds', atol=.006)
+    if answer[0] != 'b':
+        raise Wrong(f'For a pixel of the mean colour {answer[0]!r} gives 0, as it should.')
+    same(answer[1], (byte - MEAN[0])/(255*STD[0]), 'the letter is right, but the mean of the reds',
+         atol=.006)
 
 # %% ../../nbs/solutions/01_data.ipynb #1d4400e0
 def _passing(sizes):
@@ -41,21 +47,25 @@ def _passing(sizes):
     seen = []
     for n in sizes:
         if sum(batch() is not None for batch in seen) > 1:
-            raise Wrong('Earlier batches are still held when the next one comes; only one fits in memory.')
+            raise Wrong('Earlier batches are still held when the next one comes; only one fits in '
+                        'memory.')
         batch = toy(n, seed=n)[0]
         seen.append(weakref.ref(batch))
         yield batch
         del batch
 
 @exercise('01.3', 'One pass',
-          'Which three numbers a colour must you remember to know the mean and the deviation at the end?',
+          'Which three numbers a colour must you remember to know the mean and the deviation at '
+          'the end?',
           'Keep the number of pixels, the sum and the sum of squares, and divide once, at the end.',
-          'Make each batch `double` before you square; (a + b)/2 is not the mean of batches of unequal sizes.')
+          'Make each batch `double` before you square; (a + b)/2 is not the mean of batches of '
+          'unequal sizes.')
 def _(answer):
     for sizes in ((4,), (9, 1, 30, 2)):
         everything = torch.cat([toy(n, seed=n)[0] for n in sizes]).double()/255
         std, mean = torch.std_mean(everything, (0, 2, 3), correction=0)
-        same(answer(_passing(sizes)), (mean, std), f'the result for batches of {", ".join(map(str, sizes))} images', 1e-7)
+        same(answer(_passing(sizes)), (mean, std),
+             f'the result for batches of {", ".join(map(str, sizes))} images', 1e-7)
 
 # %% ../../nbs/solutions/01_data.ipynb #5b934e99
 @exercise('01.4', 'Two variances',
@@ -68,44 +78,57 @@ def _(answer):
         images = x.numpy()/255
         within = np.array([[image[c].var() for c in range(3)] for image in images]).mean(0)
         between = np.array([[image[c].mean() for c in range(3)] for image in images]).var(0)
-        same(answer(x), (torch.from_numpy(within), torch.from_numpy(between)), f'the pair for {n} images', 1e-8)
+        same(answer(x), (torch.from_numpy(within), torch.from_numpy(between)),
+             f'the pair for {n} images', 1e-8)
 
 # %% ../../nbs/solutions/01_data.ipynb #ab940317
 def _split_is_sound(y, k, train, held):
     for name, part in ('train on', train), ('hold out', held):
         if not isinstance(part, torch.Tensor) or part.dtype != torch.int64 or part.ndim != 1:
             raise Wrong(f'The positions to {name} are not an int64 tensor with one axis.')
-        if not (part.sort().values == part).all(): raise Wrong(f'The positions to {name} are not sorted.')
+        if not (part.sort().values == part).all():
+            raise Wrong(f'The positions to {name} are not sorted.')
     both = torch.cat([train, held]).bincount(minlength=len(y))
     if len(both) > len(y) or (both != 1).any():
-        raise Wrong(f'{int((both > 1).sum())} positions are in both parts or twice in one, {int((both == 0).sum())} in none.')
+        raise Wrong(f'{int((both > 1).sum())} positions are in both parts or twice in one, '
+                    f'{int((both == 0).sum())} in none.')
     counts = y[held].bincount(minlength=int(y.max()) + 1)
-    if (counts != k).any(): raise Wrong(f'Not {k} of each class are held out, but {counts.tolist()}.')
+    if (counts != k).any():
+        raise Wrong(f'Not {k} of each class are held out, but {counts.tolist()}.')
 
 @exercise('01.5', 'Hold out by hand',
           '`(y == c).nonzero()` gives the positions of class c; which k of them?',
-          '`torch.randperm(n, generator=g)` shuffles; `g = torch.Generator().manual_seed(seed)` is your own.',
+          '`torch.randperm(n, generator=g)` shuffles; `g = torch.Generator().manual_seed(seed)` is '
+          'your own.',
           'A bool tensor of N values, true where held out, gives both parts sorted.')
 def _(answer):
     y, before = (torch.arange(307)**2 % 13 % 4), torch.get_rng_state()
     parts = [answer(y, 12, seed) for seed in (0, 0, 1, 2)]
     for train, held in parts: _split_is_sound(y, 12, train, held)
-    if not parts[0][1].equal(parts[1][1]): raise Wrong('The same seed holds out other images the second time.')
+    if not parts[0][1].equal(parts[1][1]):
+        raise Wrong('The same seed holds out other images the second time.')
     if parts[0][1].equal(parts[2][1]): raise Wrong('Another seed holds out the same images.')
-    if not torch.get_rng_state().equal(before): raise Wrong("It moves torch's global generator; make one of your own.")
+    if not torch.get_rng_state().equal(before):
+        raise Wrong("It moves torch's global generator; make one of your own.")
     drawn = torch.stack([held.double().mean() for _, held in parts[1:]])
-    if ((drawn - 153).abs() > 60).all(): raise Wrong('The images held out all lie at one end of the data set.')
+    if ((drawn - 153).abs() > 60).all():
+        raise Wrong('The images held out all lie at one end of the data set.')
 
 # %% ../../nbs/solutions/01_data.ipynb #8e229c21
 @exercise('01.6', 'Find the leak',
-          'What could you put into a Python `set`, so that looking up an image takes no longer for more images?',
+          'What could you put into a Python `set`, so that looking up an image takes no longer for '
+          'more images?',
           '`image.numpy().tobytes()` is such a thing, once the image is contiguous.',
-          'Mirroring is `image.flip(-1)`. Not every transformation is a mirror: upside down is another picture.')
+          'Mirroring is `image.flip(-1)`. Not every transformation is a mirror: upside down is '
+          'another picture.')
 def _(answer):
     x, h = toy(300, seed=3)[0], toy(60, seed=4)[0]
-    shuffled = x[9].flatten(1)[:, torch.randperm(1024)].view(3, 32, 32)  # the same histogram, another picture
-    h[5], h[50], h[17], h[18], h[30], h[31], h[32] = x[7], x[7], x[200].flip(2), x[299], x[20].flip(1), x[9].flip(0), shuffled
+    # the same histogram, another picture
+    shuffled = x[9].flatten(1)[:, torch.randperm(1024)].view(3, 32, 32)
+    h[5], h[50], h[17], h[18], h[30], h[31], h[32] = x[7], x[7], x[200].flip(2), x[299], x[20].flip(
+        1), x[9].flip(0), shuffled
     same(answer(x, h), torch.tensor([5, 17, 18, 50]), 'the list of leaks')
-    same(answer(x[:3], h[:4]), torch.zeros(0, dtype=torch.int64), 'the list of leaks where there are none')
+    same(answer(x[:3], h[:4]), torch.zeros(0, dtype=torch.int64),
+         'the list of leaks where there are none')
     big, seven = x.repeat(10, 1, 1, 1), x[:7].flip(3)
     same(answer(big, seven), torch.arange(7), 'the list of leaks where all are mirrored')

@@ -21,29 +21,38 @@ def _pictures(n, h=32, w=32):
     return x, x.float()/255
 
 def _without_values(answer, xb, *args):
-    "Call `answer` with tensors of the device meta and see that a batch of the same shape and dtype comes back."
+    """Call `answer` with tensors of the device meta and see that a batch of the same shape and
+    dtype comes back."""
     try: got = answer(*(t.to('meta') for t in (xb, *args)))
-    except Exception as e: raise Wrong(f'On tensors without values it stops with {type(e).__name__}: it looks at a value.') from None
+    except Exception as e:
+        raise Wrong(f'On tensors without values it stops with {type(e).__name__}: it looks at a '
+                    'value.') from None
     if not isinstance(got, torch.Tensor) or (got.shape, got.dtype) != (xb.shape, xb.dtype):
         raise Wrong('On tensors without values it gives another shape or dtype.')
 
 # %% ../../nbs/solutions/02_augment.ipynb #51532063
 @exercise('02.1', 'Flip some',
-          '`xb.flip(3)` mirrors all of them. Which function takes one tensor here and another there?',
+          '`xb.flip(3)` mirrors all of them. Which function takes one tensor here and another '
+          'there?',
           '`torch.where(condition, a, b)`; the condition must broadcast against `N x 3 x H x W`.',
-          'A mask of shape N is lined up with the last axis, W; `mask[:, None, None, None]` with the first.')
+          'A mask of shape N is lined up with the last axis, W; `mask[:, None, None, None]` with '
+          'the first.')
 def _(answer):
-    for xb in (*_pictures(9), *_pictures(32)):  # 32 images of 32 columns: a mask of the wrong shape fits, too
+    # 32 images of 32 columns: a mask of the wrong shape fits, too
+    for xb in (*_pictures(9), *_pictures(32)):
         mask, before = torch.rand(len(xb)) < .5, xb.clone()
-        want = torch.stack([im[:, :, range(31, -1, -1)] if m else im for im, m in zip(xb, mask.tolist())])
+        want = torch.stack(
+            [im[:, :, range(31, -1, -1)] if m else im for im, m in zip(xb, mask.tolist())])
         same(answer(xb, mask), want, f'the flip of {len(xb)} images')
-        if not xb.equal(before): raise Wrong('The images that were handed in are changed; make new ones.')
+        if not xb.equal(before):
+            raise Wrong('The images that were handed in are changed; make new ones.')
         _without_values(answer, xb, mask)
 
 # %% ../../nbs/solutions/02_augment.ipynb #0813a920
 @exercise('02.2', 'Crop by indexing',
           'Which rows of the padded image i does its crop need? Write them as a tensor N x H.',
-          'The four tensors have the shapes N x 1 x 1 x 1, 1 x 3 x 1 x 1, N x 1 x H x 1 and N x 1 x 1 x W.')
+          'The four tensors have the shapes N x 1 x 1 x 1, 1 x 3 x 1 x 1, N x 1 x H x 1 and N x 1 '
+          'x 1 x W.')
 def _(answer):
     for xb in (*_pictures(6), _pictures(5, 32, 20)[0]):
         (n, _, h, w), (dy, dx) = xb.shape, torch.randint(0, 9, (2, len(xb)))
@@ -52,37 +61,49 @@ def _(answer):
             row, col = r + int(dy[i]) - 4, k + int(dx[i]) - 4
             if 0 <= row < h and 0 <= col < w: want[i, c, r, k] = xb[i, c, row, col]
         got = answer(xb, dy, dx)
-        same(got.shape if isinstance(got, torch.Tensor) else got, want.shape, f'the shape of the crops of {h} x {w} pixels')
-        same(got[:, :, [0, 3, 15, h-1]], want[:, :, [0, 3, 15, h-1]], f'the crop of {h} x {w} pixels, at four of its rows,')
+        same(got.shape if isinstance(got, torch.Tensor) else got, want.shape,
+             f'the shape of the crops of {h} x {w} pixels')
+        same(got[:, :, [0, 3, 15, h-1]], want[:, :, [0, 3, 15, h-1]],
+             f'the crop of {h} x {w} pixels, at four of its rows,')
         _without_values(answer, xb, dy, dx)
 
 # %% ../../nbs/solutions/02_augment.ipynb #26ef31fc
 @exercise('02.3', 'Only one way',
-          'How probable is it that one image is mirrored in none of the epochs? And in all of them?',
+          'How probable is it that one image is mirrored in none of the epochs? And in all of '
+          'them?',
           'A count of independent events of probability q has mean n q and variance n q (1-q).')
 def _(answer):
     for n, epochs, p in ((50_000, 2, .5), (50_000, 3, .5), (1000, 4, .3), (7, 1, .5)):
         coins = np.array(list(itertools.product((0, 1), repeat=epochs)))
         q = sum(np.prod(np.where(c, p, 1-p)) for c in coins if c.sum() in (0, epochs))
-        same(answer(n, epochs, p), (n*q, np.sqrt(max(0., n*q*(1-q)))), f'the answer for {n:,} images and {epochs} epochs', 1e-4)
+        same(answer(n, epochs, p), (n*q, np.sqrt(max(0., n*q*(1-q)))),
+             f'the answer for {n:,} images and {epochs} epochs', 1e-4)
 
 # %% ../../nbs/solutions/02_augment.ipynb #be17fbd6
 @exercise('02.4', 'What Cutout covers',
-          'Take one row of pixels. For how many of the `side` possible rows of the centre is it inside the hole?',
-          'A hole begins at row c - size//2 and has `size` rows: row r is inside if 0 <= r - (c - size//2) < size.',
-          'Average over the pixels last: several holes all miss a pixel with probability (1 - its own probability)**holes.')
+          'Take one row of pixels. For how many of the `side` possible rows of the centre is it '
+          'inside the hole?',
+          'A hole begins at row c - size//2 and has `size` rows: row r is inside if 0 <= r - (c - '
+          'size//2) < size.',
+          'Average over the pixels last: several holes all miss a pixel with probability (1 - its '
+          'own probability)**holes.')
 def _(answer):
-    for size, holes, side in ((1, 1, 32), (2, 1, 5), (16, 1, 32), (5, 1, 9), (3, 2, 4), (2, 3, 3), (4, 1, 3), (64, 1, 32)):
+    for size, holes, side in (
+        (1, 1, 32), (2, 1, 5), (16, 1, 32), (5, 1, 9), (3, 2, 4), (2, 3, 3), (4, 1, 3),
+        (64, 1, 32)):
         at = np.arange(side)
         line = [(at >= c - size//2) & (at < c - size//2 + size) for c in range(side)]
         squares = [np.outer(a, b) for a in line for b in line]
         covered = [np.any(some, 0).mean() for some in itertools.product(squares, repeat=holes)]
-        same(answer(size, holes, side), float(np.mean(covered)), f'the share for size={size}, holes={holes}, side={side}', 1e-7)
+        same(answer(size, holes, side), float(np.mean(covered)),
+             f'the share for size={size}, holes={holes}, side={side}', 1e-7)
 
 # %% ../../nbs/solutions/02_augment.ipynb #89ed9a25
 @exercise('02.5', 'The label of a collage',
-          'Where does a rectangle that begins at row -3 begin on the picture? Where does one end that hangs over the bottom?',
-          '`clamp` brings both edges into the image; height and width of what is seen are their differences.',
+          'Where does a rectangle that begins at row -3 begin on the picture? Where does one end '
+          'that hangs over the bottom?',
+          '`clamp` brings both edges into the image; height and width of what is seen are their '
+          'differences.',
           'One-hot labels times shares, added: then two images of one class give 1.')
 def _(answer):
     ya, yb = torch.arange(60) % 10, torch.arange(60)*7 % 10
@@ -91,20 +112,25 @@ def _(answer):
         height, width = torch.randint(0, h+9, (60,)), torch.randint(0, w+9, (60,))
         want = torch.zeros(60, 10)
         for i in range(60):
-            seen = len(range(max(0, top[i]), min(h, top[i]+height[i]))) * len(range(max(0, left[i]), min(w, left[i]+width[i])))
+            seen = len(range(max(0, top[i]), min(h, top[i]+height[i]))) * len(
+                range(max(0, left[i]), min(w, left[i]+width[i])))
             want[i, ya[i]] += 1 - seen/(h*w)
             want[i, yb[i]] += seen/(h*w)
-        same(answer(ya, yb, top, left, height, width, h, w), want, f'the labels of 60 images of {h} x {w} pixels')
+        same(answer(ya, yb, top, left, height, width, h, w), want,
+             f'the labels of 60 images of {h} x {w} pixels')
 
 # %% ../../nbs/solutions/02_augment.ipynb #88bde3c3
 @exercise('02.6', 'Jigsaw',
           'Shape the images so that one axis counts the quarters.',
-          '`xb.view(N, 3, 2, H//2, 2, W//2)`: which of these axes say the quarter, and how do they come to stand together?',
-          'Once the shape is N x 4 x ..., `quarters[torch.arange(N)[:, None], order]` takes them in their order; then go back.')
+          '`xb.view(N, 3, 2, H//2, 2, W//2)`: which of these axes say the quarter, and how do they '
+          'come to stand together?',
+          'Once the shape is N x 4 x ..., `quarters[torch.arange(N)[:, None], order]` takes them '
+          'in their order; then go back.')
 def _(answer):
     for xb in (*_pictures(8), _pictures(30, 12, 20)[0]):
         (n, _, h, w), order = xb.shape, torch.stack([torch.randperm(4) for _ in xb])
-        corners = [(slice(r*h//2, (r+1)*h//2), slice(c*w//2, (c+1)*w//2)) for r in (0, 1) for c in (0, 1)]
+        corners = [(slice(r*h//2, (r+1)*h//2), slice(c*w//2, (c+1)*w//2)) for r in (0, 1)
+                   for c in (0, 1)]
         want = torch.zeros_like(xb)
         for i in range(n):
             for k, (rows, cols) in enumerate(corners):

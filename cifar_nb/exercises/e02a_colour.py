@@ -16,17 +16,22 @@ from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/02a_colour.ipynb #49f83be5
 @exercise('02a.1', 'Brighter bytes',
-          'What is the largest number that a byte holds, and what happens above it? In which dtype should you multiply?',
+          'What is the largest number that a byte holds, and what happens above it? In which dtype '
+          'should you multiply?',
           'One factor an image: which shape broadcasts against `N x 3 x H x W`?',
-          '`clamp` comes before the conversion to `torch.uint8`, and the conversion cuts the fraction off.')
+          '`clamp` comes before the conversion to `torch.uint8`, and the conversion cuts the '
+          'fraction off.')
 def _(answer):
     from torchvision.transforms import functional as TF  # Pillow is right
     for n in (6, 32):
         xb, factor = toy(n, seed=n)[0], torch.rand(n)*2.5
         factor[0], before = 0., xb.clone()
-        pillow = [TF.adjust_brightness(TF.to_pil_image(im), f) for im, f in zip(xb, factor.tolist())]
-        same(answer(xb, factor), torch.stack([TF.pil_to_tensor(im) for im in pillow]), f'the batch of {n} brightened images')
-        if not xb.equal(before): raise Wrong('The images that were handed in are changed; make new ones.')
+        pillow = [TF.adjust_brightness(TF.to_pil_image(im), f)
+                  for im, f in zip(xb, factor.tolist())]
+        same(answer(xb, factor), torch.stack([TF.pil_to_tensor(im) for im in pillow]),
+             f'the batch of {n} brightened images')
+        if not xb.equal(before):
+            raise Wrong('The images that were handed in are changed; make new ones.')
 
 # %% ../../nbs/solutions/02a_colour.ipynb #cec3f9e6
 @exercise('02a.2', 'Gamma as a table',
@@ -46,36 +51,51 @@ def _(answer):
 def _(answer):
     g = torch.Generator().manual_seed(5)
     def table(*shape): return torch.randint(0, 256, shape, generator=g).to(torch.uint8)
-    for a, b in (((4, 256), (4, 256)), ((4, 3, 256), (4, 256)), ((3, 256), (3, 3, 256)), ((2, 3, 256), (2, 3, 256))):
+    for a, b in (((4, 256), (4, 256)), ((4, 3, 256), (4, 256)), ((3, 256), (3, 3, 256)),
+                 ((2, 3, 256), (2, 3, 256))):
         first, second = table(*a), table(*b)
-        one, two = (np.broadcast_to(t.numpy().reshape(len(t), -1, 256), (len(t), 3, 256)) for t in (first, second))
-        want = np.array([[[two[i, c][one[i, c][v]] for v in range(256)] for c in range(3)] for i in range(len(first))])
+        one, two = (np.broadcast_to(t.numpy().reshape(len(t), -1, 256), (len(t), 3, 256))
+                    for t in (first, second))
+        want = np.array(
+            [[[two[i, c][one[i, c][v]] for v in range(256)] for c in range(3)]
+             for i in range(len(first))])
         want = torch.from_numpy(want if max(len(a), len(b)) == 3 else want[:, 0])
-        same(answer(first, second), want, f'the table of {" x ".join(map(str, a))} and {" x ".join(map(str, b))}')
+        same(answer(first, second), want,
+             f'the table of {" x ".join(map(str, a))} and {" x ".join(map(str, b))}')
 
 # %% ../../nbs/solutions/02a_colour.ipynb #15d48e84
 @exercise('02a.4', 'The colour of one pixel',
-          'Which channel is the largest? Red, green and blue are at 0, 120 and 240 degrees, and the others pull away from there.',
+          'Which channel is the largest? Red, green and blue are at 0, 120 and 240 degrees, and '
+          'the others pull away from there.',
           'With green the largest: 120 + 60*(blue - red)/(largest - smallest).',
           'In Python `-20 % 360` is 340. And what is the spread of a grey?')
 def _(answer):
-    named = [(255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255), (0, 0, 0), (90, 90, 90)]
-    drawn = torch.randint(0, 256, (60, 3)).tolist() + [[200, 10, 11], [200, 11, 10], [9, 9, 200], [200, 3, 200]]
+    named = [(255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255),
+             (0, 0, 0), (90, 90, 90)]
+    drawn = torch.randint(0, 256, (60, 3)).tolist() + [
+        [200, 10, 11], [200, 11, 10], [9, 9, 200], [200, 3, 200]]
     for pixel in (*named, *drawn):
         h, s, v = colorsys.rgb_to_hsv(*(c/255 for c in pixel))
         got = answer(*pixel)
-        same(got, (360*h, s, v), f'the triple (hue, saturation, value) of the pixel {tuple(pixel)}', 1e-6)
+        same(got, (360*h, s, v), f'the triple (hue, saturation, value) of the pixel {tuple(pixel)}',
+             1e-6)
 
 # %% ../../nbs/solutions/02a_colour.ipynb #146e9504
 @exercise('02a.5', 'Rank instead of level',
-          'How many pixels of a channel are at most as bright as 100? A histogram, summed up to 100, knows it.',
+          'How many pixels of a channel are at most as bright as 100? A histogram, summed up to '
+          '100, knows it.',
           '`torch.zeros(N, 3, 256).scatter_add_(2, levels, ones)` counts; `cumsum(2)` sums up.',
           'The table is `255*sums // (H*W)`; look it up with `gather` along the last axis.')
 def _(answer):
     dark = toy(5, seed=2)[0]//9 + 3
-    for xb in (toy(4, seed=1)[0], dark, toy(6, seed=3)[0][:, :, :7, :12], torch.full((2, 3, 4, 4), 9, dtype=torch.uint8)):
+    for xb in (toy(4, seed=1)[0], dark, toy(6, seed=3)[0][:, :, :7, :12],
+               torch.full((2, 3, 4, 4), 9, dtype=torch.uint8)):
         (n, _, h, w), before = xb.shape, xb.clone()
         lines = xb.flatten(2).numpy()
-        rank = np.array([[np.searchsorted(np.sort(line), line, side='right') for line in image] for image in lines])
-        same(answer(xb), torch.from_numpy(255*rank//(h*w)).to(torch.uint8).view_as(xb), f'the batch of {n} images of {h} x {w}')
-        if not xb.equal(before): raise Wrong('The images that were handed in are changed; make new ones.')
+        rank = np.array(
+            [[np.searchsorted(np.sort(line), line, side='right') for line in image]
+             for image in lines])
+        same(answer(xb), torch.from_numpy(255*rank//(h*w)).to(torch.uint8).view_as(xb),
+             f'the batch of {n} images of {h} x {w}')
+        if not xb.equal(before):
+            raise Wrong('The images that were handed in are changed; make new ones.')

@@ -12,22 +12,27 @@ import random
 import numpy as np
 import torch
 
-from ..data.cifar import toy
 from ..augment.geometry import nearest
+from ..data.cifar import toy
 from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/02b_geometry.ipynb #d523d1e2
 @exercise('02b.1', 'A quarter turn',
-          'Take a sheet of paper and mark its upper left corner. Where is the mark after a quarter turn clockwise?',
-          'Two corners are enough: (0, 0) in the output comes from (0, 32) in the input. Where does (32, 0) come from?',
+          'Take a sheet of paper and mark its upper left corner. Where is the mark after a quarter '
+          'turn clockwise?',
+          'Two corners are enough: (0, 0) in the output comes from (0, 32) in the input. Where '
+          'does (32, 0) come from?',
           'The picture reaches from 0 to 32, not to 31.')
 def _(answer):
-    if not isinstance(answer, torch.Tensor) or answer.shape != (3, 3): raise Wrong('Give a tensor 3 x 3.')
+    if not isinstance(answer, torch.Tensor) or answer.shape != (3, 3):
+        raise Wrong('Give a tensor 3 x 3.')
     x, m = toy(3, seed=1)[0], answer.double()
-    if m[2].tolist() != [0, 0, 1]: raise Wrong('The last row is not 0, 0, 1: the third number of a place must stay 1.')
+    if m[2].tolist() != [0, 0, 1]:
+        raise Wrong('The last row is not 0, 0, 1: the third number of a place must stay 1.')
     got = nearest(x, m.expand(3, 3, 3))
     for turns, what in (1, 'counter-clockwise'), (2, 'upside down'), (0, 'not at all'):
-        if got.equal(torch.rot90(x, turns, (2, 3))): raise Wrong(f'This map turns the picture {what}.')
+        if got.equal(torch.rot90(x, turns, (2, 3))):
+            raise Wrong(f'This map turns the picture {what}.')
     same(got, torch.rot90(x, -1, (2, 3)), 'the picture that this map makes')
 
 # %% ../../nbs/solutions/02b_geometry.ipynb #6e598873
@@ -39,35 +44,47 @@ def _(answer):
     for steps in (1, 2, 3, 5):
         maps, places = [], np.array([[dice.uniform(0, 32), dice.uniform(0, 32)] for _ in range(4)])
         came_from = places
-        for _ in range(steps):  # made from the last step to the first: each step's origin is a formula, no product
+        # made from the last step to the first: each step's origin is a formula, no product
+        for _ in range(steps):
             turn, dx, dy = (dice.uniform(-3, 3) for _ in range(3))
             c, s = math.cos(turn), math.sin(turn)
-            came_from = np.stack([c*came_from[:, 0] - s*came_from[:, 1] - dx, s*came_from[:, 0] + c*came_from[:, 1] - dy], 1)
-            maps.insert(0, torch.tensor([[c, -s, -dx], [s, c, -dy], [0, 0, 1]], dtype=torch.float64))
+            came_from = np.stack(
+                [c*came_from[:, 0] - s*came_from[:, 1] - dx,
+                 s*came_from[:, 0] + c*came_from[:, 1] - dy], 1)
+            maps.insert(
+                0, torch.tensor([[c, -s, -dx], [s, c, -dy], [0, 0, 1]], dtype=torch.float64))
         got = answer(list(maps))
-        same(got.shape if isinstance(got, torch.Tensor) else got, torch.Size((3, 3)), 'the shape of the map')
+        same(got.shape if isinstance(got, torch.Tensor) else got, torch.Size((3, 3)),
+             'the shape of the map')
         at = torch.from_numpy(np.concatenate([places, np.ones((4, 1))], 1)).T
-        same((got.double() @ at)[:2].T, torch.from_numpy(came_from), f'the origin of four places under a chain of {steps}')
+        same((got.double() @ at)[:2].T, torch.from_numpy(came_from),
+             f'the origin of four places under a chain of {steps}')
 
 # %% ../../nbs/solutions/02b_geometry.ipynb #261b4f8e
 @exercise('02b.3', 'Nearest by hand',
           'The centre of the first pixel is at (.5, .5).',
           'A place at x = 7.9 is in column 7. In which column is a place at x = -0.3?',
-          'For each row r and column c: `x, y, _ = m @ torch.tensor([c+.5, r+.5, 1.])`, then `math.floor`.')
+          'For each row r and column c: `x, y, _ = m @ torch.tensor([c+.5, r+.5, 1.])`, then '
+          '`math.floor`.')
 def _(answer):
     image = toy(1, seed=4)[0][0, :, :20, :].clamp(min=1)
-    for a, b, dx, dy, fill in ((0, 0, 0, 0, 0), (0, 0, 2.31, -1.27, 0), (.37, -.21, -3.3, 2.2, 0), (-.9, .4, 5.13, 7.07, 200)):
+    for a, b, dx, dy, fill in (
+        (0, 0, 0, 0, 0), (0, 0, 2.31, -1.27, 0), (.37, -.21, -3.3, 2.2, 0),
+        (-.9, .4, 5.13, 7.07, 200)):
         m = torch.tensor([[1-a, b, dx], [.6*b - .3*a, 1+a/2, dy], [0, 0, 1]], dtype=torch.float64)
         want = nearest(image[None], m[None], fill/255)[0]
         got = answer(image, m, fill)
         same(got.shape if isinstance(got, torch.Tensor) else got, want.shape, 'the shape')
-        if got.dtype == want.dtype and 0 < (got != want).any(0).sum() < 3: continue  # a place within a hair of an edge
+        # a place within a hair of an edge
+        if got.dtype == want.dtype and 0 < (got != want).any(0).sum() < 3: continue
         same(got, want, f'the picture of {m[:2].tolist()}')
 
 # %% ../../nbs/solutions/02b_geometry.ipynb #08237f9c
 @exercise('02b.4', 'Black corners',
-          'Draw two squares of side 1 about one centre, one of them turned by 45 degrees. What stands in each corner of the first?',
-          'Four right-angled triangles. A corner is .707 from the centre, and the edge of the turned square .5.',
+          'Draw two squares of side 1 about one centre, one of them turned by 45 degrees. What '
+          'stands in each corner of the first?',
+          'Four right-angled triangles. A corner is .707 from the centre, and the edge of the '
+          'turned square .5.',
           'To count: turn a picture that is white all over, and take the share of zeros.')
 def _(answer):
     side = 400
@@ -78,12 +95,16 @@ def _(answer):
 # %% ../../nbs/solutions/02b_geometry.ipynb #eb729abd
 @exercise('02b.5', 'There and back',
           'If m leads from output to input, what leads from input to output?',
-          '`torch.linalg.inv` takes a whole batch. A place needs a third number, 1, before it meets the matrix.',
-          'The points are rows: multiply by the transposed matrix, `.mT`, from the right, and drop the third number.')
+          '`torch.linalg.inv` takes a whole batch. A place needs a third number, 1, before it '
+          'meets the matrix.',
+          'The points are rows: multiply by the transposed matrix, `.mT`, from the right, and drop '
+          'the third number.')
 def _(answer):
     for n, k in ((1, 1), (5, 7), (3, 3)):
         out = torch.rand(n, k, 2, dtype=torch.float64)*32
         m = torch.eye(3, dtype=torch.float64).repeat(n, 1, 1)
         m[:, :2] += torch.rand(n, 2, 3, dtype=torch.float64)*torch.tensor([.5, .5, 9.])
-        there = torch.stack([torch.stack([m[i, :2, 0]*x + m[i, :2, 1]*y + m[i, :2, 2] for x, y in out[i]]) for i in range(n)])
+        there = torch.stack(
+            [torch.stack([m[i, :2, 0]*x + m[i, :2, 1]*y + m[i, :2, 2] for x, y in out[i]])
+             for i in range(n)])
         same(answer(there, m), out, f'the places of {k} points in {n} images', 1e-6)

@@ -9,38 +9,47 @@ __all__ = ['SMALL']
 import torch
 
 from ..augment.ops import within
+from ..augment.policies import CIFAR10_POLICY, KIND, KINDS, SIGNED, AutoAugment, check_policy
 from ..core.errors import InputError
-from ..augment.policies import CIFAR10, KIND, KINDS, SIGNED, AutoAugment, check_policy
 from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/02c_policies.ipynb #49a5a18d
-SMALL = ((('Rotate', .5, 3), ('Rotate', .25, 6)), (('Invert', 1., None),), (('Color', 0., 5), ('Rotate', 1., 0)))
+SMALL = ((('Rotate', .5, 3), ('Rotate', .25, 6)), (('Invert', 1., None),),
+         (('Color', 0., 5), ('Rotate', 1., 0)))
 
 @exercise('02c.1', 'How often?',
-          'How often does the first step of the first sub-policy of `CIFAR10` happen, which is drawn once in 25 times?',
-          'Add p/len(policy) to the entry of the kind, for every step; `d.get(kind, 0.)` begins at nothing.')
+          'How often does the first step of the first sub-policy of `CIFAR10` happen, which is '
+          'drawn once in 25 times?',
+          'Add p/len(policy) to the entry of the kind, for every step; `d.get(kind, 0.)` begins at '
+          'nothing.')
 def _(answer):
-    for name, policy in ('a policy of three', SMALL), ('CIFAR10', CIFAR10):
+    for name, policy in ('a policy of three', SMALL), ('CIFAR10', CIFAR10_POLICY):
         named = {k for sub in policy for k, _, _ in sub}
-        want = {k: sum(sum(p for kind, p, _ in sub if kind == k) for sub in policy)/len(policy) for k in named}
+        want = {k: sum(sum(p for kind, p, _ in sub if kind == k) for sub in policy)/len(policy)
+                for k in named}
         same(answer(policy), want, f'the dict of {name}')
 
 # %% ../../nbs/solutions/02c_policies.ipynb #a8bb8c0e
 def _fair(name, values, k, low=0):
     "Whole numbers from `low` on, `k` of them, all equally likely."
-    if not isinstance(values, torch.Tensor) or values.dtype != torch.int64: raise Wrong(f'The {name} are no int64 tensor.')
-    if values.min() < low or values.max() >= low + k: raise Wrong(f'The {name} go from {values.min()} to {values.max()}.')
-    if not within((values - low).bincount(minlength=k), len(values), 1/k): raise Wrong(f'The {name} are not equally likely.')
+    if not isinstance(values, torch.Tensor) or values.dtype != torch.int64:
+        raise Wrong(f'The {name} are no int64 tensor.')
+    if values.min() < low or values.max() >= low + k:
+        raise Wrong(f'The {name} go from {values.min()} to {values.max()}.')
+    if not within((values - low).bincount(minlength=k), len(values), 1/k):
+        raise Wrong(f'The {name} are not equally likely.')
 
 @exercise('02c.2', 'Trivial, but right',
           '`torch.randint(low, high, (n,), generator=generator)`: is `high` among the numbers?',
           'A sign is -1 or 1 and never 0: how do you make it of a draw from 0 and 1?',
-          'Kind, magnitude and sign must be drawn one after the other; one number cannot serve two of them.')
+          'Kind, magnitude and sign must be drawn one after the other; one number cannot serve two '
+          'of them.')
 def _(answer):
     n, before = 60_000, torch.get_rng_state()
     draws = [answer(n, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     for got in draws:
-        if not isinstance(got, (tuple, list)) or [len(v) for v in got] != [n]*3: raise Wrong(f'Not three tensors of {n:,} entries.')
+        if not isinstance(got, (tuple, list)) or [len(v) for v in got] != [n]*3:
+            raise Wrong(f'Not three tensors of {n:,} entries.')
     kind, place, sign = draws[0]
     _fair('kinds', kind, 14), _fair('magnitudes', place, 31)
     if not set(sign.tolist()) <= {-1, 1}: raise Wrong('The signs are not all -1 or 1.')
@@ -48,41 +57,59 @@ def _(answer):
     _fair('pairs of magnitude and sign', place*2 + (sign + 1)//2, 62)
     _fair('pairs of kind and sign', kind*2 + (sign + 1)//2, 28)
     for a, b in zip(draws[0], draws[1]): same(b, a, 'a second draw from the same seed')
-    if kind.equal(draws[2][0]) or not torch.get_rng_state().equal(before): raise Wrong('Not all draws come from `generator`.')
+    if kind.equal(draws[2][0]) or not torch.get_rng_state().equal(before):
+        raise Wrong('Not all draws come from `generator`.')
 
 # %% ../../nbs/solutions/02c_policies.ipynb #cd6cbd48
 @exercise('02c.3', 'A policy for the night',
-          'Each sub-policy is drawn by a third of the images. What must the three probabilities of `Brightness` add up to?',
+          'Each sub-policy is drawn by a third of the images. What must the three probabilities of '
+          '`Brightness` add up to?',
           'For no image to leave without a step, each sub-policy needs one that always happens.')
 def _(answer):
     try: check_policy(answer, 'night')
     except InputError as e: raise Wrong(f'{e}.') from None
-    if len(answer) != 3 or any(len(sub) > 2 for sub in answer): raise Wrong('Not three sub-policies of one or two steps (wish 1).')
+    if len(answer) != 3 or any(len(sub) > 2 for sub in answer):
+        raise Wrong('Not three sub-policies of one or two steps (wish 1).')
     for i, sub in enumerate(answer, 1):
-        if max(p for _, p, _ in sub) < 1: raise Wrong(f'An image may leave sub-policy {i} without a step (wish 2).')
-        if any(k == 'Identity' for k, _, _ in sub): raise Wrong(f'Identity, in sub-policy {i}, does nothing, and is no step (wish 2).')
-        if any(k in ('Invert', 'Solarize') for k, _, _ in sub): raise Wrong(f'Sub-policy {i} may invert or solarize (wish 4).')
-        if len({k for k, _, _ in sub}) < len(sub): raise Wrong(f'In sub-policy {i} a kind may happen twice (wish 4).')
+        if max(p for _, p, _ in sub) < 1:
+            raise Wrong(f'An image may leave sub-policy {i} without a step (wish 2).')
+        if any(k == 'Identity' for k, _, _ in sub):
+            raise Wrong(f'Identity, in sub-policy {i}, does nothing, and is no step (wish 2).')
+        if any(k in ('Invert', 'Solarize') for k, _, _ in sub):
+            raise Wrong(f'Sub-policy {i} may invert or solarize (wish 4).')
+        if len({k for k, _, _ in sub}) < len(sub):
+            raise Wrong(f'In sub-policy {i} a kind may happen twice (wish 4).')
     share = sum(p for sub in answer for k, p, _ in sub if k == 'Brightness')/3
-    if abs(share - .5) > 1e-6: raise Wrong(f'Brightness happens to {share:.3g} of the images (wish 3).')
+    if abs(share - .5) > 1e-6:
+        raise Wrong(f'Brightness happens to {share:.3g} of the images (wish 3).')
     kinds, _ = AutoAugment(answer).draw(20_000, 32, 32, torch.Generator().manual_seed(0))
-    if not within((kinds == KIND['Brightness']).any(1).sum(), 20_000, .5): raise Wrong('Drawn 20,000 times, it is not a half.')
+    if not within((kinds == KIND['Brightness']).any(1).sum(), 20_000, .5):
+        raise Wrong('Drawn 20,000 times, it is not a half.')
 
 # %% ../../nbs/solutions/02c_policies.ipynb #62e6048d
 def _drawn(policy, n):
-    "How many different sequences of steps `n` draws of AutoAugment show: magnitudes are turned into numbers, nothings left out."
+    """How many different sequences of steps `n` draws of AutoAugment show: magnitudes are turned
+    into numbers, nothings left out."""
     kinds, sizes = AutoAugment(policy).draw(n, 32, 32, torch.Generator().manual_seed(0))
     rows = torch.cat([kinds.float(), sizes*(kinds > 0) + 0.], 1).unique(dim=0)
     half = kinds.shape[1]
-    return len({tuple((k, s) for k, s in zip(row[:half], row[half:]) if k) for row in rows.tolist()})
+    return len(
+        {tuple((k, s) for k, s in zip(row[:half], row[half:]) if k) for row in rows.tolist()})
 
 @exercise('02c.4', 'How many different?',
-          'What can a single step come out as? With a sign? With probability 1? With magnitude None?',
+          'What can a single step come out as? With a sign? With probability 1? With magnitude '
+          'None?',
           '`itertools.product` of the lists of all steps of a sub-policy gives its combinations.',
-          'A step that does not happen leaves no trace: (nothing, Equalize) and (Equalize, nothing) are the same. A `set` counts once.')
+          'A step that does not happen leaves no trace: (nothing, Equalize) and (Equalize, '
+          'nothing) are the same. A `set` counts once.')
 def _(answer):
     signed = tuple(k for k, s in zip(KINDS, SIGNED) if s)
     one, both = (('Rotate', 1., 3),), (('Equalize', .5, None), ('Equalize', .5, None))
-    for name, policy in (('one sure step', (one,)), ('two equal steps', (both,)), ('a policy of three', SMALL), ('both', (one, both)),
-                         ('two sub-policies', ((('Color', .5, 0), ('Solarize', .5, 2)), (('Solarize', .5, 2),))), ('CIFAR10', CIFAR10)):
-        same(answer(policy, signed), _drawn(policy, 200_000 if policy is CIFAR10 else 4000), f'the number for {name}')
+    for name, policy in (('one sure step', (one,)), ('two equal steps', (both,)),
+                         ('a policy of three', SMALL), ('both', (one, both)),
+                         (
+                             'two sub-policies',
+                             ((('Color', .5, 0), ('Solarize', .5, 2)), (('Solarize', .5, 2),))),
+                         ('CIFAR10', CIFAR10_POLICY)):
+        same(answer(policy, signed), _drawn(policy, 200_000 if policy is CIFAR10_POLICY else 4000),
+             f'the number for {name}')

@@ -13,25 +13,30 @@ from unittest.mock import patch
 import numpy as np
 
 from ..augment.ops import normalize
-from ..data.cifar import toy
 from ..bench.augmentation import peak_memory
+from ..data.cifar import toy
 from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/02d_speed.ipynb #666e2802
 @exercise('02d.1', 'What is left',
           'How many seconds does the whole take before, and how many afterwards?',
-          'A part of s seconds that is made f times faster takes s/f; a part without a factor is made 1 time faster.')
+          'A part of s seconds that is made f times faster takes s/f; a part without a factor is '
+          'made 1 time faster.')
 def _(answer):
-    for seconds, faster in (({'augment': 9., 'train': 1.}, {'augment': 9.}), ({'a': 3., 'b': 4., 'c': 5.}, {}),
-                            ({'load': 27., 'train': 3.}, {'load': float('inf')}), ({'a': 2., 'b': 6.}, {'a': .5, 'b': 3.})):
+    for seconds, faster in (({'augment': 9., 'train': 1.}, {'augment': 9.}),
+                            ({'a': 3., 'b': 4., 'c': 5.}, {}),
+                            ({'load': 27., 'train': 3.}, {'load': float('inf')}),
+                            ({'a': 2., 'b': 6.}, {'a': .5, 'b': 3.})):
         after = sum(s*2**-math.log2(faster.get(k, 1)) for k, s in seconds.items())
-        same(answer(dict(seconds), dict(faster)), sum(seconds.values())/after, f'the factor for {seconds} and {faster}', 1e-6)
+        same(answer(dict(seconds), dict(faster)), sum(seconds.values())/after,
+             f'the factor for {seconds} and {faster}', 1e-6)
 
 # %% ../../nbs/solutions/02d_speed.ipynb #ff74444c
 @exercise('02d.2', 'Two cooks',
           'Two workers who are both busy for 29.7 seconds do how many seconds of work?',
           'There is no sixth tenth of a worker.',
-          'They work at the same time: the epoch is as long as the longer of the two times, not as their sum.')
+          'They work at the same time: the epoch is as long as the longer of the two times, not as '
+          'their sum.')
 def _(answer):
     if not isinstance(answer, (tuple, list)) or len(answer) != 3: raise Wrong('Give three numbers.')
     work = sum(29.7 for worker in ('first', 'second'))
@@ -42,7 +47,8 @@ def _(answer):
 
 # %% ../../nbs/solutions/02d_speed.ipynb #8fada523
 class _Clock:
-    "A clock that stands still but for `work`, which takes 9 seconds at the first call and 1, 1.5 or 4 later on."
+    """A clock that stands still but for `work`, which takes 9 seconds at the first call and 1, 1.5
+    or 4 later on."""
     def __init__(self, seed): self.now, self.calls, self.dice = 100., 0, random.Random(seed)
     def perf_counter(self): return self.now
     def work(self):
@@ -58,28 +64,35 @@ def _(answer):
     for repeats in (3, 7):
         clock = _Clock(repeats)
         with patch('time.perf_counter', clock.perf_counter): got = answer(clock.work, repeats)
-        if clock.calls != repeats + 1: raise Wrong(f'The function is called {clock.calls} times; {repeats + 1} are asked for.')
+        if clock.calls != repeats + 1:
+            raise Wrong(f'The function is called {clock.calls} times; {repeats + 1} are asked for.')
         same(got, 1., f'the time for repeats={repeats}', 1e-9)
     clock = _Clock(0)
-    with patch('time.perf_counter', clock.perf_counter): got = answer(lambda: clock.__setattr__('now', clock.now + 2.), 2)
+    with patch('time.perf_counter', clock.perf_counter):
+        got = answer(lambda: clock.__setattr__('now', clock.now + 2.), 2)
     same(got, 2., 'the time of a function that takes 2 seconds', 1e-9)
 
 # %% ../../nbs/solutions/02d_speed.ipynb #8938320e
 @exercise('02d.4', 'Turn by turn',
-          'In which turn is the machine slow for both? What does it do to their ratio in that turn?',
+          'In which turn is the machine slow for both? What does it do to their ratio in that '
+          'turn?',
           'Divide first, `theirs[i]/ours[i]`, and take the median of the quotients.')
 def _(answer):
     dice = random.Random(8)
     for n, factor in ((5, 3.), (6, .8), (1, 2.), (9, 12.)):
         slow = [dice.choice((1, 1, 1.2, 9)) for _ in range(n)]
-        ours, theirs = [s*dice.uniform(1, 1.3) for s in slow], [s*factor*dice.uniform(1, 1.6) for s in slow]
+        ours, theirs = ([s*dice.uniform(1, 1.3) for s in slow],
+                        [s*factor*dice.uniform(1, 1.6) for s in slow])
         ratios = np.array(theirs)/np.array(ours)
-        same(answer(ours, theirs), (float(np.median(ratios)), float(ratios.min()), float(ratios.max())), f'the answer for {n} turns', 1e-6)
+        same(answer(ours, theirs),
+             (float(np.median(ratios)), float(ratios.min()), float(ratios.max())),
+             f'the answer for {n} turns', 1e-6)
 
 # %% ../../nbs/solutions/02d_speed.ipynb #b7ab109d
 @exercise('02d.5', 'Bytes on the way',
           'How many bytes is one image in float32? And a thousand?',
-          'A method that ends in an underscore works in place. Which calls of `normalize` make a new tensor of the whole batch?',
+          'A method that ends in an underscore works in place. Which calls of `normalize` make a '
+          'new tensor of the whole batch?',
           'A tensor lives on while the next one is made from it.')
 def _(answer):
     x = toy(1000, seed=1)[0]

@@ -8,15 +8,16 @@ __all__ = ['NAMES', 'mystery']
 # %% ../../nbs/solutions/03_preview.ipynb #ab59447b
 import torch
 
-from ..augment.ops import TRANSFORMS, crop, normalize, transform_from_dict
 from ..augment.colour import hue, lookup, pil_blur, posterize_table, solarize_table
-from ..data.cifar import SHAPES, toy
 from ..augment.geometry import affine_matrix, nearest
+from ..augment.ops import TRANSFORMS, crop, normalize, transform_from_dict
 from ..augment.preview import show_images
+from ..data.cifar import SHAPES, toy
 from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/03_preview.ipynb #56cea2bf
-NAMES = 'RandomCrop Cutout RandomHorizontalFlip RandomGrayscale Hue Invert PilBlur Posterize RandomRotation Shear Solarize'.split()
+NAMES = ['RandomCrop', 'Cutout', 'RandomHorizontalFlip', 'RandomGrayscale', 'Hue', 'Invert',
+         'PilBlur', 'Posterize', 'RandomRotation', 'Shear', 'Solarize']
 
 def mystery():
     "A Figure: a toy picture and what six operations made of it."
@@ -24,20 +25,23 @@ def mystery():
     x = x[y == list(SHAPES).index('triangle')][7:8]
     one = torch.ones(1, dtype=torch.float64)
     shear = affine_matrix(32, 32, 0*one, shear_x=25*one)
-    pictures = [x, lookup(x, posterize_table(torch.tensor([2]))), nearest(x, shear), hue(x, torch.tensor([.4])),
+    pictures = [x, lookup(x, posterize_table(torch.tensor([2]))), nearest(x, shear),
+                hue(x, torch.tensor([.4])),
                 pil_blur(x, torch.tensor([1.8])), lookup(x, solarize_table(torch.tensor([110.]))),
                 crop(x, torch.tensor([0]), torch.tensor([8]))]
     return show_images(torch.cat(pictures), ['original', *'123456'], ncols=7, size=1.3)
 
 @exercise('03.1', 'Name that operation',
           'Two of them move pixels, three change levels, and one takes neighbours together.',
-          'Which picture has lost its grain? In which do only some of the levels change, and in which are few levels left?',
+          'Which picture has lost its grain? In which do only some of the levels change, and in '
+          'which are few levels left?',
           'Two show black where there was none: does the shape itself lean, or has it only moved?')
 def _(answer):
     if not isinstance(answer, (tuple, list)) or len(answer) != 6: raise Wrong('Give six names.')
     unknown = [a for a in answer if a not in NAMES]
     if unknown: raise Wrong(f'{unknown[0]!r} is not among the names.')
-    right = sum(a == b for a, b in zip(answer, ('Posterize', 'Shear', 'Hue', 'PilBlur', 'Solarize', 'RandomCrop')))
+    right = sum(a == b for a, b
+                in zip(answer, ('Posterize', 'Shear', 'Hue', 'PilBlur', 'Solarize', 'RandomCrop')))
     if right < 6: raise Wrong(f'{right} of the six are right.')
 
 # %% ../../nbs/solutions/03_preview.ipynb #0644c295
@@ -47,10 +51,12 @@ def _(answer):
           'And 260 becomes 4, unless you `clamp` first.')
 def _(answer):
     x = toy(9, seed=2)[0]
-    for mean, std in (((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)), ((.3, .5, .1), (.2, .1, .7))):
+    for mean, std in (((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+                      ((.3, .5, .1), (.2, .1, .7))):
         same(answer(normalize(x, mean, std), mean, std), x, 'the batch')
     far = normalize(x[:2])*torch.tensor([4.])
-    want = torch.stack([((far[:, c].double()*s + m)*255) for c, (m, s) in enumerate(zip(mean, std))], 1)
+    want = torch.stack(
+        [((far[:, c].double()*s + m)*255) for c, (m, s) in enumerate(zip(mean, std))], 1)
     sure = ((want - want.floor() - .5).abs() > 1e-3)
     got = answer(far, mean, std)
     same(got.shape if isinstance(got, torch.Tensor) else got, want.shape, 'the shape')
@@ -60,27 +66,37 @@ def _(answer):
 # %% ../../nbs/solutions/03_preview.ipynb #2b7f257e
 @exercise('03.3', 'A grid without a loop',
           'Shape `x` as rows of images x images in a row x 3 x H x W.',
-          'The picture is read as: row of images, row of pixels, image in the row, column of pixels, colour. `permute` brings the axes there.',
+          'The picture is read as: row of images, row of pixels, image in the row, column of '
+          'pixels, colour. `permute` brings the axes there.',
           '`reshape` then joins neighbouring axes two by two.')
 def _(answer):
     for n, ncols, h, w in ((6, 3, 32, 32), (8, 4, 20, 12), (3, 1, 8, 8), (5, 5, 4, 9)):
         x = toy(n, seed=n)[0][:, :, :h, :w]
         want = torch.cat([torch.cat(list(row), 2) for row in x.split(ncols)], 1)
-        same(answer(x, ncols), torch.stack(list(want), 2), f'the grid of {n} images of {h} x {w} pixels in rows of {ncols}')
+        same(answer(x, ncols), torch.stack(list(want), 2),
+             f'the grid of {n} images of {h} x {w} pixels in rows of {ncols}')
 
 # %% ../../nbs/solutions/03_preview.ipynb #a615dd80
 @exercise('03.4', 'A knob of your own',
-          'A chain that costs one resampling has an operation of its own in the chapter on geometry.',
-          '`RandomAffine(translate=(.1, .1))` shifts by up to a tenth of each side, and a rotation by up to d degrees is `RandomRotation(d)`.')
+          'A chain that costs one resampling has an operation of its own in the chapter on '
+          'geometry.',
+          '`RandomAffine(translate=(.1, .1))` shifts by up to a tenth of each side, and a rotation '
+          'by up to d degrees is `RandomRotation(d)`.')
 def _(answer):
     x = toy(1, seed=5)[0].expand(6, -1, -1, -1)
     for s in (0., .3, 1.):
         op = answer(s)
-        if isinstance(op, (tuple, list)): raise Wrong('A list of operations resamples once for each of them; one operation is asked for.')
-        if type(op).__name__ not in TRANSFORMS: raise Wrong(f'{type(op).__name__} is not an operation of this book.')
-        steps = [{'transform': 'RandomRotation', 'degrees': 180*s}, {'transform': 'RandomAffine', 'translate': (s/2, s/2)}]
-        ways = {'Warp': {'transform': 'Warp', 'transforms': steps}, 'RandomAffine': {**steps[1], **steps[0], 'transform': 'RandomAffine'}}
-        if type(op).__name__ not in ways: raise Wrong(f'{type(op).__name__} alone cannot both rotate and shift.')
+        if isinstance(op, (tuple, list)):
+            raise Wrong('A list of operations resamples once for each of them; one operation is '
+                        'asked for.')
+        if type(op).__name__ not in TRANSFORMS:
+            raise Wrong(f'{type(op).__name__} is not an operation of this book.')
+        steps = [{'transform': 'RandomRotation', 'degrees': 180*s},
+                 {'transform': 'RandomAffine', 'translate': (s/2, s/2)}]
+        ways = {'Warp': {'transform': 'Warp', 'transforms': steps},
+                'RandomAffine': {**steps[1], **steps[0], 'transform': 'RandomAffine'}}
+        if type(op).__name__ not in ways:
+            raise Wrong(f'{type(op).__name__} alone cannot both rotate and shift.')
         want = transform_from_dict(ways[type(op).__name__])(x, torch.Generator().manual_seed(1))
         same(op(x, torch.Generator().manual_seed(1)), want, f'the picture at strength {s:g}')
 
@@ -94,19 +110,28 @@ def _holds(page, image):
     return any(torch.equal(page[r:r+h, c:c+w, :3], image) for r, c in corners)
 
 @exercise('03.5', 'Show the mistakes',
-          '`(guess != y).nonzero()[:n, 0]` are positions; both pictures and titles go through them.',
+          '`(guess != y).nonzero()[:n, 0]` are positions; both pictures and titles go through '
+          'them.',
           '`show_images(x[wrong], titles)` wants a title for each picture and returns the Figure.')
 def _(answer):
     names = [f'kind {c}' for c in 'abcdefghij']
     for n, right in ((8, 5), (4, 12), (8, 20)):
         x, y = toy(24, seed=n + right)
-        guess = torch.where(torch.randperm(24) < right, y, (y + 1 + torch.randint(0, 8, (24,))) % 10)
+        guess = torch.where(torch.randperm(24) < right, y,
+                            (y + 1 + torch.randint(0, 8, (24,))) % 10)
         wrong = [i for i in range(24) if guess[i] != y[i]][:n]
         fig = answer(x, y, guess, names, n)
-        if not hasattr(fig, 'axes'): raise Wrong(f'The result is of type {type(fig).__name__}; a Figure is asked for.')
-        said = [t.get_text() for ax in fig.axes for t in (ax.title, *ax.texts) if t.get_text().strip()]
+        if not hasattr(fig, 'axes'):
+            raise Wrong(f'The result is of type {type(fig).__name__}; a Figure is asked for.')
+        said = [t.get_text() for ax in fig.axes for t in (ax.title, *ax.texts)
+                if t.get_text().strip()]
         want = [f'{names[y[i]]} as {names[guess[i]]}' for i in wrong]
-        if len(said) != len(want): raise Wrong(f'There are {len(said)} titles; with {24 - right} mistakes and n={n}, {len(want)} are asked for.')
-        if said != want: raise Wrong(f'The titles begin with {said[0]!r}, where the truth is {names[y[wrong[0]]]!r}.')
+        if len(said) != len(want):
+            raise Wrong(f'There are {len(said)} titles; with {24 - right} mistakes and n={n}, '
+                        f'{len(want)} are asked for.')
+        if said != want:
+            raise Wrong(f'The titles begin with {said[0]!r}, where the truth is '
+                        f'{names[y[wrong[0]]]!r}.')
         pages = [im.get_array() for ax in fig.axes for im in ax.images]
-        if not all(any(_holds(p, x[i]) for p in pages) for i in wrong): raise Wrong('The titles are right, but not every wrong image is shown.')
+        if not all(any(_holds(p, x[i]) for p in pages) for i in wrong):
+            raise Wrong('The titles are right, but not every wrong image is shown.')

@@ -8,38 +8,51 @@ __all__ = []
 # %% ../../nbs/solutions/03a_convolution.ipynb #3e4e17a7
 import torch
 
-from ..kernels.gradient import columns
 from .checker import exercise, same
+from ..kernels.gradient import columns
 
 # %% ../../nbs/solutions/03a_convolution.ipynb #4fbedfe1
 @exercise('03a.1', 'What columns weigh',
           'A row a place of the output. How many places has the output along one side?',
           'How many numbers does one place see?',
-          'The last place that fits begins at `side + 2 * padding - kernel` or before; the first begins at 0, and they are `stride` apart.')
+          'The last place that fits begins at `side + 2 * padding - kernel` or before; the first '
+          'begins at 0, and they are `stride` apart.')
 def _(answer):
-    for n, c, side, kernel, stride, padding, size in ((2, 3, 8, 3, 1, 1, 4), (1, 4, 9, 3, 2, 1, 2), (3, 2, 10, 5, 3, 0, 8), (2, 5, 7, 1, 2, 0, 2), (1, 1, 6, 3, 1, 0, 4), (2, 2, 5, 2, 2, 2, 2)):
+    for n, c, side, kernel, stride, padding, size in (
+        (2, 3, 8, 3, 1, 1, 4), (1, 4, 9, 3, 2, 1, 2), (3, 2, 10, 5, 3, 0, 8), (2, 5, 7, 1, 2, 0, 2),
+        (1, 1, 6, 3, 1, 0, 4), (2, 2, 5, 2, 2, 2, 2)):
         want = columns(torch.zeros(n, c, side, side), kernel, stride, padding).numel() * size
-        same(answer(n, c, side, kernel, stride, padding, size), want, f'the number for {n} images of {c} x {side} x {side}, filters of {kernel}, stride {stride} and padding {padding}')
+        same(answer(n, c, side, kernel, stride, padding, size), want,
+             f'the number for {n} images of {c} x {side} x {side}, filters of {kernel}, stride '
+             f'{stride} and padding {padding}')
 
 # %% ../../nbs/solutions/03a_convolution.ipynb #194275e9
 @exercise('03a.2', 'Back to the input',
-          'Begin with a tensor of zeros `N,F,side,side` and put the gradients where the places of the output were.',
+          'Begin with a tensor of zeros `N,F,side,side` and put the gradients where the places of '
+          'the output were.',
           'Those places are 0, stride, 2 * stride and so on: a slice with a step takes them all.',
-          'What is left is the case of the chapter: filters turned by half a turn, inputs and outputs exchanged.')
+          'What is left is the case of the chapter: filters turned by half a turn, inputs and '
+          'outputs exchanged.')
 def _(answer):
     for c, f, side, stride in ((3, 4, 6, 1), (2, 5, 8, 2), (4, 2, 7, 2), (3, 3, 10, 3)):
         w, places = torch.randn(f, c, 3, 3), (side - 1) // stride + 1
         g = torch.randn(2, f, places, places)
         want = torch.nn.grad.conv2d_input((2, c, side, side), w, g, stride, 1)
-        same(answer(g.clone(), w.clone(), stride, side), want, f'the gradient for {c} channels, {f} filters, a side of {side} and stride {stride}', atol=1e-4)
+        same(answer(g.clone(), w.clone(), stride, side), want,
+             f'the gradient for {c} channels, {f} filters, a side of {side} and stride {stride}',
+             atol=1e-4)
 
 # %% ../../nbs/solutions/03a_convolution.ipynb #241bcc1d
 @exercise('03a.3', 'Columns, put together again',
-          'Give the matrix its six dimensions back: image, row, column, two for the neighbour, channel.',
+          'Give the matrix its six dimensions back: image, row, column, two for the neighbour, '
+          'channel.',
           'Begin with zeros that have a margin of one on every side, and add nine slices into it.',
-          'Which slice of the margined image did `columns` read for the neighbour `i, j`? Add to that one; cut the margin off at the end.')
+          'Which slice of the margined image did `columns` read for the neighbour `i, j`? Add to '
+          'that one; cut the margin off at the end.')
 def _(answer):
     for n, c, side in ((2, 3, 4), (1, 5, 6), (3, 1, 2)):
-        x, cols = torch.randn(n, c, side, side, requires_grad=True), torch.randn(n * side * side, 9 * c)
+        x, cols = (torch.randn(n, c, side, side, requires_grad=True),
+                   torch.randn(n * side * side, 9 * c))
         want, = torch.autograd.grad(columns(x), x, cols)
-        same(answer(cols.clone(), n, c, side), want, f'the image for {n} x {c} x {side} x {side}', atol=1e-5)
+        same(answer(cols.clone(), n, c, side), want, f'the image for {n} x {c} x {side} x {side}',
+             atol=1e-5)

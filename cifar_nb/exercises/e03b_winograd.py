@@ -9,19 +9,21 @@ __all__ = ['Counted']
 import torch
 import torch.nn.functional as F
 
-from ..kernels.winograd import G
 from .checker import Wrong, exercise, same
+from ..kernels.winograd import TO_FILTER
 
 # %% ../../nbs/solutions/03b_winograd.ipynb #9063447c
 @exercise('03b.1', 'Tiles of any size',
           'How many tiles stand side by side? The last one may stick out.',
           'With a maximum behind it only `h // 2 * 2` rows of outputs are needed.')
 def _(answer):
-    for h, w, t, pool in ((8, 8, 2, False), (15, 15, 2, False), (15, 15, 2, True), (7, 9, 4, False), (7, 7, 4, True), (31, 20, 6, True), (5, 3, 1, False)):
+    for h, w, t, pool in ((8, 8, 2, False), (15, 15, 2, False), (15, 15, 2, True), (7, 9, 4, False),
+                          (7, 7, 4, True), (31, 20, 6, True), (5, 3, 1, False)):
         rows, columns = (n // 2 * 2 if pool else n for n in (h, w))
         wide = F.pad(torch.zeros(1, 1, rows, columns), (1, 1 + -columns % t, 1, 1 + -rows % t))
         want = wide.unfold(2, t + 2, t).unfold(3, t + 2, t).numel()
-        same(answer(h, w, t, pool), want, f'the number for {h} x {w} places, tiles of {t} and pool={pool}')
+        same(answer(h, w, t, pool), want,
+             f'the number for {h} x {w} places, tiles of {t} and pool={pool}')
 
 # %% ../../nbs/solutions/03b_winograd.ipynb #691ff0d9
 class Counted:
@@ -38,23 +40,28 @@ class Counted:
 
 @exercise('03b.2', 'A row, with four products for two',
           'Two outputs need four neighbours: begin at 0, 2, 4 and so on.',
-          'The four sums of the inputs are the rows of `B`, the two sums of the products the rows of `A`.')
+          'The four sums of the inputs are the rows of `B`, the two sums of the products the rows '
+          'of `A`.')
 def _(answer):
     for n in (1, 2, 5):
         d, g = torch.randn(2 * n + 2, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
-        u, Counted.products = (G.double() @ g).tolist(), 0
+        u, Counted.products = (TO_FILTER.double() @ g).tolist(), 0
         got = answer([Counted(v) for v in d.tolist()], u)
-        if not (isinstance(got, list) and len(got) == 2 * n): raise Wrong(f'For {2 * n + 2} numbers there should be a list of {2 * n} outputs.')
+        if not (isinstance(got, list) and len(got) == 2 * n):
+            raise Wrong(f'For {2 * n + 2} numbers there should be a list of {2 * n} outputs.')
         want = (d[:-2] * g[0] + d[1:-1] * g[1] + d[2:] * g[2])
-        same(torch.tensor([getattr(v, 'value', v) for v in got], dtype=torch.float64), want, f'the outputs of {2 * n + 2} numbers', atol=1e-9)
-        if Counted.products > 4 * n: raise Wrong(f'{Counted.products} products for {2 * n} outputs, and {4 * n} are enough.')
+        same(torch.tensor([getattr(v, 'value', v) for v in got], dtype=torch.float64), want,
+             f'the outputs of {2 * n + 2} numbers', atol=1e-9)
+        if Counted.products > 4 * n:
+            raise Wrong(f'{Counted.products} products for {2 * n} outputs, and {4 * n} are enough.')
 
 # %% ../../nbs/solutions/03b_winograd.ipynb #5643eea0
 @exercise('03b.3', 'Back to the filters',
           'Forwards it is `G @ w @ G.T`: each of the sixteen is a sum over the nine weights.',
-          'A weight gets from each factor what it gave to it: the same numbers, summed the other way.')
+          'A weight gets from each factor what it gave to it: the same numbers, summed the other '
+          'way.')
 def _(answer):
     for f, c in ((1, 1), (3, 2), (5, 7)):
         w, du = torch.randn(f, c, 3, 3, requires_grad=True), torch.randn(f, c, 4, 4)
-        want, = torch.autograd.grad(G @ w @ G.T, w, du)
+        want, = torch.autograd.grad(TO_FILTER @ w @ TO_FILTER.T, w, du)
         same(answer(du.clone()), want, f'the gradient for {f} filters of {c} channels', atol=1e-5)

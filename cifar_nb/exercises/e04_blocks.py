@@ -12,31 +12,37 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..models.resnet import LIMIT, Block
 from .checker import Wrong, exercise, same
+from ..models.resnet import LIMIT, Block
 
 # %% ../../nbs/solutions/04_blocks.ipynb #8e4c4cad
 @exercise('04.1', 'Parameters of a block',
-          'A 3x3 convolution from a to b channels has 9ab weights and no bias here; a batch norm has two numbers a channel.',
+          'A 3x3 convolution from a to b channels has 9ab weights and no bias here; a batch norm '
+          'has two numbers a channel.',
           'When may the shortcut stay empty? Two things can forbid it.')
 def _(answer):
     for c_in, c_out, stride in ((16, 16, 1), (16, 32, 2), (24, 8, 1), (16, 16, 2)):
         want = sum(p.numel() for p in Block(c_in, c_out, stride).parameters())
-        same(answer(c_in, c_out, stride), want, f'the count for {c_in} to {c_out} channels at stride {stride}')
+        same(answer(c_in, c_out, stride), want,
+             f'the count for {c_in} to {c_out} channels at stride {stride}')
 
 # %% ../../nbs/solutions/04_blocks.ipynb #8bd4d3cb
 @exercise('04.2', 'The work of a convolution',
           'Count the output numbers first; each of them costs the same.',
-          'On 9 pixels with padding 1, a kernel of 3 with stride 2 stands at 0, 2, 4, 6 and 8: five places, which is not 9 // 2.')
+          'On 9 pixels with padding 1, a kernel of 3 with stride 2 stands at 0, 2, 4, 6 and 8: '
+          'five places, which is not 9 // 2.')
 def _(answer):
-    for c_in, c_out, kernel, stride, size in ((3, 64, 3, 1, 32), (4, 6, 1, 2, 8), (2, 5, 3, 2, 9), (3, 2, 5, 3, 11)):
-        windows = F.unfold(torch.zeros(1, c_in, size, size), kernel, padding=kernel // 2, stride=stride)
+    for c_in, c_out, kernel, stride, size in (
+        (3, 64, 3, 1, 32), (4, 6, 1, 2, 8), (2, 5, 3, 2, 9), (3, 2, 5, 3, 11)):
+        windows = F.unfold(torch.zeros(1, c_in, size, size), kernel, padding=kernel // 2,
+                           stride=stride)
         what = f'the number for a kernel of {kernel} with stride {stride} on {size} x {size} pixels'
         same(answer(c_in, c_out, kernel, stride, size), c_out * windows[0].numel(), what)
 
 # %% ../../nbs/solutions/04_blocks.ipynb #c783d04a
 @exercise('04.3', 'Four slips in a block',
-          'Write the formula relu(F(x) + S(x)) beside the code: where does each relu stand, and how many are there?',
+          'Write the formula relu(F(x) + S(x)) beside the code: where does each relu stand, and '
+          'how many are there?',
           'Only one convolution of the main path makes the image smaller.',
           'What follows every convolution in this chapter, those of the shortcut included?')
 def _(answer):
@@ -45,42 +51,62 @@ def _(answer):
         for c_in, c_out, stride in ((8, 8, 1), (8, 12, 1), (8, 12, 2)):
             x, block = torch.randn(4, c_in, 8, 8), Block(c_in, c_out, stride)
             short = block.shortcut[0].weight if len(block.shortcut) else None
-            got, case = answer(x.clone(), block.conv1.weight, block.conv2.weight, short, stride), f'{c_in} to {c_out} channels at stride {stride}'
+            got, case = answer(x.clone(), block.conv1.weight, block.conv2.weight, short,
+                               stride), f'{c_in} to {c_out} channels at stride {stride}'
             if isinstance(got, torch.Tensor) and got.shape == (4, c_out, 8 // stride, 8 // stride):
                 if (got < 0).any(): raise Wrong(f'Some outputs are negative ({case}).')
-                if short is None and (got >= x).all(): raise Wrong(f'No output lies below its input ({case}): this correction can only add.')
-            same(got.detach() if isinstance(got, torch.Tensor) else got, block(x).detach(), f'the block from {case}')
+                if short is None and (got >= x).all():
+                    raise Wrong(f'No output lies below its input ({case}): this correction can '
+                                'only add.')
+            same(got.detach() if isinstance(got, torch.Tensor) else got, block(x).detach(),
+                 f'the block from {case}')
 
 # %% ../../nbs/solutions/04_blocks.ipynb #bdb12c9f
 @exercise('04.4', 'As near to the limit as possible',
-          'Within a stage every block after the first costs the same. So the total is a constant plus three products.',
+          'Within a stage every block after the first costs the same. So the total is a constant '
+          'plus three products.',
           'Three loops over the depths, with 04.1 inside; keep the largest total below the limit.')
 def _(answer):
-    if not isinstance(answer, (tuple, list)) or len(answer) != 3 or not all(isinstance(d, int) and d >= 1 for d in answer):
+    if (not isinstance(answer, (tuple, list)) or len(answer) != 3
+        or not all(isinstance(d, int) and d >= 1 for d in answer)):
         raise Wrong('Three whole numbers are asked for, the blocks of each stage, each 1 or more.')
     widths, strides = (64, 128, 256), (1, 2, 2)
-    first, more = [[sum(p.numel() for p in Block(a, c, s).parameters()) for a, c, s in zip(ins, widths, steps)]
-                   for ins, steps in (((64, 64, 128), strides), (widths, (1, 1, 1)))]
+    first, more = [
+        [sum(p.numel() for p in Block(a, c, s).parameters()) for a, c, s in zip(ins, widths, steps)]
+        for ins, steps in (((64, 64, 128), strides), (widths, (1, 1, 1)))]
     base = 27 * 64 + 2 * 64 + 256 * 10 + 10
     def total(depths): return base + sum(f + (d - 1) * m for f, m, d in zip(first, more, depths))
-    best = max(t for t in map(total, itertools.product(*(range(1, 2 + LIMIT // m) for m in more))) if t < LIMIT)
-    if total(answer) >= LIMIT: raise Wrong(f'These depths make {total(answer):,} parameters, which is not below the limit.')
-    if total(answer) < best: raise Wrong(f'These depths leave {LIMIT - total(answer):,} parameters unused; others leave fewer.')
+    best = max(t for t in map(total, itertools.product(*(range(1, 2 + LIMIT // m) for m in more)))
+               if t < LIMIT)
+    if total(answer) >= LIMIT:
+        raise Wrong(
+            f'These depths make {total(answer):,} parameters, which is not below the limit.')
+    if total(answer) < best:
+        raise Wrong(f'These depths leave {LIMIT - total(answer):,} parameters unused; others leave '
+                    'fewer.')
 
 # %% ../../nbs/solutions/04_blocks.ipynb #917a822a
 @exercise('04.5', 'Where batch norm goes',
-          'In evaluation mode bn(v) = gamma (v - mean) / sqrt(var + eps) + beta, channel by channel. Which part multiplies v, and which is left when v is 0?',
+          'In evaluation mode bn(v) = gamma (v - mean) / sqrt(var + eps) + beta, channel by '
+          'channel. Which part multiplies v, and which is left when v is 0?',
           'The factor belongs to an output channel, which is the first axis of `conv.weight`.',
-          '`nn.Conv2d(..., bias=True)` with the sizes of `conv`, then copy into `weight` and `bias` under `torch.no_grad()`.')
+          '`nn.Conv2d(..., bias=True)` with the sizes of `conv`, then copy into `weight` and '
+          '`bias` under `torch.no_grad()`.')
 def _(answer):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for c_in, c_out, stride, scale in ((3, 5, 1, 1.), (4, 4, 2, 1e-4)):
-            conv, bn, x = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out).eval(), torch.randn(2, c_in, 8, 8)
+            conv, bn, x = (nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False),
+                           nn.BatchNorm2d(c_out).eval(), torch.randn(2, c_in, 8, 8))
             with torch.no_grad():
-                for p, v in ((bn.weight, 1.), (bn.bias, 1.), (bn.running_mean, 1.), (bn.running_var, scale)): p.copy_(v * (.2 + torch.rand(c_out)))
+                for p, v in ((bn.weight, 1.), (bn.bias, 1.), (bn.running_mean, 1.),
+                             (bn.running_var, scale)):
+                    p.copy_(v * (.2 + torch.rand(c_out)))
             want, one = bn(conv(x)).detach(), answer(conv, bn)
-            if not isinstance(one, nn.Conv2d): raise Wrong(f'It gives {type(one).__name__}; a new nn.Conv2d is asked for.')
+            if not isinstance(one, nn.Conv2d):
+                raise Wrong(f'It gives {type(one).__name__}; a new nn.Conv2d is asked for.')
             if one.bias is None: raise Wrong('The convolution has no bias, so it can add nothing.')
-            if not torch.equal(bn(conv(x)), want): raise Wrong('The layers that were given have been changed.')
-            same(one(x).detach(), want, f'what the convolution gives where the variances are about {scale}', atol=1e-3)
+            if not torch.equal(bn(conv(x)), want):
+                raise Wrong('The layers that were given have been changed.')
+            same(one(x).detach(), want,
+                 f'what the convolution gives where the variances are about {scale}', atol=1e-3)

@@ -8,48 +8,67 @@ __all__ = []
 # %% ../../nbs/solutions/04a_fast_blocks.ipynb #208c6688
 import torch
 
-from ..models.resnet import count_macs
-from ..models.airbench import FastSpec, PooledGroup
 from .checker import Wrong, exercise, same
+from ..models.airbench import FastSpec, PooledGroup
+from ..models.resnet import count_macs
 
 # %% ../../nbs/solutions/04a_fast_blocks.ipynb #d6feb6fd
 @exercise('04a.1', 'The work, layer by layer',
-          'Follow the side of the image: which layer has no padding, and which comes before the pooling of its group?',
-          'A patch has three colours, and every filter is used with both signs. How many channels is that?',
-          'An image of 32 pixels has the sides 31, 15, 7 and 3 on its way; the first convolution of a group works at the larger side. The last layer counts as well.')
+          'Follow the side of the image: which layer has no padding, and which comes before the '
+          'pooling of its group?',
+          'A patch has three colours, and every filter is used with both signs. How many channels '
+          'is that?',
+          'An image of 32 pixels has the sides 31, 15, 7 and 3 on its way; the first convolution '
+          'of a group works at the larger side. The last layer counts as well.')
 def _(answer):
-    for size, widths, patch in ((32, (64, 256, 256), 2), (20, (16,), 1), (27, (8, 12), 3), (33, (4, 6, 8), 4)):
+    for size, widths, patch in (
+        (32, (64, 256, 256), 2), (20, (16,), 1), (27, (8, 12), 3), (33, (4, 6, 8), 4)):
         want = count_macs(FastSpec(widths=widths, whiten=patch).build(), size)
-        same(answer(size, widths, patch), want, f'the number for {size} x {size} pixels, widths {widths} and patches of {patch} x {patch}')
+        same(answer(size, widths, patch), want, f'the number for {size} x {size} pixels, widths '
+             f'{widths} and patches of {patch} x {patch}')
 
 # %% ../../nbs/solutions/04a_fast_blocks.ipynb #f4b24c15
 @exercise('04a.2', 'What a group does before it has learned anything',
-          'Write down the seven operations of a group, and cross out those that change nothing in these channels.',
-          'Five are left, and their order matters: the statistics of a norm are those of what has just arrived at it.',
+          'Write down the seven operations of a group, and cross out those that change nothing in '
+          'these channels.',
+          'Five are left, and their order matters: the statistics of a norm are those of what has '
+          'just arrived at it.',
           '`F.batch_norm(v, None, None, training=True)` is a batch norm with scale 1 and shift 0.')
 def _(answer):
     for c_in, c_out, side in ((3, 8, 8), (6, 6, 9), (4, 5, 6)):
         x = torch.randn(16, c_in, side, side) * torch.linspace(.5, 3, c_in)[:, None, None] + 1
         with torch.no_grad(): want = PooledGroup(c_in, c_out, .6, 'relu')(x)[:, :c_in]
-        same(answer(x.clone()), want, f'the first {c_in} of {c_out} channels for a side of {side}', atol=1e-4)
+        same(answer(x.clone()), want, f'the first {c_in} of {c_out} channels for a side of {side}',
+             atol=1e-4)
 
 # %% ../../nbs/solutions/04a_fast_blocks.ipynb #79dcea54
 @exercise('04a.3', 'Whiten and turn back',
-          'Three things in a row: take away the mean, scale along the eigenvectors of the covariance, turn back to the old axes.',
-          'Along an eigenvector the variance is its eigenvalue. By what must a length be divided to make a variance of 9 one?',
-          'With the eigenvectors in the columns of Q: into their axes by `@ Q`, out of them by `@ Q.T`.')
+          'Three things in a row: take away the mean, scale along the eigenvectors of the '
+          'covariance, turn back to the old axes.',
+          'Along an eigenvector the variance is its eigenvalue. By what must a length be divided '
+          'to make a variance of 9 one?',
+          'With the eigenvectors in the columns of Q: into their axes by `@ Q`, out of them by `@ '
+          'Q.T`.')
 def _(answer):
     for n, d in ((40, 3), (300, 6)):
-        x = torch.randn(n, d, dtype=torch.float64) @ torch.randn(d, d, dtype=torch.float64) + torch.arange(d)
+        x = torch.randn(n, d, dtype=torch.float64) @ torch.randn(
+            d, d, dtype=torch.float64) + torch.arange(d)
         got, what = answer(x.clone()), f'the result for {n} points of {d} numbers'
         if isinstance(got, torch.Tensor) and got.shape == x.shape and got.isfinite().all():
-            if got.mean(0).abs().max() > 1e-3: raise Wrong(f'The mean of {what} is not zero: {got.mean(0).abs().max():.3g} in a coordinate.')
+            if got.mean(0).abs().max() > 1e-3:
+                raise Wrong(f'The mean of {what} is not zero: {got.mean(0).abs().max():.3g} in a '
+                            'coordinate.')
             c = torch.cov(got.T, correction=0)
             apart = (c - c.diag().diag()).abs().max()
-            if apart > 1e-3: raise Wrong(f'The coordinates of {what} are still correlated: a covariance of {apart:.3g} is left.')
-            if (c.diag() - 1).abs().max() > 1e-3: raise Wrong(f'The variances of {what} run from {c.diag().min():.3g} to {c.diag().max():.3g}.')
+            if apart > 1e-3:
+                raise Wrong(f'The coordinates of {what} are still correlated: a covariance of '
+                            f'{apart:.3g} is left.')
+            if (c.diag() - 1).abs().max() > 1e-3:
+                raise Wrong(f'The variances of {what} run from {c.diag().min():.3g} to '
+                            f'{c.diag().max():.3g}.')
         u, _, vt = torch.linalg.svd(x - x.mean(0), full_matrices=False)
         want, centred = n ** .5 * u @ vt, x - x.mean(0)
-        if isinstance(got, torch.Tensor) and got.shape == x.shape and (got - centred).norm() > 1.001 * (want - centred).norm():
+        if (isinstance(got, torch.Tensor) and got.shape == x.shape
+            and (got - centred).norm() > 1.001 * (want - centred).norm()):
             raise Wrong(f'{what.capitalize()} is further away from the points than it need be.')
         same(got, want, what)

@@ -8,11 +8,13 @@ __all__ = []
 # %% ../../nbs/solutions/04b_muon.ipynb #9e686223
 import torch
 
-from ..recipes.muon import A, B, C, orthogonalize
 from .checker import Wrong, exercise, same
+from ..recipes.muon import A, B, C, orthogonalize
+
 
 def _turned(s, m, n):
-    "A matrix `m,n` in float64 with the singular values `s`, and the two matrices that turn it: `u` `m,k` and `v` `n,k`."
+    """A matrix `m,n` in float64 with the singular values `s`, and the two matrices that turn it:
+    `u` `m,k` and `v` `n,k`."""
     u, v = (torch.linalg.qr(torch.randn(side, len(s), dtype=torch.float64))[0] for side in (m, n))
     return u * s @ v.T, u, v
 
@@ -20,42 +22,56 @@ def _turned(s, m, n):
 @exercise('04b.1', 'What happens to a singular value',
           'With one singular value s and X = s u v^T, what are X X^T, and (X X^T) X?',
           'X X^T X has the singular values cubed, and one factor X X^T more adds two to the power.',
-          'Before the first step the matrix is divided by its norm, the root of the sum of all squares. What is that in singular values?')
+          'Before the first step the matrix is divided by its norm, the root of the sum of all '
+          'squares. What is that in singular values?')
 def _(answer):
-    for s in (torch.linspace(.1, 2, 8), torch.logspace(-3, 1, 6), torch.tensor([5.]), torch.ones(12)):
+    for s in (torch.linspace(.1, 2, 8), torch.logspace(-3, 1, 6), torch.tensor([5.]),
+              torch.ones(12)):
         x, u, v = _turned(s.double(), 12, 20)
         x = x / x.norm()
         for steps in range(6):
             got = answer(s.double(), steps)
-            same(got, torch.einsum('mk,mn,nk->k', u, x, v), f'the result for {len(s)} values from {s.min():.3g} to {s.max():.3g} after {steps} steps')
+            same(got, torch.einsum('mk,mn,nk->k', u, x, v), f'the result for {len(s)} values from '
+                 f'{s.min():.3g} to {s.max():.3g} after {steps} steps')
             q = x @ x.T
             x = A * x + B * q @ x + C * q @ q @ x
 
 # %% ../../nbs/solutions/04b_muon.ipynb #e4a856bc
 @exercise('04b.2', 'Nothing stays nothing',
-          'What rows and columns are, the chapter says: one row a filter. What shape has the matrix, and what must come back?',
+          'What rows and columns are, the chapter says: one row a filter. What shape has the '
+          'matrix, and what must come back?',
           'U S V^T with S replaced by what? Not by ones everywhere.',
-          '`s > 1e-5 * s[0]` says which directions exist, for a gradient of zeros too; multiplied to `u` it picks their columns.')
+          '`s > 1e-5 * s[0]` says which directions exist, for a gradient of zeros too; multiplied '
+          'to `u` it picks their columns.')
 def _(answer):
-    for shape, s in (((6, 4, 3, 3), (5., 3., 1., .5, .2, .1)), ((20, 2, 2, 2), (4., 2., 1., .7, .5, .3, .2, .1)), ((5, 5, 1, 1), (2., .01, 0., 0., 0.)),
-                     ((12, 3, 3, 3), (1e-3, 1e-4)), ((30, 2, 1, 1), (1., 0.)), ((4, 2, 3, 3), (0.,))):
+    for shape, s in (((6, 4, 3, 3), (5., 3., 1., .5, .2, .1)),
+                     ((20, 2, 2, 2), (4., 2., 1., .7, .5, .3, .2, .1)),
+                     ((5, 5, 1, 1), (2., .01, 0., 0., 0.)),
+                     ((12, 3, 3, 3), (1e-3, 1e-4)), ((30, 2, 1, 1), (1., 0.)),
+                     ((4, 2, 3, 3), (0.,))):
         s = torch.tensor(s, dtype=torch.float64)
         g, u, v = _turned(s, shape[0], shape[1] * shape[2] * shape[3])
         got, want = answer(g.float().view(shape)), (u[:, s > 0] @ v[:, s > 0].T).float().view(shape)
-        what = f'the step for a gradient {shape} with {int((s > 0).sum())} singular values above zero'
-        if isinstance(got, torch.Tensor) and not got.isfinite().all(): raise Wrong(f'Not all is a finite number in {what}.')
+        what = (f'the step for a gradient {shape} with {int((s > 0).sum())} singular values above '
+                'zero')
+        if isinstance(got, torch.Tensor) and not got.isfinite().all():
+            raise Wrong(f'Not all is a finite number in {what}.')
         if isinstance(got, torch.Tensor) and got.shape == want.shape:
             moved = int((torch.linalg.svdvals(got.flatten(1).double()) > .5).sum())
-            if moved != (s > 0).sum(): raise Wrong(f'{moved} directions move by a half or more in {what}.')
+            if moved != (s > 0).sum():
+                raise Wrong(f'{moved} directions move by a half or more in {what}.')
         same(got, want, what, atol=2e-3)
 
 # %% ../../nbs/solutions/04b_muon.ipynb #048c763f
 @exercise('04b.3', 'What leveling costs',
-          'A product of a matrix a,b with a matrix b,c needs a b c multiply-adds. How many products are there in a step?',
+          'A product of a matrix a,b with a matrix b,c needs a b c multiply-adds. How many '
+          'products are there in a step?',
           'Three products: which of them are between square matrices only?',
-          'Tall matrices are turned on their side first. So what counts is the shorter side and the longer one.')
+          'Tall matrices are turned on their side first. So what counts is the shorter side and '
+          'the longer one.')
 def _(answer):
     from torch.utils.flop_counter import FlopCounterMode
     for m, n, steps in ((8, 24, 1), (24, 8, 3), (5, 5, 5), (64, 216, 3), (40, 12, 2), (7, 30, 0)):
         with FlopCounterMode(display=False) as counter: orthogonalize(torch.ones(m, n), steps)
-        same(answer(m, n, steps), counter.get_total_flops() // 2, f'the number for {m} x {n} and {steps} steps')
+        same(answer(m, n, steps), counter.get_total_flops() // 2,
+             f'the number for {m} x {n} and {steps} steps')

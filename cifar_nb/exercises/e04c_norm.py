@@ -20,8 +20,10 @@ def _(answer):
         w, b, mean, var, x = (torch.randn(c) for _ in range(5))
         var, got = var ** 2, None
         got = answer(w, b, mean, var, eps)
-        if not (isinstance(got, tuple) and len(got) == 2): raise Wrong('Give two tensors, scale and shift.')
-        same(x * got[0] + got[1], F.batch_norm(x[None], mean, var, w, b, eps=eps)[0], f'x * scale + shift with eps={eps}', atol=1e-4)
+        if not (isinstance(got, tuple) and len(got) == 2):
+            raise Wrong('Give two tensors, scale and shift.')
+        same(x * got[0] + got[1], F.batch_norm(x[None], mean, var, w, b, eps=eps)[0],
+             f'x * scale + shift with eps={eps}', atol=1e-4)
 
 # %% ../../nbs/solutions/04c_norm.ipynb #2f8c4872
 @exercise('04c.2', 'Back through all of it',
@@ -31,16 +33,21 @@ def _(answer):
 def _(answer):
     for shape in ((2, 3, 4, 4), (5, 2, 1, 3)):
         x, add = (torch.randn(shape, dtype=torch.float64).requires_grad_() for _ in range(2))
-        w, g = torch.rand(shape[1], dtype=torch.float64) + .5, torch.randn(shape, dtype=torch.float64)
+        w, g = (torch.rand(shape[1], dtype=torch.float64) + .5,
+                torch.randn(shape, dtype=torch.float64))
         y = F.relu(F.batch_norm(x, None, None, w, None, True) + add)
         got = answer(g.clone(), x.detach().clone(), y.detach().clone(), w.clone())
-        if not (isinstance(got, tuple) and len(got) == 2): raise Wrong('Give two tensors, the gradients of x and of add.')
-        for name, a, b in zip(('x', 'add'), got, torch.autograd.grad(y, (x, add), g)): same(a, b, f'the gradient of {name}', atol=1e-9)
+        if not (isinstance(got, tuple) and len(got) == 2):
+            raise Wrong('Give two tensors, the gradients of x and of add.')
+        for name, a, b in zip(('x', 'add'), got, torch.autograd.grad(y, (x, add), g)):
+            same(a, b, f'the gradient of {name}', atol=1e-9)
 
 # %% ../../nbs/solutions/04c_norm.ipynb #d867b42d
 @exercise('04c.3', 'A mean far from zero',
-          'Squares of numbers near 10,000 have lost the digits that you are after. What is near zero?',
-          'Subtract the very first number from all of them; the variance does not notice, and the mean is put right at the end.')
+          'Squares of numbers near 10,000 have lost the digits that you are after. What is near '
+          'zero?',
+          'Subtract the very first number from all of them; the variance does not notice, and the '
+          'mean is put right at the end.')
 def _(answer):
     for mean, deviation in ((0., 1.), (1e4, 1.), (-300., .05)):
         g = torch.Generator().manual_seed(1)
@@ -51,7 +58,11 @@ def _(answer):
                 yield piece
                 piece.fill_(float('nan'))  # looked at once
         try: m, v = map(float, answer(pieces()))
-        except (TypeError, ValueError): raise Wrong('Give two numbers, mean and variance.') from None
+        except (TypeError, ValueError):
+            raise Wrong('Give two numbers, mean and variance.') from None
         exact = values.double()
-        if not abs(m - exact.mean()) <= 1e-3 * max(1, abs(mean)) * deviation: raise Wrong(f'The mean should be {exact.mean():.4f}, and is {m:.4f}.')
-        if not abs(v / exact.var(correction=0) - 1) < 1e-2: raise Wrong(f'With a mean of {mean:g} the variance should be {exact.var(correction=0):.5f}, and is {v:.5f}.')
+        if not abs(m - exact.mean()) <= 1e-3 * max(1, abs(mean)) * deviation:
+            raise Wrong(f'The mean should be {exact.mean():.4f}, and is {m:.4f}.')
+        if not abs(v / exact.var(correction=0) - 1) < 1e-2:
+            raise Wrong(f'With a mean of {mean:g} the variance should be '
+                        f'{exact.var(correction=0):.5f}, and is {v:.5f}.')

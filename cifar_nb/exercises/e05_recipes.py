@@ -10,47 +10,64 @@ import json
 
 import torch
 
-from ..augment.ops import RandomCrop, Cutout, RandomHorizontalFlip
-from ..models.resnet import NetSpec
-from ..recipes.spec import SMALL, Optimizer, Phase, Recipe, Schedule, advance, build_scheduler, recipe_from_json
+from ..augment.ops import Cutout, RandomCrop, RandomHorizontalFlip
 from .checker import Wrong, exercise, same
+from ..models.resnet import NetSpec
+from ..recipes.spec import (SMALL, Optimizer, Phase, Recipe, Schedule, advance,
+                                   build_scheduler, recipe_from_json)
 
 # %% ../../nbs/solutions/05_recipes.ipynb #f367a0a3
 @exercise('05.1', 'Warm-up and cosine by hand',
-          'Steps are counted from 0, but the first step should not have the rate 0: what must be added?',
-          'The cosine needs the share of its own time that has passed: 0 at step `warmup`, 1 at step `steps`.',
+          'Steps are counted from 0, but the first step should not have the rate 0: what must be '
+          'added?',
+          'The cosine needs the share of its own time that has passed: 0 at step `warmup`, 1 at '
+          'step `steps`.',
           '(1 + cos(pi share)) / 2 falls from 1 to 0 while the share goes from 0 to 1.')
 def _(answer):
     for steps, warmup, peak in ((20, 5, .1), (12, 1, .5), (9, 0, .01), (40, 30, 2.)):
         opt = Optimizer(lr=peak).build([torch.nn.Parameter(torch.zeros(1))])
-        scheduler = build_scheduler(Schedule('cosine', warmup_epochs=warmup, warmup_start_factor=1 / max(warmup, 1), t_max=steps - warmup), opt)
+        scheduler = build_scheduler(
+            Schedule('cosine', warmup_epochs=warmup, warmup_start_factor=1 / max(warmup, 1),
+                     t_max=steps - warmup), opt)
         for step in range(steps):
-            same(answer(step, steps, warmup, peak), opt.param_groups[0]['lr'], f'the rate of step {step} of {steps}, {warmup} of them warm-up,', atol=peak * 1e-6)
+            same(answer(step, steps, warmup, peak), opt.param_groups[0]['lr'],
+                 f'the rate of step {step} of {steps}, {warmup} of them warm-up,', atol=peak * 1e-6)
             advance(scheduler)
 
 # %% ../../nbs/solutions/05_recipes.ipynb #19aa62f4
 @exercise('05.2', 'Another optimizer',
-          'A recipe holds phases and a phase holds its optimizer: three levels, so `replace` twice and a new `Optimizer`.',
+          'A recipe holds phases and a phase holds its optimizer: three levels, so `replace` twice '
+          'and a new `Optimizer`.',
           'Some recipes have two phases, and the second has an optimizer of its own.',
           'What of the old optimizer would stay if you used `replace` on it, too?')
 def _(answer):
-    two = Recipe('two', NetSpec(widths=(8,), depths=(1,), strides=(1,)), ema=.9, tta_transforms=('identity', 'flip'), phases=(
-        Phase(3, Optimizer('RMSprop', lr=.02, momentum=.8), Schedule('multistep', milestones=(2,)), (RandomCrop(4), Cutout(8)), batch_size=32),
-        Phase(2, Optimizer('Adam', betas=(.8, .9)), Schedule('cosine', t_max=2), (RandomHorizontalFlip(),), label_smoothing=.1)))
+    two = Recipe('two', NetSpec(widths=(8,), depths=(1,), strides=(1,)), ema=.9,
+                 tta_transforms=('identity', 'flip'), phases=(
+        Phase(3, Optimizer('RMSprop', lr=.02, momentum=.8), Schedule('multistep', milestones=(2,)),
+              (RandomCrop(4), Cutout(8)), batch_size=32),
+        Phase(2, Optimizer('Adam', betas=(.8, .9)), Schedule('cosine', t_max=2),
+              (RandomHorizontalFlip(),), label_smoothing=.1)))
     for recipe, lr, decay in ((SMALL, 1e-3, .05), (two, 2e-4, 0.)):
         plain, got = recipe.to_dict(), answer(recipe, lr, decay)
         plain['name'] += '-adamw'
-        for phase in plain['phases']: phase['optimizer'] = dict(name='AdamW', lr=lr, weight_decay=decay)
-        if not isinstance(got, Recipe): raise Wrong(f'It gives {type(got).__name__}; a Recipe is asked for.')
-        same(got.to_dict(), recipe_from_json(json.dumps(plain)).to_dict(), f'the recipe made from {recipe.name!r}')
+        for phase in plain['phases']:
+            phase['optimizer'] = dict(name='AdamW', lr=lr, weight_decay=decay)
+        if not isinstance(got, Recipe):
+            raise Wrong(f'It gives {type(got).__name__}; a Recipe is asked for.')
+        same(got.to_dict(), recipe_from_json(json.dumps(plain)).to_dict(),
+             f'the recipe made from {recipe.name!r}')
 
 # %% ../../nbs/solutions/05_recipes.ipynb #b8508d45
 @exercise('05.3', 'The rate in any epoch',
-          'First find the phase that the epoch lies in, and how many epochs of that phase are already over.',
-          'A milestone of 50 means that 50 epochs run at the old rate; epoch 50, counted from 0, is the first at the new one.',
-          'A cosine goes from the peak to `eta_min`, and `t_max` need not be the length of the phase.')
+          'First find the phase that the epoch lies in, and how many epochs of that phase are '
+          'already over.',
+          'A milestone of 50 means that 50 epochs run at the old rate; epoch 50, counted from 0, '
+          'is the first at the new one.',
+          'A cosine goes from the peak to `eta_min`, and `t_max` need not be the length of the '
+          'phase.')
 def _(answer):
-    phases = (Phase(4, Optimizer(lr=.1), Schedule('multistep', milestones=(2, 3), gamma=.2)), Phase(2, Optimizer(lr=.03)),
+    phases = (Phase(4, Optimizer(lr=.1), Schedule('multistep', milestones=(2, 3), gamma=.2)),
+              Phase(2, Optimizer(lr=.03)),
               Phase(5, Optimizer(lr=.01), Schedule('cosine', t_max=8, eta_min=.002)))
     for some in (phases, phases[::-1], phases[2:], (phases[0], phases[0])):
         rates = Recipe('some', NetSpec(), some).learning_rates()
@@ -60,9 +77,12 @@ def _(answer):
 
 # %% ../../nbs/solutions/05_recipes.ipynb #e190dc8c
 @exercise('05.4', 'Adam and AdamW by hand',
-          'Two running averages, both 0 at first: m of the gradients with weight 0.1 for the newest, v of their squares with weight 0.001.',
-          'An average that began at 0 is too small at first. After t steps m must be divided by 1 - 0.9 ** t, and v by its like.',
-          'The step is lr m / (sqrt(v) + eps), with m and v so corrected. AdamW first multiplies w by 1 - lr weight_decay.')
+          'Two running averages, both 0 at first: m of the gradients with weight 0.1 for the '
+          'newest, v of their squares with weight 0.001.',
+          'An average that began at 0 is too small at first. After t steps m must be divided by 1 '
+          '- 0.9 ** t, and v by its like.',
+          'The step is lr m / (sqrt(v) + eps), with m and v so corrected. AdamW first multiplies w '
+          'by 1 - lr weight_decay.')
 def _(answer):
     g = torch.Generator().manual_seed(0)
     for decoupled, name in ((False, 'Adam'), (True, 'AdamW')):
@@ -71,4 +91,5 @@ def _(answer):
             w = torch.nn.Parameter(start.clone())
             opt = Optimizer(name, lr=lr, weight_decay=decay).build([w])
             for w.grad in grads: opt.step()
-            same(answer(start.clone(), grads, lr, decay, decoupled), w.detach(), f'the weights after {n} steps of {name} with weight decay {decay}', atol=1e-6)
+            same(answer(start.clone(), grads, lr, decay, decoupled), w.detach(),
+                 f'the weights after {n} steps of {name} with weight decay {decay}', atol=1e-6)

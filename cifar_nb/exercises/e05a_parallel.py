@@ -16,52 +16,76 @@ from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/05a_parallel.ipynb #b353c5ee
 @exercise('05a.1', 'Unequal machines',
-          'Rounding each share for itself goes wrong: three times 2/3 of an image are two images, not three and not none.',
-          'Do not round the lengths, round the borders. Where does the part of process r begin, as a fraction of the batch?',
-          'The border after process r lies at b times the sum of the first r + 1 speeds, divided by the sum of all.')
+          'Rounding each share for itself goes wrong: three times 2/3 of an image are two images, '
+          'not three and not none.',
+          'Do not round the lengths, round the borders. Where does the part of process r begin, as '
+          'a fraction of the batch?',
+          'The border after process r lies at b times the sum of the first r + 1 speeds, divided '
+          'by the sum of all.')
 def _(answer):
-    for b, speeds in ((128, (1, 1)), (8, (1, 1, 1)), (100, (300, 100)), (97, (7, 11, 13, 17, 19)), (2, (5, 1, 1, 1)), (500, (2310.5, 940.25, 1200.)), (64, (3,))):
+    for b, speeds in ((128, (1, 1)), (8, (1, 1, 1)), (100, (300, 100)), (97, (7, 11, 13, 17, 19)),
+                      (2, (5, 1, 1, 1)), (500, (2310.5, 940.25, 1200.)), (64, (3,))):
         parts, case = answer(b, speeds), f'With {b} images and the speeds {speeds}'
-        if not isinstance(parts, (list, tuple)) or len(parts) != len(speeds): raise Wrong(f'{case} a list of {len(speeds)} parts is asked for.')
-        if not all(isinstance(p, (list, tuple)) and len(p) == 2 and all(type(i) is int for i in p) for p in parts):
+        if not isinstance(parts, (list, tuple)) or len(parts) != len(speeds):
+            raise Wrong(f'{case} a list of {len(speeds)} parts is asked for.')
+        if not all(isinstance(p, (list, tuple)) and len(p) == 2 and all(type(i) is int for i in p)
+                   for p in parts):
             raise Wrong(f'{case} not every part is a pair of whole numbers, start and stop.')
-        if any(not 0 <= a <= z <= b for a, z in parts): raise Wrong(f'{case} a part leaves the batch, or stops before it starts.')
+        if any(not 0 <= a <= z <= b for a, z in parts):
+            raise Wrong(f'{case} a part leaves the batch, or stops before it starts.')
         taken = Counter(i for a, z in parts for i in range(a, z))
         if len(taken) < b: raise Wrong(f'{case} {b - len(taken)} of the images are in no part.')
-        if max(taken.values()) > 1: raise Wrong(f'{case} image {max(taken, key=taken.get)} is in {max(taken.values())} parts.')
+        if max(taken.values()) > 1:
+            raise Wrong(f'{case} image {max(taken, key=taken.get)} is in {max(taken.values())} '
+                        'parts.')
         off = max(abs(z - a - b * v / sum(speeds)) for (a, z), v in zip(parts, speeds))
-        if off > 1 + 1e-6: raise Wrong(f'{case} a process is {off:.2f} images away from its exact share.')
+        if off > 1 + 1e-6:
+            raise Wrong(f'{case} a process is {off:.2f} images away from its exact share.')
 
 # %% ../../nbs/solutions/05a_parallel.ipynb #5c74b449
 @exercise('05a.2', 'Add, then clip',
-          'Two halves can each be long and cancel each other. So what may the limit be compared with?',
-          'The weights are the shares of the images. They add up to one, and the process that has none weighs nothing.',
-          'The norm is that of all parameters together: the root of the sum of the squares of all numbers.')
+          'Two halves can each be long and cancel each other. So what may the limit be compared '
+          'with?',
+          'The weights are the shares of the images. They add up to one, and the process that has '
+          'none weighs nothing.',
+          'The norm is that of all parameters together: the root of the sum of the squares of all '
+          'numbers.')
 def _(answer):
-    def gradients(net, xb, yb): return list(torch.autograd.grad(F.cross_entropy(net(xb), yb), list(net.parameters())))
+    def gradients(net, xb, yb):
+        return list(torch.autograd.grad(F.cross_entropy(net(xb), yb), list(net.parameters())))
     for counts in ((4, 4), (3, 5), (6, 1, 2), (1, 0, 1), (9,)):
         net, n = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)), sum(counts)
         xb, yb = 3 * torch.randn(n, 5), torch.randint(3, (n,))
-        parts = [(x, y) if len(x) else (xb[:1], yb[:1]) for x, y in zip(xb.split(counts), yb.split(counts))]
+        parts = [(x, y) if len(x) else (xb[:1], yb[:1])
+                 for x, y in zip(xb.split(counts), yb.split(counts))]
         each, whole = [gradients(net, *p) for p in parts], gradients(net, xb, yb)
         length = torch.cat([g.flatten() for g in whole]).norm().item()
         for limit in (100., length / 3):
             for p, g in zip(net.parameters(), whole): p.grad = g.clone()
             nn.utils.clip_grad_norm_(net.parameters(), limit)
             got = answer([[g.clone() for g in gs] for gs in each], list(counts), limit)
-            what = f'the gradient for parts of {", ".join(map(str, counts))} images and a limit {"above" if limit > length else "below"} its norm'
+            what = (f'the gradient for parts of {", ".join(map(str, counts))} images and a limit '
+                    f'{"above" if limit > length else "below"} its norm')
             same(got, [p.grad for p in net.parameters()], what)
 
 # %% ../../nbs/solutions/05a_parallel.ipynb #dfd9dc5c
 @exercise('05a.3', 'The statistics of the whole batch',
           'Two processes have the means -1 and 1 and the variance 0. The whole has not.',
-          'The mean of the squares can be averaged; the variance is the mean of the squares minus the square of the mean.',
-          'Where the mean is large, that difference has no digits left in float32. Measure from the mean of the whole: the mean of (variance + (mean - whole mean) squared).')
+          'The mean of the squares can be averaged; the variance is the mean of the squares minus '
+          'the square of the mean.',
+          'Where the mean is large, that difference has no digits left in float32. Measure from '
+          'the mean of the whole: the mean of (variance + (mean - whole mean) squared).')
 def _(answer):
     for counts, mean in (((8, 8), 0.), ((3, 5), 0.), ((40, 7, 21), 2.), ((100, 60), 4000.)):
-        x = torch.randn(sum(counts), 6, dtype=torch.float64) * torch.linspace(.5, 2, 6) + mean + torch.arange(sum(counts))[:, None] / sum(counts)
-        means, variances = (torch.stack(v).float() for v in zip(*[(p.mean(0), p.var(0, correction=0)) for p in x.split(counts)]))
-        got, what = answer(means, variances, torch.tensor(counts)), f'for parts of {", ".join(map(str, counts))} images with means about {mean:g}'
-        if not isinstance(got, (tuple, list)) or len(got) != 2: raise Wrong('A pair is asked for, the mean and the variance.')
+        x = (torch.randn(sum(counts), 6, dtype=torch.float64) * torch.linspace(.5, 2, 6) + mean
+             + torch.arange(sum(counts))[:, None] / sum(counts))
+        means, variances = (torch.stack(v).float()
+                            for v
+                            in zip(*[(p.mean(0), p.var(0, correction=0)) for p in x.split(counts)]))
+        got, what = (answer(means, variances, torch.tensor(counts)), 'for parts of '
+                     f'{", ".join(map(str, counts))} images with means about {mean:g}')
+        if not isinstance(got, (tuple, list)) or len(got) != 2:
+            raise Wrong('A pair is asked for, the mean and the variance.')
         same(got[0], x.mean(0).float(), f'the mean {what}', atol=1e-4 * (1 + mean / 10))
-        same(got[1], x.var(0, correction=0).float(), f'the variance {what}', atol=1e-4 if mean < 100 else .02)
+        same(got[1], x.var(0, correction=0).float(), f'the variance {what}',
+             atol=1e-4 if mean < 100 else .02)

@@ -20,26 +20,32 @@ from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/06_training.ipynb #8a118f54
 @exercise('06.1', 'A loss without overflow',
-          'The loss of an image is log(sum of exp(z)) minus the logit of its true class. Which of the two parts overflows?',
-          'log(sum of exp(z)) equals m + log(sum of exp(z - m)) for any m. Which m keeps every exponent at 0 or below, and one of them at 0?',
+          'The loss of an image is log(sum of exp(z)) minus the logit of its true class. Which of '
+          'the two parts overflows?',
+          'log(sum of exp(z)) equals m + log(sum of exp(z - m)) for any m. Which m keeps every '
+          'exponent at 0 or below, and one of them at 0?',
           'Each image needs an m of its own.')
 def _(answer):
     g = torch.Generator().manual_seed(0)
     plain = torch.randn(6, 4, generator=g)
     y = torch.randint(4, (6,), generator=g)
     lifted = plain + torch.tensor([0., 500., -500., 9000., -9000., 88.])[:, None]
-    cases = {'small logits': plain, 'logits up to 9,000': 3000 * plain, 'logits that are large in some images and very negative in others': lifted}
+    cases = {'small logits': plain, 'logits up to 9,000': 3000 * plain,
+             'logits that are large in some images and very negative in others': lifted}
     for what, z in cases.items():
         got = answer(z.clone(), y)
-        if isinstance(got, torch.Tensor) and got.numel() == 1 and not got.isfinite(): raise Wrong(f'For {what} the loss is {got.item()}.')
+        if isinstance(got, torch.Tensor) and got.numel() == 1 and not got.isfinite():
+            raise Wrong(f'For {what} the loss is {got.item()}.')
         want = F.cross_entropy(z.double(), y).item()
         same(got, want, f'the loss for {what}', atol=max(1e-4, want * 1e-4))
 
 # %% ../../nbs/solutions/06_training.ipynb #7450a8d8
 @exercise('06.2', 'What smoothing asks for',
-          'The target is (1 - s) times the label as a one-hot vector plus s times the even distribution.',
+          'The target is (1 - s) times the label as a one-hot vector plus s times the even '
+          'distribution.',
           'The loss against a fixed target is least where the probabilities *are* the target.',
-          'So the lowest loss is the entropy of the target: minus the sum of p log p, where 0 log 0 counts as 0.')
+          'So the lowest loss is the entropy of the target: minus the sum of p log p, where 0 log '
+          '0 counts as 0.')
 def _(answer):
     targets, lowest = answer
     y = torch.tensor([2, 0, 1, 2])
@@ -49,12 +55,14 @@ def _(answer):
         want = 1 / k - 4 * gradient
         same(targets(y, k, s), want, f'the target for {k} classes and a share of {s}', atol=1e-5)
         entropy = torch.distributions.Categorical(want.double().clamp(min=0)[0]).entropy().item()
-        same(lowest(k, s), entropy, f'the lowest loss for {k} classes and a share of {s}', atol=1e-4)
+        same(lowest(k, s), entropy, f'the lowest loss for {k} classes and a share of {s}',
+             atol=1e-4)
 
 # %% ../../nbs/solutions/06_training.ipynb #accde746
 @exercise('06.3', 'A large batch in small parts',
           'Each `backward` adds to what is there already.',
-          'The mean over the batch is the sum over all images, divided by their number. What must a part contribute, then?',
+          'The mean over the batch is the sum over all images, divided by their number. What must '
+          'a part contribute, then?',
           'Weigh the mean loss of a part with its share of the images, `len(part) / len(x)`.')
 def _(answer):
     with torch.random.fork_rng():
@@ -67,17 +75,23 @@ def _(answer):
             hook = net.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
             try: answer(net, x, y, size)
             finally: hook.remove()
-            if sum(seen) != n: raise Wrong(f'{sum(seen)} images went through the network, of a batch of {n}.')
-            if max(seen) > size: raise Wrong(f'{max(seen)} images went through the network at once; only {size} fit.')
+            if sum(seen) != n:
+                raise Wrong(f'{sum(seen)} images went through the network, of a batch of {n}.')
+            if max(seen) > size:
+                raise Wrong(
+                    f'{max(seen)} images went through the network at once; only {size} fit.')
             for (name, p), g in zip(net.named_parameters(), want):
                 if p.grad is None: raise Wrong(f'There is no gradient in {name!r}.')
-                same(p.grad, g, f'the gradient in {name!r} for {n} images in parts of {size}', atol=1e-6)
+                same(p.grad, g, f'the gradient in {name!r} for {n} images in parts of {size}',
+                     atol=1e-6)
 
 # %% ../../nbs/solutions/06_training.ipynb #901ff1b1
 @exercise('06.4', 'A memory of some epochs',
-          'The average of one value is that value; only from the second on there is something to mix.',
+          'The average of one value is that value; only from the second on there is something to '
+          'mix.',
           'After n steps a share has been multiplied by the decay n times.',
-          'decay ** n = 1/e has the logarithm n log(decay) = -1. And an epoch of 50 images in batches of 8 has 7 steps.')
+          'decay ** n = 1/e has the logarithm n log(decay) = -1. And an epoch of 50 images in '
+          'batches of 8 has 7 steps.')
 def _(answer):
     average, decay_for = answer
     for values, decay in (([3.], .9), ([1., 0., 0., 4.], .75), ([0., 1., 1., 1., -5.], .2)):
@@ -88,19 +102,24 @@ def _(answer):
             ema.update_parameters(model)
             want.append(ema.module.weight.item())
         got = average(list(values), decay)
-        if not isinstance(got, (list, tuple)) or len(got) != len(want): raise Wrong(f'A list of {len(want)} averages is asked for, one after each value.')
-        for i, (g, w) in enumerate(zip(got, want)): same(g, w, f'the average of {values} with decay {decay} after value {i + 1}')
+        if not isinstance(got, (list, tuple)) or len(got) != len(want):
+            raise Wrong(f'A list of {len(want)} averages is asked for, one after each value.')
+        for i, (g, w) in enumerate(zip(got, want)):
+            same(g, w, f'the average of {values} with decay {decay} after value {i + 1}')
     for epochs, images, batch in ((1, 50, 8), (2, 50_000, 128), (.5, 100, 10)):
         left = decay_for(epochs, images, batch) ** (epochs * math.ceil(images / batch))
-        same(left, math.exp(-1), f'the share that is left after {epochs} epochs of {images:,} images in batches of {batch}', atol=1e-5)
+        same(left, math.exp(-1), f'the share that is left after {epochs} epochs of {images:,} '
+             f'images in batches of {batch}', atol=1e-5)
 
 # %% ../../nbs/solutions/06_training.ipynb #096812af
 def _small(seed):
     "A small training, ready to begin."
     torch.manual_seed(seed)
-    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(.5), nn.Linear(8, 3))
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(.5),
+                        nn.Linear(8, 3))
     opt = torch.optim.SGD(net.parameters(), lr=.1, momentum=.9)
-    return SimpleNamespace(net=net, opt=opt, scheduler=torch.optim.lr_scheduler.StepLR(opt, 3, .5), order=torch.Generator().manual_seed(seed), step=0)
+    return SimpleNamespace(net=net, opt=opt, scheduler=torch.optim.lr_scheduler.StepLR(opt, 3, .5),
+                           order=torch.Generator().manual_seed(seed), step=0)
 
 def _go_on(t, x, y, steps):
     "Train for some steps; the number, the rate, the images and the loss of each."
@@ -116,28 +135,39 @@ def _go_on(t, x, y, steps):
 # %% ../../nbs/solutions/06_training.ipynb #cbe06c64
 def _through_a_file(saved):
     "What comes back of the dictionary `saved` from a file that may hold plain values only."
-    if not isinstance(saved, dict): raise Wrong(f'`save` gives {type(saved).__name__}; a dictionary is asked for.')
+    if not isinstance(saved, dict):
+        raise Wrong(f'`save` gives {type(saved).__name__}; a dictionary is asked for.')
     file = io.BytesIO()
     torch.save(saved, file)
     try: return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
-    except pickle.UnpicklingError: raise Wrong('What is saved holds whole objects; only tensors, numbers, strings, lists and dictionaries can be read back safely.') from None
+    except pickle.UnpicklingError:
+        raise Wrong('What is saved holds whole objects; only tensors, numbers, strings, lists and '
+                    'dictionaries can be read back safely.') from None
 
 @exercise('06.5', 'What must be saved',
-          'Everything that changes in a step. Go through the names in `t`: four of the five have a state of their own.',
-          '`state_dict()` and `load_state_dict(...)` serve network, optimizer and schedule; a generator has `get_state()` and `set_state(...)`.',
-          'Dropout draws from torch\'s own generator, which is not in `t`: `torch.get_rng_state()`.')
+          'Everything that changes in a step. Go through the names in `t`: four of the five have '
+          'a state of their own.',
+          '`state_dict()` and `load_state_dict(...)` serve network, optimizer and schedule; a '
+          'generator has `get_state()` and `set_state(...)`.',
+          'Dropout draws from torch\'s own generator, which is not in `t`: '
+          '`torch.get_rng_state()`.')
 def _(answer):
     save, load = answer
     with torch.random.fork_rng():
         x, y = torch.randn(20, 6, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
         first = _small(0)
         _go_on(first, x, y, 4)
-        saved, weights = _through_a_file(save(first)), {k: v.clone() for k, v in first.net.state_dict().items()}
+        saved, weights = (_through_a_file(save(first)),
+                          {k: v.clone() for k, v in first.net.state_dict().items()})
         want, second = _go_on(first, x, y, 4), _small(1)
         load(second, saved)
         for k, v in second.net.state_dict().items():
-            if not torch.equal(v, weights[k]): raise Wrong(f'Right after loading, {k!r} of the network has other values.')
+            if not torch.equal(v, weights[k]):
+                raise Wrong(f'Right after loading, {k!r} of the network has other values.')
         for i, (a, b) in enumerate(zip(_go_on(second, x, y, 4), want)):
-            for what, u, v in zip(('the number of the step', 'the learning rate', 'the choice of images'), a, b):
+            for what, u, v in zip(
+                ('the number of the step', 'the learning rate', 'the choice of images'), a, b):
                 if u != v: raise Wrong(f'In step {b[0]}, {i + 1} after loading, {what} is another.')
-            if a[3] != b[3]: raise Wrong(f'In step {b[0]}, {i + 1} after loading, the loss is another, although rate and images are the same.')
+            if a[3] != b[3]:
+                raise Wrong(f'In step {b[0]}, {i + 1} after loading, the loss is another, although '
+                            'rate and images are the same.')

@@ -16,55 +16,79 @@ from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/07_evaluation.ipynb #d73f668c
 @exercise('07.1', 'Precision and recall from the matrix',
-          'The hits stand on the diagonal. What stands in the sum of a row, and what in the sum of a column?',
-          'A class that was never said has 0 hits and a column sum of 0; `clamp(min=1)` on the sum makes 0 of 0 / 0.',
-          'F1 is 2pr / (p + r), which is also 2 hits / (row + column): the second form can only fail where both sums are 0.')
+          'The hits stand on the diagonal. What stands in the sum of a row, and what in the sum of '
+          'a column?',
+          'A class that was never said has 0 hits and a column sum of 0; `clamp(min=1)` on the sum '
+          'makes 0 of 0 / 0.',
+          'F1 is 2pr / (p + r), which is also 2 hits / (row + column): the second form can only '
+          'fail where both sums are 0.')
 def _(answer):
     from sklearn.metrics import precision_recall_fscore_support
-    for c in (torch.tensor([[5, 1, 0], [2, 3, 0], [0, 4, 0]]), torch.tensor([[0, 7], [0, 2]]), torch.tensor([[0, 0, 1], [0, 0, 0], [2, 1, 9]])):
-        pairs = [(i, j) for i, row in enumerate(c.tolist()) for j, k in enumerate(row) for _ in range(k)]
-        want = precision_recall_fscore_support(*zip(*pairs), labels=range(len(c)), zero_division=0)[:3]
+    for c in (torch.tensor([[5, 1, 0], [2, 3, 0], [0, 4, 0]]), torch.tensor([[0, 7], [0, 2]]),
+              torch.tensor([[0, 0, 1], [0, 0, 0], [2, 1, 9]])):
+        pairs = [(i, j) for i, row in enumerate(c.tolist()) for j, k in enumerate(row)
+                 for _ in range(k)]
+        want = precision_recall_fscore_support(
+            *zip(*pairs), labels=range(len(c)), zero_division=0)[:3]
         got = answer(c)
-        if not isinstance(got, (tuple, list)) or len(got) != 3: raise Wrong('Three tensors are asked for: precision, recall and F1.')
+        if not isinstance(got, (tuple, list)) or len(got) != 3:
+            raise Wrong('Three tensors are asked for: precision, recall and F1.')
         for name, g, w in zip(('precision', 'recall', 'F1'), got, want):
-            same(g.double() if isinstance(g, torch.Tensor) else g, torch.tensor(w), f'the {name} of the classes of {c.tolist()}')
+            same(g.double() if isinstance(g, torch.Tensor) else g, torch.tensor(w),
+                 f'the {name} of the classes of {c.tolist()}')
 
 # %% ../../nbs/solutions/07_evaluation.ipynb #e7644a91
 @exercise('07.2', 'How many test images',
-          'Write the squared standard error of the difference: (A (1 - A) + B (1 - B)) / n, for shares A and B.',
+          'Write the squared standard error of the difference: (A (1 - A) + B (1 - B)) / n, for '
+          'shares A and B.',
           'Set twice its root equal to B - A, solve for n, and round up.')
 def _(answer):
     for a, b in ((94., 94.3), (90., 93.), (50., 60.), (99., 99.05)):
         n = answer(a, b)
-        if isinstance(n, bool) or not isinstance(n, int) or n < 2: raise Wrong(f'{n!r} is no number of images (a whole one is asked for).')
-        two_errors = [2 * math.hypot(standard_error(a, k), standard_error(b, k)) for k in (n, n - 1)]
-        if two_errors[0] > (b - a) * (1 + 1e-9): raise Wrong(f'With {n:,} images each, two standard errors are still wider than the difference of {a}% and {b}%.')
-        if two_errors[1] < (b - a) * (1 - 1e-9): raise Wrong(f'Fewer than {n:,} images would do for {a}% and {b}%.')
+        if isinstance(n, bool) or not isinstance(n, int) or n < 2:
+            raise Wrong(f'{n!r} is no number of images (a whole one is asked for).')
+        two_errors = [2 * math.hypot(standard_error(a, k), standard_error(b, k))
+                      for k in (n, n - 1)]
+        if two_errors[0] > (b - a) * (1 + 1e-9):
+            raise Wrong(f'With {n:,} images each, two standard errors are still wider than the '
+                        f'difference of {a}% and {b}%.')
+        if two_errors[1] < (b - a) * (1 - 1e-9):
+            raise Wrong(f'Fewer than {n:,} images would do for {a}% and {b}%.')
 
 # %% ../../nbs/solutions/07_evaluation.ipynb #c3007511
 @exercise('07.3', 'The luck of the best',
-          'One measured accuracy is a binomial count of right answers divided by n. Draw k of them, keep the largest, and repeat.',
-          '`numpy.random.default_rng(0).binomial(n, p, size=(draws, k))` draws all counts at once. With 2,000 draws the mean is steady enough.',
-          'The result is in points (percent), and it is the difference from the truth, not the best accuracy itself.')
+          'One measured accuracy is a binomial count of right answers divided by n. Draw k of '
+          'them, keep the largest, and repeat.',
+          '`numpy.random.default_rng(0).binomial(n, p, size=(draws, k))` draws all counts at once. '
+          'With 2,000 draws the mean is steady enough.',
+          'The result is in points (percent), and it is the difference from the truth, not the '
+          'best accuracy itself.')
 def _(answer):
-    for accuracy, n, k in ((94., 10_000, 1), (94., 10_000, 20), (80., 1_000, 5), (95., 10_000, 100)):
+    for accuracy, n, k in ((94., 10_000, 1), (94., 10_000, 20), (80., 1_000, 5),
+                           (95., 10_000, 100)):
         x = torch.arange(n, dtype=torch.float64)
-        below = torch.distributions.Binomial(n, torch.tensor(accuracy / 100, dtype=torch.float64)).log_prob(x).exp().cumsum(0)
+        below = torch.distributions.Binomial(
+            n, torch.tensor(accuracy / 100, dtype=torch.float64)).log_prob(x).exp().cumsum(0)
         best = 100 * (1 - below ** k).sum().item() / n
-        same(answer(accuracy, n, k), best - accuracy, f'the gain of the best of {k} at {accuracy}% on {n:,} images', atol=.05)
+        same(answer(accuracy, n, k), best - accuracy,
+             f'the gain of the best of {k} at {accuracy}% on {n:,} images', atol=.05)
 
 # %% ../../nbs/solutions/07_evaluation.ipynb #aa60e95f
 @exercise('07.4', 'A fair coin between two networks',
           'Images that both get right, or both wrong, tell nothing and must not be counted.',
-          'With m decided images, a particular number k of heads has the probability comb(m, k) / 2 ** m.',
+          'With m decided images, a particular number k of heads has the probability comb(m, k) / '
+          '2 ** m.',
           'Uneven in either direction counts: twice the smaller tail, but never more than 1.')
 def _(answer):
     g = torch.Generator().manual_seed(0)
-    for a_only, b_only, both, neither in ((1, 6, 20, 3), (4, 4, 9, 0), (7, 0, 0, 5), (0, 0, 5, 2), (5, 2, 40, 1)):
-        right = torch.tensor([[1, 0]] * a_only + [[0, 1]] * b_only + [[1, 1]] * both + [[0, 0]] * neither).bool()
+    for a_only, b_only, both, neither in (
+        (1, 6, 20, 3), (4, 4, 9, 0), (7, 0, 0, 5), (0, 0, 5, 2), (5, 2, 40, 1)):
+        right = torch.tensor([[1, 0]] * a_only + [[0, 1]] * b_only + [[1, 1]] * both
+                             + [[0, 0]] * neither).bool()
         right = right[torch.randperm(len(right), generator=g)]
         y = torch.randint(10, (len(right),), generator=g)
-        a, b = (torch.nn.functional.one_hot(torch.where(r, y, (y + 1) % 10), 10) * 2. for r in right.T)
+        a, b = (torch.nn.functional.one_hot(torch.where(r, y, (y + 1) % 10), 10) * 2.
+                for r in right.T)
         m, gap = a_only + b_only, abs(a_only - b_only)
         tosses = [abs(2 * sum(coins) - m) >= gap for coins in itertools.product((0, 1), repeat=m)]
         what = f'the probability for {a_only} and {b_only} wins among {len(y)} images'

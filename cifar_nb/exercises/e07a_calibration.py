@@ -18,33 +18,43 @@ from .checker import Wrong, exercise, same
           'The second class needs to pass the first. Which of the two temperatures must be small?')
 def _(answer):
     try: logits, temperatures = (torch.as_tensor(v, dtype=torch.float64) for v in answer)
-    except (TypeError, ValueError, RuntimeError): raise Wrong('Two lists of numbers are asked for, logits and temperatures.') from None
-    if logits.ndim != 1 or logits.shape != temperatures.shape or len(logits) < 2: raise Wrong('Give one image: as many temperatures as logits, two or more of each.')
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong('Two lists of numbers are asked for, logits and temperatures.') from None
+    if logits.ndim != 1 or logits.shape != temperatures.shape or len(logits) < 2:
+        raise Wrong('Give one image: as many temperatures as logits, two or more of each.')
     if not (temperatures > 0).all(): raise Wrong('A temperature is not positive.')
     before, after = logits.topk(2), (logits / temperatures).topk(2)
     for top, when in ((before, 'before'), (after, 'after')):
-        if not top.values[0] > top.values[1]: raise Wrong(f'Two classes share the first place {when} the division, so nothing is said.')
-    if before.indices[0] == after.indices[0]: raise Wrong(f'The answer is class {before.indices[0]}, before and after.')
+        if not top.values[0] > top.values[1]:
+            raise Wrong(f'Two classes share the first place {when} the division, so nothing is '
+                        'said.')
+    if before.indices[0] == after.indices[0]:
+        raise Wrong(f'The answer is class {before.indices[0]}, before and after.')
 
 # %% ../../nbs/solutions/07a_calibration.ipynb #4df673ca
 @exercise('07a.2', 'Bins with equally many answers',
-          'Sort the confidences, and put `right` into the same order: `argsort` gives the order for both.',
-          '`torch.tensor_split(values, bins)` cuts; the pieces need not be of one size, so weigh each by its share of the answers.')
+          'Sort the confidences, and put `right` into the same order: `argsort` gives the order '
+          'for both.',
+          '`torch.tensor_split(values, bins)` cuts; the pieces need not be of one size, so weigh '
+          'each by its share of the answers.')
 def _(answer):
     g = torch.Generator().manual_seed(0)
     for n, bins in ((12, 3), (50, 7), (500, 15)):
         p = torch.rand(n, generator=g).double()
         right = torch.rand(n, generator=g) < .2 + .6 * p
-        row, total, sizes = sorted(zip(p.tolist(), right.tolist())), 0., [n // bins + (i < n % bins) for i in range(bins)]
+        row, total, sizes = (sorted(zip(p.tolist(), right.tolist())), 0.,
+                             [n // bins + (i < n % bins) for i in range(bins)])
         for size in sizes:
             piece, row = row[:size], row[size:]
             total += abs(sum(c - r for c, r in piece))
-        same(answer(p, right, bins), 100 * total / n, f'the error of {n} answers in {bins} bins', atol=1e-3)
+        same(answer(p, right, bins), 100 * total / n, f'the error of {n} answers in {bins} bins',
+             atol=1e-3)
 
 # %% ../../nbs/solutions/07a_calibration.ipynb #09e6529e
 @exercise('07a.3', 'The temperature by bisection',
           'The slope is negative where b is too small and positive where it is too large.',
-          'Keep a low and a high b. Look at the slope in the middle, and move one of the two there. Thirty times is plenty.',
+          'Keep a low and a high b. Look at the slope in the middle, and move one of the two '
+          'there. Thirty times is plenty.',
           'Do not forget to give T = 1 / b in the end.')
 def _(answer):
     g = torch.Generator().manual_seed(0)
@@ -53,24 +63,35 @@ def _(answer):
     for factor in (3., .4, 1.):
         z, grid = factor * honest, torch.logspace(-1.3, 1.3, 53, dtype=torch.float64)
         for _ in range(3):
-            i = min(max(torch.stack([F.cross_entropy(z / T, y) for T in grid]).argmin().item(), 1), len(grid) - 2)
-            best, grid = grid[i].item(), torch.linspace(grid[i - 1], grid[i + 1], 21, dtype=torch.float64)
-        same(answer(z, y), best, f'the temperature of a network whose logits are {factor:g} times what they should be', atol=.01 * best)
+            i = min(max(torch.stack([F.cross_entropy(z / T, y) for T in grid]).argmin().item(), 1),
+                    len(grid) - 2)
+            best, grid = (grid[i].item(),
+                          torch.linspace(grid[i - 1], grid[i + 1], 21, dtype=torch.float64))
+        (same(answer(z, y), best, f'the temperature of a network whose logits are {factor:g} times '
+              'what they should be', atol=.01 * best))
 
 # %% ../../nbs/solutions/07a_calibration.ipynb #112e6004
 @exercise('07a.4', 'Perfectly calibrated and useless',
-          'If every confidence is the same number, all answers fall into one bin. Which number makes its gap zero?',
-          'The rest of the probability can be shared by the other classes, and the logarithm of probabilities makes good logits.')
+          'If every confidence is the same number, all answers fall into one bin. Which number '
+          'makes its gap zero?',
+          'The rest of the probability can be shared by the other classes, and the logarithm of '
+          'probabilities makes good logits.')
 def _(answer):
     g = torch.Generator().manual_seed(0)
     for n, k, share in ((200, 10, .7), (90, 4, .5)):
         y = torch.randint(k, (n,), generator=g)
-        said = torch.where(torch.rand(n, generator=g) < share, y, torch.randint(k, (n,), generator=g))
+        said = torch.where(torch.rand(n, generator=g) < share, y,
+                           torch.randint(k, (n,), generator=g))
         z = 4 * torch.rand(n, k, generator=g) + 5 * F.one_hot(said, k)
         got = answer(z.clone(), y)
-        if not isinstance(got, torch.Tensor) or got.shape != z.shape: raise Wrong(f'Logits of shape {tuple(z.shape)} are asked for.')
+        if not isinstance(got, torch.Tensor) or got.shape != z.shape:
+            raise Wrong(f'Logits of shape {tuple(z.shape)} are asked for.')
         if not got.isfinite().all(): raise Wrong('Some of the logits are not finite.')
-        if (got.argmax(1) != z.argmax(1)).any(): raise Wrong(f'{int((got.argmax(1) != z.argmax(1)).sum())} of {n} answers have changed.')
+        if (got.argmax(1) != z.argmax(1)).any():
+            raise Wrong(f'{int((got.argmax(1) != z.argmax(1)).sum())} of {n} answers have changed.')
         p = got.double().softmax(1).amax(1)
-        if p.max() - p.min() > 1e-4: raise Wrong(f'The confidences still differ: they go from {p.min():.3f} to {p.max():.3f}.')
-        if calibration_error(got, y) > .1: raise Wrong(f'The calibration error is {calibration_error(got, y):.2f} points.')
+        if p.max() - p.min() > 1e-4:
+            raise Wrong(f'The confidences still differ: they go from {p.min():.3f} to '
+                        f'{p.max():.3f}.')
+        if calibration_error(got, y) > .1:
+            raise Wrong(f'The calibration error is {calibration_error(got, y):.2f} points.')

@@ -14,8 +14,10 @@ from .checker import Wrong, exercise, same
 # %% ../../nbs/solutions/07b_attention.ipynb #c5581e50
 @exercise('07b.1', 'The map of the second choice',
           'The logits are what `linear` makes of the mean of each map over its places.',
-          '`topk(2)` gives the best two classes of each image. The row of `linear.weight` with a class\'s number holds its weights.',
-          'Each image has a class of its own, so `weight[second]` is `N,C`; give it two axes of length 1 and multiply.')
+          '`topk(2)` gives the best two classes of each image. The row of `linear.weight` with a '
+          'class\'s number holds its weights.',
+          'Each image has a class of its own, so `weight[second]` is `N,C`; give it two axes of '
+          'length 1 and multiply.')
 def _(answer):
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -26,46 +28,60 @@ def _(answer):
             second = logits.sort(1, descending=True).values[:, 1].sum()
             gradient, = torch.autograd.grad(second, leaf)
             got = answer(maps, linear)
-            same(got.detach() if isinstance(got, torch.Tensor) else got, (gradient * maps).sum(1) * side ** 2, f'the maps of {n} images', atol=1e-4)
+            same(got.detach() if isinstance(got, torch.Tensor) else got,
+                 (gradient * maps).sum(1) * side ** 2, f'the maps of {n} images', atol=1e-4)
 
 # %% ../../nbs/solutions/07b_attention.ipynb #2ee40c36
 @exercise('07b.2', 'From cells to pixels',
-          'Solve it along one axis first. A matrix of `size x h` that holds the weights of the cells can be applied to rows and columns.',
-          'The middle of pixel i lies at (i + 0.5) h / size - 0.5 when the middles of the cells are 0, 1, 2, ...',
-          'Beyond the outermost middles there is nothing to mix: keep the position between 0 and h - 1.')
+          'Solve it along one axis first. A matrix of `size x h` that holds the weights of the '
+          'cells can be applied to rows and columns.',
+          'The middle of pixel i lies at (i + 0.5) h / size - 0.5 when the middles of the cells '
+          'are 0, 1, 2, ...',
+          'Beyond the outermost middles there is nothing to mix: keep the position between 0 and h '
+          '- 1.')
 def _(answer):
     g = torch.Generator().manual_seed(0)
     for h, w, size in ((1, 1, 3), (2, 3, 6), (4, 4, 32), (8, 8, 20)):
         m = torch.randn(h, w, generator=g)
-        want = F.interpolate(m[None, None], size=(size, size), mode='bilinear', align_corners=False)[0, 0]
-        same(answer(m.clone(), size), want, f'the map of {h} x {w} cells on {size} x {size} pixels', atol=1e-4)
+        want = F.interpolate(m[None, None], size=(size, size), mode='bilinear',
+                             align_corners=False)[0, 0]
+        same(answer(m.clone(), size), want, f'the map of {h} x {w} cells on {size} x {size} pixels',
+             atol=1e-4)
 
 # %% ../../nbs/solutions/07b_attention.ipynb #4bf05246
 @exercise('07b.3', 'A box around it',
-          'Which rows have any cell that is hot enough, and which columns? `any(1)` and `any(0)` tell.',
-          'A cell covers size / h pixels, and the end of the box is the end of the last cell, not its beginning.')
+          'Which rows have any cell that is hot enough, and which columns? `any(1)` and `any(0)` '
+          'tell.',
+          'A cell covers size / h pixels, and the end of the box is the end of the last cell, not '
+          'its beginning.')
 def _(answer):
     cold = -torch.ones(8, 8)
     spot, edge, wide, strong = cold.clone(), cold.clone(), torch.zeros(4, 4), cold.clone()
     spot[2, 5], edge[7, 0:3], wide[1, 1], wide[2, 3], wide[0, 0] = 3., 1., 1., .5, .1
     strong[3, 3], strong[6, 6] = 2., -9.
-    for m, size, share in ((spot, 32, .2), (edge, 32, .5), (wide, 32, .2), (wide, 64, .05), (wide, 32, .9), (strong, 32, .2)):
+    for m, size, share in ((spot, 32, .2), (edge, 32, .5), (wide, 32, .2), (wide, 64, .05),
+                           (wide, 32, .9), (strong, 32, .2)):
         hot = [(i, j) for i in range(len(m)) for j in range(len(m)) if m[i, j] >= share * m.max()]
         cell, rows, columns = size // len(m), [i for i, _ in hot], [j for _, j in hot]
         want = tuple(v * cell for v in (min(rows), min(columns), max(rows) + 1, max(columns) + 1))
         got = answer(m.clone(), size, share)
-        if not isinstance(got, (tuple, list)) or len(got) != 4: raise Wrong('Four numbers are asked for: top, left, bottom, right.')
-        for side, v, u in zip(('top', 'left', 'bottom', 'right'), got, want): same(v, u, f'the {side} for a share of {share} and {len(hot)} hot cells')
+        if not isinstance(got, (tuple, list)) or len(got) != 4:
+            raise Wrong('Four numbers are asked for: top, left, bottom, right.')
+        for side, v, u in zip(('top', 'left', 'bottom', 'right'), got, want):
+            same(v, u, f'the {side} for a share of {share} and {len(hot)} hot cells')
 
 # %% ../../nbs/solutions/07b_attention.ipynb #696c48e0
 @exercise('07b.4', 'If it pooled by the maximum',
-          'What reaches the logit from a channel is its weight times its largest value, and it comes from a single place.',
+          'What reaches the logit from a channel is its weight times its largest value, and it '
+          'comes from a single place.',
           'Flatten the places: `max(1)` of a `C, h*w` tensor gives values and places at once.',
-          'Several channels may meet in one place, and must be added there: `index_add_` does, plain indexing with `+=` does not.')
+          'Several channels may meet in one place, and must be added there: `index_add_` does, '
+          'plain indexing with `+=` does not.')
 def _(answer):
     g = torch.Generator().manual_seed(0)
     for c, h, w in ((1, 2, 2), (3, 2, 3), (40, 3, 3)):
         maps, weight = torch.rand(c, h, w, generator=g), torch.randn(c, generator=g)
         leaf = maps.clone().requires_grad_()
         gradient, = torch.autograd.grad((leaf.amax((1, 2)) * weight).sum(), leaf)
-        same(answer(maps.clone(), weight.clone()), (gradient * maps).sum(0), f'the map of {c} channels of {h} x {w} places', atol=1e-4)
+        same(answer(maps.clone(), weight.clone()), (gradient * maps).sum(0),
+             f'the map of {c} channels of {h} x {w} places', atol=1e-4)

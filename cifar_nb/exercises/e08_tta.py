@@ -15,9 +15,11 @@ from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/08_tta.ipynb #7f0a9a91
 @exercise('08.1', 'A shift with black behind it',
-          'Begin with an empty copy, `torch.zeros_like(x)`, and ask for one axis which places receive something, and from where.',
+          'Begin with an empty copy, `torch.zeros_like(x)`, and ask for one axis which places '
+          'receive something, and from where.',
           'New row i shows old row i - dy. Which i have an old row at all?',
-          '`torch.roll` moves everything, and brings in at one side what falls out at the other; what comes in can be painted black afterwards.')
+          '`torch.roll` moves everything, and brings in at one side what falls out at the other; '
+          'what comes in can be painted black afterwards.')
 def _(answer):
     g = torch.Generator().manual_seed(0)
     x = torch.randint(1, 256, (2, 3, 5, 6), dtype=torch.uint8, generator=g)
@@ -30,25 +32,32 @@ def _(answer):
 
 # %% ../../nbs/solutions/08_tta.ipynb #f54981ca
 @exercise('08.2', 'Where the two means disagree',
-          'A probability cannot fall below 0, so in a mean of probabilities a view can only fail to support a class. What can a very negative logit do?',
-          'Let the first view be very sure of class 0. Let the second find class 0 impossible, and be of two minds about the others.')
+          'A probability cannot fall below 0, so in a mean of probabilities a view can only fail '
+          'to support a class. What can a very negative logit do?',
+          'Let the first view be very sure of class 0. Let the second find class 0 impossible, and '
+          'be of two minds about the others.')
 def _(answer):
     try: z = torch.as_tensor(answer, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError): raise Wrong('Two rows of three numbers are asked for.') from None
-    if z.shape != (2, 3): raise Wrong(f'The logits have shape {tuple(z.shape)}; (2, 3) is asked for, a row a view.')
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong('Two rows of three numbers are asked for.') from None
+    if z.shape != (2, 3):
+        raise Wrong(f'The logits have shape {tuple(z.shape)}; (2, 3) is asked for, a row a view.')
     if not z.isfinite().all(): raise Wrong('A logit is not finite.')
     logits = [sum(column) / 2 for column in zip(*z.tolist())]
     powers = [[math.exp(v - max(row)) for v in row] for row in z.tolist()]
     shares = [sum(row[k] / sum(row) for row in powers) / 2 for k in range(3)]
     for values, name in ((logits, 'logits'), (shares, 'probabilities')):
-        if sum(v > max(values) - 1e-6 for v in values) > 1: raise Wrong(f'In the mean of the {name} two classes share the first place.')
+        if sum(v > max(values) - 1e-6 for v in values) > 1:
+            raise Wrong(f'In the mean of the {name} two classes share the first place.')
     said = logits.index(max(logits)), shares.index(max(shares))
     if said[0] == said[1]: raise Wrong(f'Both means say class {said[0]}.')
 
 # %% ../../nbs/solutions/08_tta.ipynb #d1468cb0
 @exercise('08.3', 'One view, one vote',
-          '`torch.nn.functional.one_hot(votes, classes).sum(0)` counts the votes: `V,N` becomes `N,classes`.',
-          'A mean probability lies between 0 and 1, and votes are whole numbers. Can one sum serve both rules?')
+          '`torch.nn.functional.one_hot(votes, classes).sum(0)` counts the votes: `V,N` becomes '
+          '`N,classes`.',
+          'A mean probability lies between 0 and 1, and votes are whole numbers. Can one sum serve '
+          'both rules?')
 def _(answer):
     g = torch.Generator().manual_seed(0)
     for views, n, k in ((1, 5, 3), (3, 40, 4), (5, 60, 10), (2, 50, 10)):
@@ -56,22 +65,33 @@ def _(answer):
         want, p = [], z.double().softmax(-1).mean(0)
         for i in range(n):
             votes = Counter(z[:, i].argmax(-1).tolist())
-            want.append(max((c for c in votes if votes[c] == max(votes.values())), key=lambda c: p[i, c]))
+            want.append(
+                max((c for c in votes if votes[c] == max(votes.values())), key=lambda c: p[i, c]))
         same(answer(z.clone()), torch.tensor(want), f'the classes of {n} images by {views} views')
 
 # %% ../../nbs/solutions/08_tta.ipynb #c571e246
 @exercise('08.4', 'Would Kaggle take it',
-          'Split the text into lines and the lines at commas; look at the header first, and at the number of fields.',
+          'Split the text into lines and the lines at commas; look at the header first, and at the '
+          'number of fields.',
           'Compare the ids as sorted lists: a set would forget that one stood there twice.',
-          '`int` raises ValueError for `3.0`, `cat` and nothing at all; an answer should come out, not an exception.')
+          '`int` raises ValueError for `3.0`, `cat` and nothing at all; an answer should come out, '
+          'not an exception.')
 def _(answer):
     ids, good = [7, 3, 12], 'ID,Labels\n7,0\n3,9\n12,5\n'
     files = {good: '', good.rstrip(): '', 'ID,Labels\n12,5\n7,0\n3,9\n': '',
-             good.replace('ID,Labels', 'id,label'): 'the header is another', good.replace('ID,Labels\n', ''): 'the header is missing',
-             good.replace('3,9', '3,10'): 'a label is 10', good.replace('7,0', '7,-1'): 'a label is negative', good.replace('12,5', '12,5.0'): 'a label has a decimal point',
-             good.replace('12,5', '12,cat'): 'a label is a word', good.replace('12,5', '12,'): 'a label is missing', good.replace('12,5', '12,5,5'): 'a line has three fields',
-             good.replace('12,5\n', ''): 'an id is missing', good.replace('12,5', '3,9'): 'an id stands twice and one is missing', good + '3,9\n': 'an id stands twice',
-             good.replace('12,5', '13,5'): 'an id is unknown', good + '13,5\n': 'there is an id too many', '': 'there is nothing'}
+             good.replace('ID,Labels', 'id,label'): 'the header is another',
+             good.replace('ID,Labels\n', ''): 'the header is missing',
+             good.replace('3,9', '3,10'): 'a label is 10',
+             good.replace('7,0', '7,-1'): 'a label is negative',
+             good.replace('12,5', '12,5.0'): 'a label has a decimal point',
+             good.replace('12,5', '12,cat'): 'a label is a word',
+             good.replace('12,5', '12,'): 'a label is missing',
+             good.replace('12,5', '12,5,5'): 'a line has three fields',
+             good.replace('12,5\n', ''): 'an id is missing',
+             good.replace('12,5', '3,9'): 'an id stands twice and one is missing',
+             good + '3,9\n': 'an id stands twice',
+             good.replace('12,5', '13,5'): 'an id is unknown',
+             good + '13,5\n': 'there is an id too many', '': 'there is nothing'}
     for text, fault in files.items():
         got = answer(text, list(ids))
         if not isinstance(got, bool): raise Wrong(f'It gives {got!r}; True or False is asked for.')

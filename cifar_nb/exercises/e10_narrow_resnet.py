@@ -8,27 +8,33 @@ __all__ = []
 # %% ../../nbs/solutions/10_narrow_resnet.ipynb #62b6cd93
 import torch
 
-from ..models.resnet import NetSpec
 from ..data.cifar import MEAN, STD
-from ..teams.reading import spec_facts
 from .checker import Wrong, exercise, same
+from ..models.resnet import NetSpec
+from ..teams.reading import spec_facts
 
 # %% ../../nbs/solutions/10_narrow_resnet.ipynb #fe2be692
 @exercise('10.1', 'Parameters as a polynomial',
           'Which layers have a number of parameters that does not depend on w at all?',
-          'In `summary(model)` each stage has its parameters: how many of them are weights of convolutions, and how many belong to batch norms?',
-          'Three widths give three equations; `torch.linalg.solve` solves them in float64, and the results are whole numbers.')
+          'In `summary(model)` each stage has its parameters: how many of them are weights of '
+          'convolutions, and how many belong to batch norms?',
+          'Three widths give three equations; `torch.linalg.solve` solves them in float64, and the '
+          'results are whole numbers.')
 def _(answer):
-    if not isinstance(answer, (tuple, list)) or len(answer) != 3: raise Wrong('Three numbers are asked for, (a, b, c).')
+    if not isinstance(answer, (tuple, list)) or len(answer) != 3:
+        raise Wrong('Three numbers are asked for, (a, b, c).')
     for n in answer: same(n, float(round(n)), 'each of the three numbers', atol=1e-3)
     a, b, c = (round(n) for n in answer)
     for w in (2, 10, 32, 48):
         off = a * w**2 + b * w + c - spec_facts(NetSpec((w, 2*w, 4*w, 8*w))).parameters
-        if off: raise Wrong(f'At width {w} the polynomial gives {abs(off):,} parameters too {"many" if off > 0 else "few"}.')
+        if off:
+            raise Wrong(f'At width {w} the polynomial gives {abs(off):,} parameters too '
+                        f'{"many" if off > 0 else "few"}.')
 
 # %% ../../nbs/solutions/10_narrow_resnet.ipynb #b7fc572e
 def _batches_by_running(momentum, share):
-    "The number of batches of ones after which torch's batch norm, started at 0, has a running mean of `share` or more."
+    """The number of batches of ones after which torch's batch norm, started at 0, has a running
+    mean of `share` or more."""
     bn, n = torch.nn.BatchNorm1d(1, momentum=momentum).double(), 0
     while bn.running_mean.item() < share:
         bn(torch.ones(2, 1, dtype=torch.float64))
@@ -36,30 +42,36 @@ def _batches_by_running(momentum, share):
     return n
 
 @exercise('10.2', 'How many batches does it remember?',
-          'Write down the weight of the newest batch, of the one before, and of the one before that.',
+          'Write down the weight of the newest batch, of the one before, and of the one before '
+          'that.',
           'What is *not* among the last n batches has the weight kept ** n.',
           'Keras\' momentum is what is kept; torch\'s is what is new.')
 def _(answer):
     for momentum, share in ((.9, .95), (.1, .95), (.1, .5), (.5, .99), (.01, .9)):
         want = _batches_by_running(momentum, share)
-        same(answer(momentum, share), want, f'the number of batches for torch\'s momentum {momentum} and a share of {share}')
-        same(answer(1 - momentum, share, 'keras'), want, f'the number of batches for Keras\' momentum {1 - momentum:g} and a share of {share}')
+        same(answer(momentum, share), want,
+             f'the number of batches for torch\'s momentum {momentum} and a share of {share}')
+        same(answer(1 - momentum, share, 'keras'), want,
+             f'the number of batches for Keras\' momentum {1 - momentum:g} and a share of {share}')
 
 # %% ../../nbs/solutions/10_narrow_resnet.ipynb #10ec412e
 @exercise('10.3', 'Logits under dropout',
-          'What are the two values that one feature can take, and how probable is each? Its mean should be what it was.',
+          'What are the two values that one feature can take, and how probable is each? Its mean '
+          'should be what it was.',
           'Variances of independent terms add; a weight in front of a term counts squared.',
           'The bias is never dropped.')
 def _(answer):
     g = torch.Generator().manual_seed(3)
     masks = (torch.arange(256)[:, None] >> torch.arange(8) & 1).double()
     for p in (.5, .2, .75):
-        f, w, b = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((5, 8), (10, 8), (10,)))
+        f, w, b = (torch.randn(*shape, generator=g, dtype=torch.float64)
+                   for shape in ((5, 8), (10, 8), (10,)))
         chance = ((1 - p) ** masks.sum(1) * p ** (8 - masks.sum(1)))[:, None, None]
         logits = (masks[:, None] * f / (1 - p)) @ w.T + b
         mean = (chance * logits).sum(0)
         got = answer(f, w, b, p)
-        if not isinstance(got, (tuple, list)) or len(got) != 2: raise Wrong('Two tensors are asked for, (mean, deviation).')
+        if not isinstance(got, (tuple, list)) or len(got) != 2:
+            raise Wrong('Two tensors are asked for, (mean, deviation).')
         same(got[0], mean, f'the mean for p = {p}')
         same(got[1], (chance * (logits - mean) ** 2).sum(0).sqrt(), f'the deviation for p = {p}')
 
@@ -70,11 +82,14 @@ def _(answer):
           'The pixel 0 goes to `shift`, and the pixel `mean2` must go to `mean`.')
 def _(answer):
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for right, other in (((MEAN, STD), ((.513, .497, .462), (.263, .260, .273))), (((.5,) * 3, (.5,) * 3), ((.1, .2, .3), (.2, .4, .8)))):
+    for right, other in (((MEAN, STD), ((.513, .497, .462), (.263, .260, .273))),
+                         (((.5,) * 3, (.5,) * 3), ((.1, .2, .3), (.2, .4, .8)))):
         mean, std, mean2, std2 = (torch.tensor(v, dtype=torch.float64) for v in (*right, *other))
         got = answer(mean, std, mean2, std2)
-        if not isinstance(got, (tuple, list)) or len(got) != 2: raise Wrong('Two tensors are asked for, (scale, shift).')
-        for g, name in zip(got, ('the scale', 'the shift')): same(g, torch.zeros_like(mean), name, atol=float('inf'))
+        if not isinstance(got, (tuple, list)) or len(got) != 2:
+            raise Wrong('Two tensors are asked for, (scale, shift).')
+        for g, name in zip(got, ('the scale', 'the shift')):
+            same(g, torch.zeros_like(mean), name, atol=float('inf'))
         line = lambda v: v[:, None, None]
         seen = (line(got[0]) * x + line(got[1]) - line(mean)) / line(std)
         same(seen, (x - line(mean2)) / line(std2), 'what the network is given', atol=1e-6)

@@ -11,30 +11,38 @@ import warnings
 
 import torch
 
-from ..augment.ops import RandomCrop
-from ..models.resnet import NetSpec
 from ..augment.geometry import RandomAffine, RandomRotation
-from ..teams.reading import spec_facts
+from ..augment.ops import RandomCrop
 from .checker import Wrong, exercise, same
+from ..models.resnet import NetSpec
+from ..teams.reading import spec_facts
 
 # %% ../../nbs/solutions/11_modified_resnet.ipynb #3d6b423a
 @exercise('11.1', 'The plateau by hand',
-          'Three things change from epoch to epoch: the rate, the best loss, and the number of bad epochs. Start with them.',
-          'The rate of epoch 0 is `lr`, whatever the loss is; the loss of an epoch can only change the rates after it.',
-          'With a patience of 5 the drop comes after the sixth bad epoch. What becomes of the count then?')
+          'Three things change from epoch to epoch: the rate, the best loss, and the number of bad '
+          'epochs. Start with them.',
+          'The rate of epoch 0 is `lr`, whatever the loss is; the loss of an epoch can only change '
+          'the rates after it.',
+          'With a patience of 5 the drop comes after the sixth bad epoch. What becomes of the '
+          'count then?')
 def _(answer):
     g = torch.Generator().manual_seed(11)
     for patience, factor, n in ((5, .1, 60), (1, .5, 40), (0, .3, 20)):
-        losses = (torch.linspace(2, 1.4, n).clamp(min=1.6) + .05 * torch.rand(n, generator=g)).tolist() + [1., 1., .99995, .9999, .5] * 2
+        losses = (torch.linspace(2, 1.4, n).clamp(min=1.6) + .05
+                  * torch.rand(n, generator=g)).tolist() + [1., 1., .99995, .9999, .5] * 2
         want = _rates_of_torch(losses, .01, factor, patience)
         got = answer(losses, .01, factor, patience)
-        if not isinstance(got, list) or len(got) != len(losses): raise Wrong(f'A list of {len(losses)} rates is asked for, one an epoch.')
-        for epoch, (g_, w) in enumerate(zip(got, want)): same(g_, w, f'the rate of epoch {epoch} (patience {patience}, factor {factor})', atol=1e-9)
+        if not isinstance(got, list) or len(got) != len(losses):
+            raise Wrong(f'A list of {len(losses)} rates is asked for, one an epoch.')
+        for epoch, (g_, w) in enumerate(zip(got, want)):
+            same(g_, w, f'the rate of epoch {epoch} (patience {patience}, factor {factor})',
+                 atol=1e-9)
 
 def _rates_of_torch(losses, lr, factor, patience):
     "The rate of each epoch by torch's `ReduceLROnPlateau`."
     opt, rates = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr), []
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, factor=factor, patience=patience, eps=0.)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        opt, factor=factor, patience=patience, eps=0.)
     for loss in losses:
         rates.append(opt.param_groups[0]['lr'])
         with warnings.catch_warnings():
@@ -44,22 +52,38 @@ def _rates_of_torch(losses, lr, factor, patience):
 
 # %% ../../nbs/solutions/11_modified_resnet.ipynb #f7c2f5dc
 @exercise('11.2', 'How much is black?',
-          'A white image stays white wherever a picture is left: turn some thousands of white images into a batch and send them through.',
-          'The operations are called one after the other, `op(xb)`, as `Augment` does; the shares of the single operations do not simply add up.',
-          'A pixel is black if its value is 0. A share of pixels: an image has 32 * 32 of them, whatever the number of its channels.')
+          'A white image stays white wherever a picture is left: turn some thousands of white '
+          'images into a batch and send them through.',
+          'The operations are called one after the other, `op(xb)`, as `Augment` does; the shares '
+          'of the single operations do not simply add up.',
+          'A pixel is black if its value is 0. A share of pixels: an image has 32 * 32 of them, '
+          'whatever the number of its channels.')
 def _(answer):
-    for names, ops in (('the rotation', (RandomRotation(20),)), ('the crop', (RandomCrop(4),)), ('all three', (RandomCrop(4), RandomRotation(20), RandomAffine(translate=(.1, .1))))):
-        same(answer(ops), _black(*(any(isinstance(op, kind) for op in ops) for kind in (RandomCrop, RandomRotation, RandomAffine))), f'the share for {names}', atol=.004)
+    for names, ops in (('the rotation', (RandomRotation(20),)), ('the crop', (RandomCrop(4),)),
+                       (
+                           'all three',
+                           (RandomCrop(4), RandomRotation(20), RandomAffine(translate=(.1, .1))))):
+        same(
+            answer(ops),
+            _black(
+                *(any(isinstance(op, kind) for op in ops)
+                  for kind in (RandomCrop, RandomRotation, RandomAffine))),
+            f'the share for {names}', atol=.004)
 
 def _black(crop, turn, move, n=2000):
-    "The mean share of pixels that lie outside a picture somewhere on their way back through shift, rotation and crop."
+    """The mean share of pixels that lie outside a picture somewhere on their way back through
+    shift, rotation and crop."""
     g = torch.Generator().manual_seed(2)
     def draw(most): return most * (2 * torch.rand(n, 1, 1, generator=g, dtype=torch.float64) - 1)
     at, out = torch.arange(32, dtype=torch.float64) - 15.5, torch.zeros(n, 32, 32, dtype=torch.bool)
     col, row = at.expand(n, 32, 32), at[:, None].expand(n, 32, 32)
     a, dx, dy = draw(math.radians(20) * turn), draw(3.2 * move).round(), draw(3.2 * move).round()
-    steps = [lambda c, r: (c + dx, r + dy), lambda c, r: (a.cos() * c - a.sin() * r, a.sin() * c + a.cos() * r)]
-    if crop: steps.append(lambda c, r, d=torch.randint(-4, 5, (2, n, 1, 1), generator=g): (c.add(.5).round() - .5 + d[0], r.add(.5).round() - .5 + d[1]))
+    steps = [lambda c, r: (c + dx, r + dy), lambda c,
+             r: (a.cos() * c - a.sin() * r, a.sin() * c + a.cos() * r)]
+    if crop:
+        steps.append(lambda c, r,
+                     d=torch.randint(-4, 5, (2, n, 1, 1), generator=g): (
+                         c.add(.5).round() - .5 + d[0], r.add(.5).round() - .5 + d[1]))
     for step in steps:
         col, row = step(col, row)
         out |= (col.abs() > 16) | (row.abs() > 16)
@@ -67,13 +91,22 @@ def _black(crop, turn, move, n=2000):
 
 # %% ../../nbs/solutions/11_modified_resnet.ipynb #2dca431e
 @exercise('11.3', 'Equal parameters, half the work',
-          'How many multiply-adds does one parameter cost in a stage that works at 32 x 32, and in one that works at 4 x 4?',
+          'How many multiply-adds does one parameter cost in a stage that works at 32 x 32, and in '
+          'one that works at 4 x 4?',
           'Nobody has said that there must be three stages, or four.',
           'What happens to the first stage of team 000 if its parameters move to the end?')
 def _(answer):
-    if not isinstance(answer, NetSpec): raise Wrong(f'A NetSpec is asked for, and this is of type {type(answer).__name__}.')
-    if answer.block != 'basic' or answer.se or answer.classes != 10: raise Wrong('Keep to residual blocks and ten classes, without squeeze-and-excitation.')
-    if answer.strides[0] != 1: raise Wrong('Its first stage does not work at 32 x 32 as that of the other two networks does.')
+    if not isinstance(answer, NetSpec):
+        raise Wrong(f'A NetSpec is asked for, and this is of type {type(answer).__name__}.')
+    if answer.block != 'basic' or answer.se or answer.classes != 10:
+        raise Wrong('Keep to residual blocks and ten classes, without squeeze-and-excitation.')
+    if answer.strides[0] != 1:
+        raise Wrong('Its first stage does not work at 32 x 32 as that of the other two networks '
+                    'does.')
     facts = spec_facts(answer)
-    if abs(facts.parameters / 2_777_674 - 1) > .01: raise Wrong(f'It has {facts.parameters:,} parameters, which is more than one percent away from those of team 001.')
-    if facts.macs > 69_649_664: raise Wrong(f'It has {facts.macs / 1e6:.1f}M multiply-adds, more than half of those of team 000.')
+    if abs(facts.parameters / 2_777_674 - 1) > .01:
+        raise Wrong(f'It has {facts.parameters:,} parameters, which is more than one percent away '
+                    'from those of team 001.')
+    if facts.macs > 69_649_664:
+        raise Wrong(f'It has {facts.macs / 1e6:.1f}M multiply-adds, more than half of those of '
+                    'team 000.')

@@ -10,23 +10,29 @@ import math
 
 import torch
 
+from .checker import Wrong, exercise, same
 from ..models.resnet import NetSpec
 from ..teams.reading import spec_facts
-from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/12_learning_too_deep.ipynb #f752967f
 @exercise('12.1', 'Repair the formula',
-          'Start from the report\'s sum and put in the chapter\'s four corrections one by one, each for any widths.',
-          'The first block of a stage takes the channels of the stage before, and the first stage those of the stem.',
-          'From the second stage on the images are halved, so there is a convolution in the shortcut even if the width stays the same.')
+          'Start from the report\'s sum and put in the chapter\'s four corrections one by one, '
+          'each for any widths.',
+          'The first block of a stage takes the channels of the stage before, and the first stage '
+          'those of the stem.',
+          'From the second stage on the images are halved, so there is a convolution in the '
+          'shortcut even if the width stays the same.')
 def _(answer):
-    for widths, depths in (((16, 32), (1, 1)), ((8, 16, 32, 64), (4, 4, 4, 3)), ((8, 16, 32, 64, 64), (1, 2, 1, 2, 3)), ((12, 12, 20), (3, 1, 2))):
+    for widths, depths in (((16, 32), (1, 1)), ((8, 16, 32, 64), (4, 4, 4, 3)),
+                           ((8, 16, 32, 64, 64), (1, 2, 1, 2, 3)), ((12, 12, 20), (3, 1, 2))):
         spec = NetSpec(widths, depths, (1,) + (2,) * (len(widths) - 1))
-        same(answer(widths, depths), spec_facts(spec).parameters, f'the number of parameters for widths {widths} and blocks {depths}', atol=.5)
+        same(answer(widths, depths), spec_facts(spec).parameters,
+             f'the number of parameters for widths {widths} and blocks {depths}', atol=.5)
 
 # %% ../../nbs/solutions/12_learning_too_deep.ipynb #77326c78
 def mean_floor(alpha, side=32):
-    "The mean entropy of CutMix's labels for ten equally frequent classes, from the areas of all rectangles."
+    """The mean entropy of CutMix's labels for ten equally frequent classes, from the areas of all
+    rectangles."""
     torch.manual_seed(0)
     lam = torch.distributions.Beta(alpha, alpha).sample((200_000,)).double()
     sizes = (side * (1 - lam).sqrt()).long().bincount(minlength=side + 1).double()
@@ -34,12 +40,16 @@ def mean_floor(alpha, side=32):
     for size, n in enumerate(sizes.tolist()):
         length = ((centre + size // 2).clamp(max=side) - (centre - size // 2).clamp(min=0)).double()
         share = length[:, None] * length / side**2
-        total += n * -(torch.special.xlogy(share, share) + torch.special.xlogy(1 - share, 1 - share)).mean().item()
+        total += n * -(
+            torch.special.xlogy(share, share) + torch.special.xlogy(1 - share, 1 - share)).mean(
+                ).item()
     return .9 * total / sizes.sum().item()
 
 @exercise('12.2', 'How often can it have mixed?',
-          'How large would the mean loss be if a share q of the batches were mixed and all the others cost nothing?',
-          'The chapter computes the floor for alpha = 1; the same lines with another alpha give the others.',
+          'How large would the mean loss be if a share q of the batches were mixed and all the '
+          'others cost nothing?',
+          'The chapter computes the floor for alpha = 1; the same lines with another alpha give '
+          'the others.',
           'A loss above the floor forbids nothing, and a share is never more than 1.')
 def _(answer):
     state = torch.random.get_rng_state()
@@ -47,38 +57,51 @@ def _(answer):
     finally: torch.random.set_rng_state(state)
     for alpha, floor in floors.items():
         for loss in (.0571, .2):
-            same(answer(loss, alpha), min(1., loss / floor), f'the largest share for a loss of {loss} and alpha = {alpha}', atol=.03 * loss / floor)
+            same(answer(loss, alpha), min(1., loss / floor),
+                 f'the largest share for a loss of {loss} and alpha = {alpha}',
+                 atol=.03 * loss / floor)
     same(answer(2.3, 1.), 1., 'the largest share for a loss of 2.3', atol=1e-6)
 
 # %% ../../nbs/solutions/12_learning_too_deep.ipynb #db489cbe
 @exercise('12.3', 'What each view really weighs',
           'Apply every view first. Which function tells whether two tensors are equal everywhere?',
-          'Go through the views in order and keep a list of the different results with a count for each.',
+          'Go through the views in order and keep a list of the different results with a count for '
+          'each.',
           'The weights are shares of all the views, so they add up to 1.')
 def _(answer):
-    x = torch.randint(0, 256, (3, 3, 8, 8), generator=torch.Generator().manual_seed(4)).to(torch.uint8)
-    plain, flip, down, twice = (lambda x: x), (lambda x: x.flip(3)), (lambda x: x.flip(2)), (lambda x: x.flip(3).flip(3))
-    turn, colours, roll, dark = (lambda x: x.rot90(2, (2, 3))), (lambda x: x.flip(1)), (lambda x: x.roll(1, 3)), (lambda x: x.clamp(min=1))
+    x = torch.randint(0, 256, (3, 3, 8, 8), generator=torch.Generator().manual_seed(4)).to(
+        torch.uint8)
+    plain, flip, down, twice = (lambda x: x), (lambda x: x.flip(3)), (lambda x: x.flip(2)), (
+        lambda x: x.flip(3).flip(3))
+    turn, colours, roll, dark = (lambda x: x.rot90(2, (2, 3))), (lambda x: x.flip(1)), (
+        lambda x: x.roll(1, 3)), (lambda x: x.clamp(min=1))
     uneven = x.clone()
     uneven[0] = uneven[0, :, :, :1]  # the first image is its own mirror image, the others are not
     dim = x.clamp(max=254)
-    for images, views, want, what in ((x, (plain, flip, down, twice, roll), [.4, .2, .2, .2], 'five views, two of them alike'),
-                                      (x, (flip, plain, flip, flip), [.75, .25], 'four views, three of them alike'),
-                                      (uneven, (plain, flip, flip), [1 / 3, 2 / 3], 'an image that is its own mirror image, and two others'),
-                                      (x, (colours, turn, plain, down), [.25] * 4, 'four different views of the same pixels'),
-                                      (dim, (plain, dark), [.5, .5], 'two views that differ in a few pixels by one level'),
-                                      (torch.zeros_like(x), (plain, flip, down), [1.], 'black images')):
+    for images, views, want, what in (
+        (x, (plain, flip, down, twice, roll), [.4, .2, .2, .2], 'five views, two of them alike'),
+        (x, (flip, plain, flip, flip), [.75, .25], 'four views, three of them alike'),
+        (uneven, (plain, flip, flip), [1 / 3, 2 / 3],
+         'an image that is its own mirror image, and two others'),
+        (x, (colours, turn, plain, down), [.25] * 4, 'four different views of the same pixels'),
+        (dim, (plain, dark), [.5, .5], 'two views that differ in a few pixels by one level'),
+        (torch.zeros_like(x), (plain, flip, down), [1.], 'black images')):
         same(answer(images, views), want, f'the answer to {what}', atol=1e-6)
 
 # %% ../../nbs/solutions/12_learning_too_deep.ipynb #f3a168cf
 @exercise('12.4', 'Read the schedule out of the log',
-          'For a given t_max the shape of the curve is known, and only its height is missing: a division, or a least-squares fit with one unknown.',
-          'Try all t_max from the number of lines on, and keep the one whose curve is nearest to the log.',
+          'For a given t_max the shape of the curve is known, and only its height is missing: a '
+          'division, or a least-squares fit with one unknown.',
+          'Try all t_max from the number of lines on, and keep the one whose curve is nearest to '
+          'the log.',
           'The first line is not at the top of the wave. Which e does it belong to?')
 def _(answer):
     for peak, t_max, lines in ((.01, 100, 100), (.1, 30, 30), (.05, 200, 60), (.32, 90, 45)):
-        rates = [round(peak * (1 + math.cos(math.pi * e / t_max)) / 2, 6) for e in range(1, lines + 1)]
+        rates = [round(peak * (1 + math.cos(math.pi * e / t_max)) / 2, 6)
+                 for e in range(1, lines + 1)]
         got = answer(rates)
-        if not isinstance(got, (tuple, list)) or len(got) != 2: raise Wrong('A pair is asked for, (peak, t_max).')
+        if not isinstance(got, (tuple, list)) or len(got) != 2:
+            raise Wrong('A pair is asked for, (peak, t_max).')
         same(got[1], t_max, f't_max of a log of {lines} lines that begins with {rates[0]}', atol=.5)
-        same(got[0], peak, f'the peak of a log of {lines} lines that begins with {rates[0]}', atol=peak * 1e-3)
+        same(got[0], peak, f'the peak of a log of {lines} lines that begins with {rates[0]}',
+             atol=peak * 1e-3)

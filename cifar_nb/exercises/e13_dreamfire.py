@@ -8,9 +8,9 @@ __all__ = []
 # %% ../../nbs/solutions/13_dreamfire.ipynb #06fe3858
 import torch
 
+from .checker import Wrong, exercise, same
 from ..models.resnet import NetSpec
 from ..teams.reading import spec_facts
-from .checker import Wrong, exercise, same
 
 # %% ../../nbs/solutions/13_dreamfire.ipynb #fdc86bab
 @exercise('13.1', 'The price of attention',
@@ -18,21 +18,29 @@ from .checker import Wrong, exercise, same
           'Every block of a stage has its own, and an empty stage has none.',
           'A number of hidden units is whole: c // ratio.')
 def _(answer):
-    for widths, depths, ratio in (((64, 128, 256), (1, 1, 1), 8), ((16, 32, 64, 128), (3, 5, 3, 0), 4), ((20, 40), (2, 7), 16)):
+    for widths, depths, ratio in (
+        ((64, 128, 256), (1, 1, 1), 8), ((16, 32, 64, 128), (3, 5, 3, 0), 4),
+        ((20, 40), (2, 7), 16)):
         strides = (1,) + (2,) * (len(widths) - 1)
-        more, less = (spec_facts(NetSpec(widths, depths, strides, se=se)).parameters for se in (ratio, 0))
-        same(answer(widths, depths, ratio), more - less, f'the number for widths {widths}, blocks {depths} and ratio {ratio}', atol=.5)
+        more, less = (spec_facts(NetSpec(widths, depths, strides, se=se)).parameters
+                      for se in (ratio, 0))
+        same(answer(widths, depths, ratio), more - less,
+             f'the number for widths {widths}, blocks {depths} and ratio {ratio}', atol=.5)
 
 # %% ../../nbs/solutions/13_dreamfire.ipynb #36ff1823
 @exercise('13.2', 'Networks that nobody beats',
-          'Write down, for two networks, when the one beats the other. Equal in both is not better.',
+          'Write down, for two networks, when the one beats the other. Equal in both is not '
+          'better.',
           'A network stays if no other beats it: `any` over all the others.',
-          'Some of the numbers occur twice. What does your comparison say of a network and its twin?')
+          'Some of the numbers occur twice. What does your comparison say of a network and its '
+          'twin?')
 def _(answer):
     g = torch.Generator().manual_seed(5)
     many = [tuple(p) for p in torch.randint(0, 12, (60, 2), generator=g).tolist()]
-    for points, what in (([(5, 5)], 'one network'), ([(3, 1), (5, 2), (4, 2), (5, 3), (1, 1)], 'five networks'),
-                         ([(2, 7), (2, 7), (1, 9)], 'three networks, two of them twins'), (many, 'sixty networks')):
+    for points, what in (([(5, 5)], 'one network'),
+                         ([(3, 1), (5, 2), (4, 2), (5, 3), (1, 1)], 'five networks'),
+                         ([(2, 7), (2, 7), (1, 9)], 'three networks, two of them twins'),
+                         (many, 'sixty networks')):
         p, macs = torch.tensor(points).T
         least = (p[None] >= p[:, None]) & (macs[None] <= macs[:, None])
         better = (p[None] > p[:, None]) | (macs[None] < macs[:, None])
@@ -40,20 +48,31 @@ def _(answer):
         got = answer(points)
         if not isinstance(got, (list, tuple)): raise Wrong('A list of places is asked for.')
         lost, kept = set(want) - set(got), set(got) - set(want)
-        if lost: raise Wrong(f'Of {what}, {len(lost)} that nobody beats are missing, such as {points[min(lost)]}.')
-        if kept: raise Wrong(f'Of {what}, {len(kept)} are named although another beats them, such as {points[min(kept)]}.' if max(kept) < len(points) else 'There is a place beyond the end.')
+        if lost:
+            raise Wrong(f'Of {what}, {len(lost)} that nobody beats are missing, such as '
+                        f'{points[min(lost)]}.')
+        if kept:
+            raise Wrong(f'Of {what}, {len(kept)} are named although another beats them, such as '
+                        f'{points[min(kept)]}.' if max(kept) < len(points)
+                        else 'There is a place beyond the end.')
         same(list(got), want, f'the order of the places, for {what},')
 
 # %% ../../nbs/solutions/13_dreamfire.ipynb #43ddc7c8
 @exercise('13.3', 'Which counts are possible?',
-          'The last batch has n - bs * (batches - 1) images. Treat each number of right ones among them as a case of its own.',
-          'A figure printed with five digits may be off by half a unit of the fifth. How many right images is that, in all the full batches together?',
-          'The full batches can hold neither a negative number of right images nor more than they have.')
+          'The last batch has n - bs * (batches - 1) images. Treat each number of right ones among '
+          'them as a case of its own.',
+          'A figure printed with five digits may be off by half a unit of the fifth. How many '
+          'right images is that, in all the full batches together?',
+          'The full batches can hold neither a negative number of right images nor more than they '
+          'have.')
 def _(answer):
-    for printed, n, bs in ((.93928, 10_000, 128), (.90512, 1000, 96), (1., 300, 128), (.5, 40, 16), (.00123, 5000, 77)):
+    for printed, n, bs in ((.93928, 10_000, 128), (.90512, 1000, 96), (1., 300, 128), (.5, 40, 16),
+                           (.00123, 5000, 77)):
         batches = -(-n // bs)
         r = n - bs * (batches - 1)
-        whole, last = torch.arange(bs * (batches - 1) + 1, dtype=torch.float64)[:, None], torch.arange(r + 1, dtype=torch.float64)
+        whole, last = (torch.arange(bs * (batches - 1) + 1, dtype=torch.float64)[:, None],
+                       torch.arange(r + 1, dtype=torch.float64))
         fits = ((whole / bs + last / r) / batches - printed).abs() < 4.999e-6
         want = sorted({int(w + k) for w, k in fits.nonzero().tolist()})
-        same(answer(printed, n, bs), want, f'the list for a printed {printed} over {n:,} images in batches of {bs}')
+        same(answer(printed, n, bs), want,
+             f'the list for a printed {printed} over {n:,} images in batches of {bs}')

@@ -11,40 +11,48 @@ import math
 
 import torch
 
-from ..models.resnet import NetSpec
-from ..augment.policies import CIFAR10
-from ..teams.reading import spec_facts
+from ..augment.policies import CIFAR10_POLICY
 from .checker import Wrong, exercise, same
+from ..models.resnet import NetSpec
+from ..teams.reading import spec_facts
 
 # %% ../../nbs/solutions/14_neural_nomads.ipynb #d1594ef0
 @exercise('14.1', 'As far as team 003',
-          'How many rates of a cosine over 100 epochs are there, and what is their sum if the first is 1?',
+          'How many rates of a cosine over 100 epochs are there, and what is their sum if the '
+          'first is 1?',
           'The sum of the rates is proportional to the first of them.',
           'The mean of a cosine from 1 to 0 is a half, and the first epoch adds half a rate more.')
 def _(answer):
     for travel, epochs, steps in ((110.62, 100, 391), (2., 10, 50), (1., 1, 7)):
         rates = [(1 + math.cos(math.pi * e / epochs)) / 2 for e in range(epochs)]
-        same(answer(travel, epochs, steps), travel / (steps * sum(rates)), f'the rate for {travel} in {epochs} epochs of {steps} steps', atol=1e-6)
+        same(answer(travel, epochs, steps), travel / (steps * sum(rates)),
+             f'the rate for {travel} in {epochs} epochs of {steps} steps', atol=1e-6)
 
 # %% ../../nbs/solutions/14_neural_nomads.ipynb #4a7b4398
 @exercise('14.2', 'Untouched',
           'With what probability does *one* sub-policy leave the image alone?',
-          'Each sub-policy is drawn with the same chance; what does that make of their 25 probabilities?',
+          'Each sub-policy is drawn with the same chance; what does that make of their 25 '
+          'probabilities?',
           'A sub-policy need not have two steps.')
 def _(answer):
     one, two = ('Rotate', .5, 3), (('Invert', .2, None), ('Color', .5, 4))
-    sure, three = (('Equalize', 1., None), ('Solarize', .3, 5)), (('Posterize', 0., 2), ('Contrast', .25, 6), ('Brightness', .5, 1))
-    policies = ((CIFAR10, 'the policy for CIFAR-10'), (((one,), two), 'a policy of two, one with a single step'), ((sure, three), 'a policy with a step that always happens'))
+    sure, three = ((('Equalize', 1., None), ('Solarize', .3, 5)),
+                   (('Posterize', 0., 2), ('Contrast', .25, 6), ('Brightness', .5, 1)))
+    policies = ((CIFAR10_POLICY, 'the policy for CIFAR-10'),
+                (((one,), two), 'a policy of two, one with a single step'),
+                ((sure, three), 'a policy with a step that always happens'))
     for policy, what in policies:
         left = 0.
         for sub in policy:
             for happens in itertools.product((0, 1), repeat=len(sub)):
-                left += math.prod(p if h else 1 - p for h, (_, p, _) in zip(happens, sub)) * (not any(happens)) / len(policy)
+                left += math.prod(p if h else 1 - p for h, (_, p, _) in zip(happens, sub)) * (
+                    not any(happens)) / len(policy)
         same(answer(policy), left, f'the chance under {what}', atol=1e-6)
 
 # %% ../../nbs/solutions/14_neural_nomads.ipynb #7bafbf17
 @exercise('14.3', 'The gradient\'s way home',
-          'Go forwards through the chain and keep a product: each link contributes its derivative at the value that comes in.',
+          'Go forwards through the chain and keep a product: each link contributes its derivative '
+          'at the value that comes in.',
           'The derivative of tanh(v) is 1 - tanh(v) ** 2.',
           'A shortcut adds v to the link. What does that add to the derivative?')
 def _(answer):
@@ -56,16 +64,27 @@ def _(answer):
             v = x
             for w in weights: v = w * v.tanh() + (v if residual else 0)
             want, = torch.autograd.grad(v, x)
-            same(answer(.8, weights, residual), want.item(), f'the derivative of {n} {"residual" if residual else "plain"} links', atol=1e-9 * abs(want.item()))
+            same(answer(.8, weights, residual), want.item(),
+                 f'the derivative of {n} {"residual" if residual else "plain"} links',
+                 atol=1e-9 * abs(want.item()))
 
 # %% ../../nbs/solutions/14_neural_nomads.ipynb #be2884ca
 @exercise('14.4', 'Six blocks and 4.99 million',
-          'With widths (w, 2w, 4w) there is no whole w: start from the nearest miss and leave the doubling.',
-          'With 64 and 128 as the report says, 376 is just too few and 377 just too many. Change another width as well.',
-          'A small function that counts by formula can try some thousands of lists a second; that of exercise 12.1 does.')
+          'With widths (w, 2w, 4w) there is no whole w: start from the nearest miss and leave the '
+          'doubling.',
+          'With 64 and 128 as the report says, 376 is just too few and 377 just too many. Change '
+          'another width as well.',
+          'A small function that counts by formula can try some thousands of lists a second; that '
+          'of exercise 12.1 does.')
 def _(answer):
-    if not isinstance(answer, NetSpec): raise Wrong(f'A NetSpec is asked for, and this is of type {type(answer).__name__}.')
-    if answer.block != 'basic' or answer.se or answer.classes != 10: raise Wrong('Keep to residual blocks and ten classes, without squeeze-and-excitation.')
-    if tuple(answer.depths) != (2, 2, 2): raise Wrong(f'The report has three stages of two blocks, and this has {tuple(answer.depths)}.')
+    if not isinstance(answer, NetSpec):
+        raise Wrong(f'A NetSpec is asked for, and this is of type {type(answer).__name__}.')
+    if answer.block != 'basic' or answer.se or answer.classes != 10:
+        raise Wrong('Keep to residual blocks and ten classes, without squeeze-and-excitation.')
+    if tuple(answer.depths) != (2, 2, 2):
+        raise Wrong('The report has three stages of two blocks, and this has '
+                    f'{tuple(answer.depths)}.')
     n = spec_facts(answer).parameters
-    if not 4_985_000 <= n < 4_995_000: raise Wrong(f'It has {n:,} parameters, and that is {"more" if n >= 4_995_000 else "less"} than what rounds to 4.99 million.')
+    if not 4_985_000 <= n < 4_995_000:
+        raise Wrong(f'It has {n:,} parameters, and that is {"more" if n >= 4_995_000 else "less"} '
+                    'than what rounds to 4.99 million.')

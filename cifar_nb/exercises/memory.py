@@ -1,4 +1,5 @@
-"""Plain module: a dictionary in a JSON file that several processes read and change, and none spoils.
+"""Plain module: a dictionary in a JSON file that several processes read and change, and none
+spoils.
 
 What cannot be read is kept aside, never thrown away. Tests: tests/test_memory.py.
 """
@@ -67,7 +68,8 @@ def _read_or_put_aside(path: Path) -> dict:
 
 
 def _tidy(path: Path):
-    "Remove what killed writers of this file have left: .NAME.PID, and NAME.PID of earlier versions."
+    """Remove what killed writers of this file have left: .NAME.PID, and NAME.PID of earlier
+    versions."""
     name = re.compile(r'\.?' + re.escape(path.name) + r'\.\d+')
     for p in path.parent.iterdir():
         if name.fullmatch(p.name):

@@ -1,4 +1,5 @@
-"""Plain module: C++ (csrc/) made into a shared library that is kept, and is loaded only as we wrote it.
+"""Plain module: C++ (csrc/) made into a shared library that is kept, and is loaded only as we wrote
+it.
 
 Whoever may write a library runs code as its users. So beside each lies its sha256, and the folder,
 with all on the way to it, must be safe from others. For Linux. Tests: tests/test_compiler.py.
@@ -51,11 +52,12 @@ def _command() -> tuple:
 
 
 def kernel_library(name: str) -> Path:
-    """The kernel `name` as a shared library in the cache folder, compiled where that has not been done
-    for this machine and this PyTorch; RuntimeError if it cannot be."""
+    """The kernel `name` as a shared library in the cache folder, compiled where that has not been
+    done for this machine and this PyTorch; RuntimeError if it cannot be."""
     gomp = Path(torch.__file__).parent / 'lib' / 'libgomp.so.1'
     if platform.system() != 'Linux' or not gomp.exists():
-        raise RuntimeError('this system, or its PyTorch, has no OpenMP of GCC that a kernel could share')
+        raise RuntimeError('this system, or its PyTorch, has no OpenMP of GCC that a kernel could '
+                           'share')
     folder = cache_folder() / 'kernels'
     return compiled_library(name, source(name), *_command(), folder, [torch.__version__])
 

@@ -14,16 +14,16 @@ from timeit import timeit
 
 from torch import nn
 
-from ..models.resnet import BatchNorm, Conv
-from .gradient import ProductConv, cpu_has
 from ..models.airbench import PooledGroup
+from ..models.resnet import BatchNorm, Conv
 from .fused_norm import FusedBatchNorm, norm_kernel
+from .gradient import ProductConv, cpu_has
 from .winograd import AlreadyPooled, PooledWinogradConv, WinogradConv, kernel, may_pay
 
 __all__ = ['KERNELS', 'use_cpu_kernels', 'use_torch_layers', 'cpu_kernels']
 
 KERNELS = ('fused_norm', 'product', 'winograd')
-PLAIN = {FusedBatchNorm: BatchNorm, ProductConv: Conv, WinogradConv: Conv,
+PLAIN_LAYERS = {FusedBatchNorm: BatchNorm, ProductConv: Conv, WinogradConv: Conv,
          PooledWinogradConv: Conv, AlreadyPooled: nn.MaxPool2d}
 
 
@@ -32,7 +32,8 @@ def use_cpu_kernels(net: nn.Module, say=print, names=KERNELS) -> list:
 
     Of `names` 'winograd' is chapter 03b's convolution, 'product' the gradient of chapter 03a (on
     processors with tiles for matrices, where 'winograd' brings it along for maps that are too
-    small for it), 'fused_norm' the batch norm of chapter 04c. Nothing changes for a kernel that does not work here; `say` is told why, once."""
+    small for it), 'fused_norm' the batch norm of chapter 04c. Nothing changes for a kernel that
+    does not work here; `say` is told why, once."""
     say, used = functools.cache(say), []
     if 'fused_norm' in names and _fuse_norms(net, say): used.append('fused_norm')
     if 'product' in names and _use_products(net): used.append('product')
@@ -43,7 +44,7 @@ def use_cpu_kernels(net: nn.Module, say=print, names=KERNELS) -> list:
 def use_torch_layers(net: nn.Module):
     "Give every layer of `net` the class that it was built with."
     for m in net.modules():
-        if type(m) in PLAIN: m.__class__ = PLAIN[type(m)]
+        if type(m) in PLAIN_LAYERS: m.__class__ = PLAIN_LAYERS[type(m)]
 
 
 @contextmanager

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .resnet import ACTIVATIONS, BatchNorm, Conv
 from ..core.errors import InputError
+from .resnet import ACTIVATIONS, BatchNorm, Conv
 
 # %% ../../nbs/04a_fast_blocks.ipynb #c614a315
 def whitening_filters(
@@ -21,7 +21,8 @@ def whitening_filters(
     k: int = 2,          # side of the patches
     eps: float = 5e-4,   # added to the eigenvalues
 ) -> torch.Tensor:
-    "Filters `6*k*k, 3, k, k` whose outputs are uncorrelated with unit variance on the patches of `xb`, each with both signs (Page, 2018)."
+    """Filters `6*k*k, 3, k, k` whose outputs are uncorrelated with unit variance on the patches of
+    `xb`, each with both signs (Page, 2018)."""
     p = F.unfold(xb.float(), k).transpose(1, 2).reshape(-1, 3 * k * k)
     values, vectors = torch.linalg.eigh(p.T @ p / len(p))
     w = (vectors / (values + eps).sqrt()).T.flip(0).reshape(-1, 3, k, k)
@@ -35,20 +36,25 @@ def shift_norm(channels: int, momentum: float) -> BatchNorm:
     return bn
 
 def dirac_conv(c_in: int, c_out: int) -> Conv:
-    "A 3x3 convolution without bias; its first `c_in` filters begin as copies of their inputs, the rest at random."
+    """A 3x3 convolution without bias; its first `c_in` filters begin as copies of their inputs, the
+    rest at random."""
     conv = Conv(c_in, c_out)
     with torch.no_grad(): nn.init.dirac_(conv.weight[:min(c_in, c_out)])
     return conv
 
 # %% ../../nbs/04a_fast_blocks.ipynb #31dbe817
 class PooledGroup(nn.Module):
-    "conv, 2x2 max-pool, norm, activation, conv, norm, activation: `N,c_in,H,W` -> `N,c_out,H/2,W/2` (Jordan, 2024); with `depth` 3 once more without pooling, and added to what was pooled."
-    def __init__(self, c_in: int, c_out: int, momentum: float, activation: str, dirac: bool = True, depth: int = 2):
+    """conv, 2x2 max-pool, norm, activation, conv, norm, activation: `N,c_in,H,W` ->
+    `N,c_out,H/2,W/2` (Jordan, 2024); with `depth` 3 once more without pooling, and added to what
+    was pooled."""
+    def __init__(self, c_in: int, c_out: int, momentum: float, activation: str, dirac: bool = True,
+                 depth: int = 2):
         super().__init__()
         conv = dirac_conv if dirac else Conv
         self.conv1, self.bn1 = conv(c_in, c_out), shift_norm(c_out, momentum)
         self.conv2, self.bn2 = conv(c_out, c_out), shift_norm(c_out, momentum)
-        self.conv3, self.bn3 = (conv(c_out, c_out), shift_norm(c_out, momentum)) if depth == 3 else (None, None)
+        self.conv3, self.bn3 = (conv(c_out, c_out),
+                                shift_norm(c_out, momentum)) if depth == 3 else (None, None)
         self.pool, self.activation = nn.MaxPool2d(2), activation
 
     def forward(self, x):
@@ -59,27 +65,42 @@ class PooledGroup(nn.Module):
 # %% ../../nbs/04a_fast_blocks.ipynb #9c3f9aad
 @dataclass(frozen=True)
 class FastSpec:
-    "airbench94's network as data (Jordan, 2024): 3xHxW in, `classes` logits out; 1.97 million trainable parameters by default."
+    """airbench94's network as data (Jordan, 2024): 3xHxW in, `classes` logits out; 1.97 million
+    trainable parameters by default."""
     widths: tuple = (64, 256, 256)  # channels of each group; each group halves the side
-    depth: int = 2                  # convolutions of each group; 3: with a shortcut around the second and third
+    # convolutions of each group; 3: with a shortcut around the second and third
+    depth: int = 2
     activation: str = 'silu'        # 'relu', 'silu' or 'gelu'
     whiten: int = 2                 # side of the patches that the first layer looks at
-    whitened: bool = True           # that layer whitens and is frozen; False: it is trained from random filters
+    # that layer whitens and is frozen; False: it is trained from random filters
+    whitened: bool = True
     dirac: bool = True              # filters begin as copies; False: at random
     bn_momentum: float = 0.6        # torch's sense: weight of the newest batch
     classes: int = 10
 
     def __post_init__(self):
         object.__setattr__(self, 'widths', tuple(self.widths))
-        if not self.widths or min(self.widths) < 1: raise InputError(f'FastSpec: widths={self.widths}; every group needs at least one channel.')
-        if len(self.widths) > 100 or max(self.widths) > 65_536: raise InputError('FastSpec: more than 100 groups or 65,536 channels are a typing error rather than a plan.')
-        if self.depth not in (2, 3): raise InputError(f'FastSpec: depth={self.depth!r}; give each group 2 or 3 convolutions.')
-        if self.activation not in ACTIVATIONS: raise InputError(f'FastSpec: activation={self.activation!r}; choose one of {", ".join(ACTIVATIONS)}.')
-        if not 1 <= self.whiten <= 4: raise InputError(f'FastSpec: whiten={self.whiten}; give the side of a patch, 1 to 4.')
-        if not 0 < self.bn_momentum <= 1: raise InputError(f'FastSpec: bn_momentum={self.bn_momentum}; give a number above 0 and up to 1.')
+        if not self.widths or min(self.widths) < 1:
+            raise InputError(f'FastSpec: widths={self.widths}; every group needs at least one '
+                             'channel.')
+        if len(self.widths) > 100 or max(self.widths) > 65_536:
+            raise InputError('FastSpec: more than 100 groups or 65,536 channels are a typing error '
+                             'rather than a plan.')
+        if self.depth not in (2, 3):
+            raise InputError(
+                f'FastSpec: depth={self.depth!r}; give each group 2 or 3 convolutions.')
+        if self.activation not in ACTIVATIONS:
+            raise InputError(f'FastSpec: activation={self.activation!r}; choose one of '
+                             f'{", ".join(ACTIVATIONS)}.')
+        if not 1 <= self.whiten <= 4:
+            raise InputError(f'FastSpec: whiten={self.whiten}; give the side of a patch, 1 to 4.')
+        if not 0 < self.bn_momentum <= 1:
+            raise InputError(f'FastSpec: bn_momentum={self.bn_momentum}; give a number above 0 and '
+                             'up to 1.')
 
     def build(self) -> nn.Module: return FastNet(self)
-    def to_dict(self) -> dict: return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+    def to_dict(self) -> dict:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 # %% ../../nbs/04a_fast_blocks.ipynb #7c6aea1e
 class FastNet(nn.Module):
@@ -89,13 +110,16 @@ class FastNet(nn.Module):
         self.spec, c = spec, 6 * spec.whiten ** 2
         self.whiten = nn.Conv2d(3, c, spec.whiten, bias=not spec.whitened)
         self.whiten.weight.requires_grad_(not spec.whitened)
-        self.stages = nn.Sequential(*(PooledGroup(a, b, spec.bn_momentum, spec.activation, spec.dirac, spec.depth) for a, b in zip((c, *spec.widths), spec.widths)))
+        self.stages = nn.Sequential(
+            *(PooledGroup(a, b, spec.bn_momentum, spec.activation, spec.dirac, spec.depth)
+              for a, b in zip((c, *spec.widths), spec.widths)))
         self.linear = nn.Linear(spec.widths[-1], spec.classes, bias=False)
         with torch.no_grad(): self.linear.weight.div_(self.linear.weight.std())
 
     @torch.no_grad()
     def prepare(self, xb):
-        "Set the frozen first layer, where there is one, from the normalized training images `xb` `N,3,H,W`."
+        """Set the frozen first layer, where there is one, from the normalized training images `xb`
+        `N,3,H,W`."""
         if self.spec.whitened: self.whiten.weight.copy_(whitening_filters(xb, self.spec.whiten))
 
     def features(self, x):
@@ -103,6 +127,7 @@ class FastNet(nn.Module):
         return self.stages(ACTIVATIONS[self.spec.activation](self.whiten(x))).amax((2, 3))
 
     def forward(self, x):
-        "Logits, divided by the number of features: they begin small, and label smoothing keeps them so."
+        """Logits, divided by the number of features: they begin small, and label smoothing keeps
+        them so."""
         x = self.features(x)
         return self.linear(x) / x.shape[1]

@@ -83,6 +83,7 @@ def scaled(net: NetSpec, factor: float) -> NetSpec:
 
 def deeper(net: NetSpec, factor: int) -> NetSpec:
     "`net` with `factor` times the blocks, and as wide as its parameters then allow."
-    deep, most = replace(net, depths=tuple(d * factor for d in net.depths)), counts_of(net).parameters
+    deep, most = (replace(net, depths=tuple(d * factor for d in net.depths)),
+                  counts_of(net).parameters)
     narrower = (scaled(deep, k / 64) for k in range(64, 0, -1))
     return next(n for n in narrower if counts_of(n).parameters <= most)

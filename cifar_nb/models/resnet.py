@@ -21,14 +21,16 @@ from ..core.errors import InputError, missing
 # %% ../../nbs/04_blocks.ipynb #4ce3881f
 ACTIVATIONS = dict(relu=F.relu_, silu=F.silu, gelu=F.gelu)
 
-def finish(y: torch.Tensor, activation: str = None, add: torch.Tensor = None) -> torch.Tensor:
-    "`activation(y + add)`, or what there is of it, of a batch norm's output `y`, which is overwritten."
+def finish(y: torch.Tensor, activation: str | None = None,
+           add: torch.Tensor = None) -> torch.Tensor:
+    """`activation(y + add)`, or what there is of it, of a batch norm's output `y`, which is
+    overwritten."""
     if add is not None: y += add
     return y if activation is None else ACTIVATIONS[activation](y)
 
 class BatchNorm(nn.BatchNorm2d):
     "Batch norm, and what follows it: `activation(bn(x) + add)`, `N,C,H,W` -> the same."
-    def forward(self, x, activation: str = None, add: torch.Tensor = None):
+    def forward(self, x, activation: str | None = None, add: torch.Tensor = None):
         "`activation` is a name in `ACTIVATIONS`, or None; `add` is `N,C,H,W`, or None."
         return finish(super().forward(x), activation, add)
 
@@ -41,7 +43,8 @@ class Conv(nn.Conv2d):
     def forward(self, x):
         narrow = self.kernel_size == (1, 1) and self.stride[0] > 1 and self.in_channels < 16
         if not (x.is_cpu and narrow): return super().forward(x)
-        return F.conv2d(x[..., ::self.stride[0], ::self.stride[1]], self.weight, self.bias)  # the same, and safe
+        # the same, and safe
+        return F.conv2d(x[..., ::self.stride[0], ::self.stride[1]], self.weight, self.bias)
 
 # %% ../../nbs/04_blocks.ipynb #8f2b128e
 def conv_bn(
@@ -51,15 +54,18 @@ def conv_bn(
     stride: int = 1,
     momentum: float = 0.1, # torch's sense: running = (1 - momentum) * running + momentum * batch
 ) -> list:
-    "A convolution without bias and its batch norm, as a list of two modules; `N,c_in,H,W` -> `N,c_out,H/stride,W/stride`."
+    """A convolution without bias and its batch norm, as a list of two modules; `N,c_in,H,W` ->
+    `N,c_out,H/stride,W/stride`."""
     return [Conv(c_in, c_out, kernel, stride), BatchNorm(c_out, momentum=momentum)]
 
 # %% ../../nbs/04_blocks.ipynb #e46bbda6
 class SqueezeExcite(nn.Module):
-    "Scale each of `c` channels by a factor in 0..1 computed from all channel means, through `c // ratio` hidden units (Hu et al., 2018)."
+    """Scale each of `c` channels by a factor in 0..1 computed from all channel means, through `c //
+    ratio` hidden units (Hu et al., 2018)."""
     def __init__(self, c: int, ratio: int):
         super().__init__()
-        self.squeeze, self.excite = nn.Linear(c, c // ratio, bias=False), nn.Linear(c // ratio, c, bias=False)
+        self.squeeze, self.excite = nn.Linear(c, c // ratio, bias=False), nn.Linear(
+            c // ratio, c, bias=False)
 
     def forward(self, x):
         scale = self.excite(F.relu(self.squeeze(x.mean((2, 3))))).sigmoid()
@@ -67,7 +73,8 @@ class SqueezeExcite(nn.Module):
 
 # %% ../../nbs/04_blocks.ipynb #a9c70ace
 class Block(nn.Module):
-    "Two convolutions with batch norm, added to a shortcut unless `residual` is False, then ReLU (He et al., 2015)."
+    """Two convolutions with batch norm, added to a shortcut unless `residual` is False, then ReLU
+    (He et al., 2015)."""
     def __init__(self,
         c_in: int,                # channels in
         c_out: int,               # channels out
@@ -82,7 +89,9 @@ class Block(nn.Module):
         self.conv2, self.bn2 = conv_bn(c_out, c_out, 3, 1, momentum)
         self.se = SqueezeExcite(c_out, se) if se else None
         self.residual, changes = residual, stride != 1 or c_in != c_out
-        self.shortcut = nn.Sequential(*(conv_bn(c_in, c_out, shortcut_kernel, stride, momentum) if residual and changes else []))
+        self.shortcut = nn.Sequential(
+            *(conv_bn(c_in, c_out, shortcut_kernel, stride, momentum) if residual
+              and changes else []))
 
     def forward(self, x):
         out, shortcut = self.bn1(self.conv1(x), 'relu'), self.shortcut(x) if self.residual else None
@@ -91,13 +100,16 @@ class Block(nn.Module):
 
 # %% ../../nbs/04_blocks.ipynb #b68018a1
 class PreActBlock(nn.Module):
-    "Norm, ReLU and convolution, twice, added to what came in (He et al., 2016); where the shape changes, to a convolution of the first norm's output."
-    def __init__(self, c_in: int, c_out: int, stride: int = 1, shortcut_kernel: int = 1, momentum: float = 0.1, se: int = 0):
+    """Norm, ReLU and convolution, twice, added to what came in (He et al., 2016); where the shape
+    changes, to a convolution of the first norm's output."""
+    def __init__(self, c_in: int, c_out: int, stride: int = 1, shortcut_kernel: int = 1,
+                 momentum: float = 0.1, se: int = 0):
         super().__init__()
         self.bn1, self.conv1 = BatchNorm(c_in, momentum=momentum), Conv(c_in, c_out, 3, stride)
         self.bn2, self.conv2 = BatchNorm(c_out, momentum=momentum), Conv(c_out, c_out)
         self.se = SqueezeExcite(c_out, se) if se else None
-        self.shortcut = nn.Sequential(*([Conv(c_in, c_out, shortcut_kernel, stride)] if stride != 1 or c_in != c_out else []))
+        self.shortcut = nn.Sequential(
+            *([Conv(c_in, c_out, shortcut_kernel, stride)] if stride != 1 or c_in != c_out else []))
 
     def forward(self, x):
         out = self.bn1(x, 'relu')
@@ -110,22 +122,26 @@ LIMIT = 5_000_000  # trainable parameters the assignment allows
 
 @dataclass(frozen=True)
 class NetSpec:
-    "A CIFAR ResNet as data: 3x32x32 in, `classes` logits out; the defaults are ResNet-18 with a 3x3 stem (He et al., 2015)."
+    """A CIFAR ResNet as data: 3x32x32 in, `classes` logits out; the defaults are ResNet-18 with a
+    3x3 stem (He et al., 2015)."""
     widths: tuple = (64, 128, 256, 512)  # channels of each stage
     depths: tuple = (2, 2, 2, 2)         # blocks of each stage; 0 leaves the stage out
     strides: tuple = (1, 2, 2, 2)        # of the first block of each stage
-    stem: int = 0                        # channels of the first convolution, 0 for those of the first stage
+    # channels of the first convolution, 0 for those of the first stage
+    stem: int = 0
     block: str = 'basic'                 # 'basic' (residual), 'plain' or 'preact'
     shortcut_kernel: int = 1             # kernel of the shortcuts that change shape
     dropout: float = 0.0                 # before the last linear layer
     bn_momentum: float = 0.1             # torch's sense: weight of the newest batch
     se: int = 0                          # squeeze-excitation ratio, 0 for none
-    init: str = 'default'                # torch's own, or 'kaiming': normal, fan-out, also for the last layer
+    # torch's own, or 'kaiming': normal, fan-out, also for the last layer
+    init: str = 'default'
     classes: int = 10
     pool: str = 'avg'                    # over all places before the last layer: 'avg' or 'max'
 
     def __post_init__(self):
-        for f in ('widths', 'depths', 'strides'): object.__setattr__(self, f, tuple(getattr(self, f)))
+        for f in ('widths', 'depths', 'strides'):
+            object.__setattr__(self, f, tuple(getattr(self, f)))
         for problem in filter(None, _problems(self)): raise InputError(problem)
 
     def build(self) -> nn.Module:
@@ -140,18 +156,30 @@ class NetSpec:
 def _problems(s):
     "Sentences about what is wrong with the spec `s`, or None where it is right."
     n = [len(s.widths), len(s.depths), len(s.strides)]
-    yield n != [n[0]] * 3 and f'NetSpec: widths, depths and strides have {n[0]}, {n[1]} and {n[2]} entries; give each stage one of each.'
-    yield (not s.widths or min(s.widths) < 1) and f'NetSpec: widths={s.widths}; every stage needs at least one channel.'
-    yield (not s.depths or min(s.depths) < 0 or max(s.depths) < 1) and f'NetSpec: depths={s.depths}; give at least one stage a block.'
-    yield (sum(s.depths) > 1000 or max(s.widths, default=0) > 65_536) and f'NetSpec: depths={s.depths}, widths={s.widths}; more than 1,000 blocks or 65,536 channels are a typing error rather than a plan.'
-    yield (not s.strides or min(s.strides) < 1) and f'NetSpec: strides={s.strides}; a stride is 1 or more.'
-    yield s.block not in ('basic', 'plain', 'preact') and f"NetSpec: block={s.block!r}; choose 'basic', 'plain' or 'preact'."
-    yield s.init not in ('default', 'kaiming') and f"NetSpec: init={s.init!r}; choose 'default' or 'kaiming'."
+    yield (n != [n[0]] * 3 and f'NetSpec: widths, depths and strides have {n[0]}, {n[1]} and '
+           f'{n[2]} entries; give each stage one of each.')
+    yield ((not s.widths or min(s.widths) < 1)
+           and f'NetSpec: widths={s.widths}; every stage needs at least one channel.')
+    yield (not s.depths or min(s.depths) < 0
+           or max(s.depths) < 1) and f'NetSpec: depths={s.depths}; give at least one stage a block.'
+    yield ((sum(s.depths) > 1000 or max(s.widths, default=0) > 65_536)
+           and f'NetSpec: depths={s.depths}, widths={s.widths}; more than 1,000 blocks or 65,536 '
+           'channels are a typing error rather than a plan.')
+    yield ((not s.strides or min(s.strides) < 1)
+           and f'NetSpec: strides={s.strides}; a stride is 1 or more.')
+    yield (s.block not in ('basic', 'plain', 'preact')
+           and f"NetSpec: block={s.block!r}; choose 'basic', 'plain' or 'preact'.")
+    yield s.init not in ('default',
+                         'kaiming') and f"NetSpec: init={s.init!r}; choose 'default' or 'kaiming'."
     yield s.pool not in ('avg', 'max') and f"NetSpec: pool={s.pool!r}; choose 'avg' or 'max'."
-    yield (s.shortcut_kernel < 1 or s.shortcut_kernel % 2 == 0) and f'NetSpec: shortcut_kernel={s.shortcut_kernel}; give an odd number.'
-    yield not 0 <= s.dropout < 1 and f'NetSpec: dropout={s.dropout}; give a share from 0 up to, but not including, 1.'
-    yield not 0 < s.bn_momentum <= 1 and f'NetSpec: bn_momentum={s.bn_momentum}; give a number above 0 and up to 1.'
-    yield (s.se < 0 or s.se > min(s.widths)) and f'NetSpec: se={s.se}; give 0 or a ratio of at most the narrowest width.'
+    yield ((s.shortcut_kernel < 1 or s.shortcut_kernel % 2 == 0)
+           and f'NetSpec: shortcut_kernel={s.shortcut_kernel}; give an odd number.')
+    yield (not 0 <= s.dropout < 1
+           and f'NetSpec: dropout={s.dropout}; give a share from 0 up to, but not including, 1.')
+    yield (not 0 < s.bn_momentum <= 1
+           and f'NetSpec: bn_momentum={s.bn_momentum}; give a number above 0 and up to 1.')
+    yield ((s.se < 0 or s.se > min(s.widths))
+           and f'NetSpec: se={s.se}; give 0 or a ratio of at most the narrowest width.')
 
 # %% ../../nbs/04_blocks.ipynb #daa61dda
 class ResNet(nn.Module):
@@ -159,17 +187,22 @@ class ResNet(nn.Module):
     def __init__(self, spec: NetSpec):
         super().__init__()
         self.spec, c, before = spec, spec.stem or spec.widths[0], spec.block == 'preact'
-        self.conv1, self.bn1 = Conv(3, c), None if before else BatchNorm(c, momentum=spec.bn_momentum)
+        self.conv1, self.bn1 = (Conv(3, c),
+                                None if before else BatchNorm(c, momentum=spec.bn_momentum))
         stages, kind = [], PreActBlock if before else partial(Block, residual=spec.block == 'basic')
         for width, depth, stride in zip(spec.widths, spec.depths, spec.strides):
-            blocks = [kind(c if i == 0 else width, width, stride if i == 0 else 1, shortcut_kernel=spec.shortcut_kernel,
-                           momentum=spec.bn_momentum, se=spec.se) for i in range(depth)]
+            blocks = [
+                kind(c if i == 0 else width, width, stride if i == 0 else 1,
+                     shortcut_kernel=spec.shortcut_kernel,
+                     momentum=spec.bn_momentum, se=spec.se) for i in range(depth)]
             stages.append(nn.Sequential(*blocks) if depth else nn.Identity())
             c = width if depth else c
-        self.stages, self.pool = nn.Sequential(*stages), (nn.AdaptiveAvgPool2d if spec.pool == 'avg' else nn.AdaptiveMaxPool2d)(1)
+        self.stages, self.pool = nn.Sequential(*stages), (
+            nn.AdaptiveAvgPool2d if spec.pool == 'avg' else nn.AdaptiveMaxPool2d)(1)
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout else None
         self.linear = nn.Linear(c, spec.classes)
-        self.last = BatchNorm(c, momentum=spec.bn_momentum) if before else None  # norms that come first leave one for the end
+        # norms that come first leave one for the end
+        self.last = BatchNorm(c, momentum=spec.bn_momentum) if before else None
         if spec.init == 'kaiming': self.apply(_kaiming)
 
     def features(self, x):
@@ -183,8 +216,10 @@ class ResNet(nn.Module):
         return self.linear(x if self.dropout is None else self.dropout(x))
 
 def _kaiming(m):
-    "Normal weights with the variance that keeps gradients steady backwards through ReLU (He et al., 2015), zero biases."
-    if isinstance(m, (nn.Conv2d, nn.Linear)): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
+    """Normal weights with the variance that keeps gradients steady backwards through ReLU (He et
+    al., 2015), zero biases."""
+    if isinstance(m, (nn.Conv2d, nn.Linear)):
+        nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
     if isinstance(m, nn.Linear): nn.init.zeros_(m.bias)
 
 # %% ../../nbs/04_blocks.ipynb #454f6f1e
@@ -194,15 +229,20 @@ def count_parameters(net: nn.Module) -> int:
 
 # %% ../../nbs/04_blocks.ipynb #cf9564b6
 def count_macs(net: nn.Module, size: int = 32) -> int:
-    "Multiply-adds of the convolutions and linear layers of `net` for one `3 x size x size` image; batch norm and additions are not counted."
+    """Multiply-adds of the convolutions and linear layers of `net` for one `3 x size x size` image;
+    batch norm and additions are not counted."""
     macs = []
     def look(m, inputs, output):
         x = inputs[0]
         if isinstance(m, nn.Linear): places = x.numel() // m.in_features
-        else: places = math.prod((side + 2 * p - k) // s + 1 for side, k, s, p in zip(x.shape[2:], m.kernel_size, m.stride, m.padding))
+        else:
+            places = math.prod((side + 2 * p - k) // s + 1
+                               for side, k, s, p in zip(
+                                   x.shape[2:], m.kernel_size, m.stride, m.padding))
         macs.append(places * m.weight.numel())
     layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    hooks, modes = [m.register_forward_hook(look) for m in layers], {m: m.training for m in net.modules()}
+    hooks, modes = ([m.register_forward_hook(look) for m in layers],
+                    {m: m.training for m in net.modules()})
     try:
         with torch.no_grad(): net.eval()(next(net.parameters()).new_zeros(1, 3, size, size))
     finally:
@@ -235,4 +275,5 @@ def summary(net: nn.Module, depth: int = 2):
     try: from torchinfo import summary as torchinfo_summary
     except ImportError: raise missing('torchinfo', 'notebook') from None
     return torchinfo_summary(net, (1, 3, 32, 32), depth=depth, device='cpu', verbose=0,
-                             col_names=('output_size', 'num_params', 'mult_adds'), row_settings=('var_names',))
+                             col_names=('output_size', 'num_params', 'mult_adds'),
+                             row_settings=('var_names',))

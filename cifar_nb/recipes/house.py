@@ -51,9 +51,11 @@ RECORD = Recipe(
     name='record', title='The most that fits', net=PREACT,
     phases=(Phase(
         epochs=200, batch_size=512, label_smoothing=0.1,
-        augment=(RandomCrop(4, 'reflect'), RandomHorizontalFlip(), TrivialAugmentWide(), RandomErasing()),
+        augment=(RandomCrop(4, 'reflect'), RandomHorizontalFlip(), TrivialAugmentWide(),
+                 RandomErasing()),
         optimizer=Optimizer('SGD', lr=0.4, momentum=0.9, nesterov=True, weight_decay=5e-4),
-        schedule=Schedule('cosine', warmup_epochs=5, warmup_start_factor=0.05, t_max=195, unit='step')),),
+        schedule=Schedule('cosine', warmup_epochs=5, warmup_start_factor=0.05, t_max=195,
+                          unit='step')),),
     ema=0.999, tta_transforms=_SIX, source='this book, after a public race of 300 s on an H20')
 
 HOUSE = (SMALL, QUICK, LAPTOP, HOUR, RECORD)

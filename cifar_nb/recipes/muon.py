@@ -17,18 +17,21 @@ def orthogonalize(
     g: torch.Tensor,  # a matrix m,n
     steps: int = 5,
 ) -> torch.Tensor:
-    "`g` with its singular values pushed near 1, in bf16: `m,n`, by `steps` Newton-Schulz iterations."
+    """`g` with its singular values pushed near 1, in bf16: `m,n`, by `steps` Newton-Schulz
+    iterations."""
     x = g.bfloat16() / (g.norm() + 1e-7).to(torch.bfloat16)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     for _ in range(steps):
         s = x @ x.T
-        x = torch.addmm(x, torch.addmm(s, s, s, beta=B, alpha=C), x, beta=A)  # A x + (B s + C s s) x
+        # A x + (B s + C s s) x
+        x = torch.addmm(x, torch.addmm(s, s, s, beta=B, alpha=C), x, beta=A)
     return x.T if tall else x
 
 # %% ../../nbs/04b_muon.ipynb #e2780417
 def polynomial(s: torch.Tensor, steps: int) -> torch.Tensor:
-    "What `steps` iterations multiply a matrix with from the left, whose product with its transpose is `s` `m,m`."
+    """What `steps` iterations multiply a matrix with from the left, whose product with its
+    transpose is `s` `m,m`."""
     q = None
     for left in reversed(range(steps)):
         p = torch.addmm(s, s, s, beta=B, alpha=C)
@@ -38,7 +41,8 @@ def polynomial(s: torch.Tensor, steps: int) -> torch.Tensor:
     return q
 
 def orthogonalize_wide(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    "`orthogonalize(g, steps)` with two products along the long side of `g` in three iterations, instead of six."
+    """`orthogonalize(g, steps)` with two products along the long side of `g` in three iterations,
+    instead of six."""
     x = g.bfloat16()
     x = x.T if len(g) > len(g.T) else x
     s = x @ x.T
@@ -53,24 +57,34 @@ def orthogonalize_wide(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Orthogonalized momentum for convolutions, SGD for everything else (Jordan et al., 2024).
 
-    Parameters with four dimensions move by `lr` along the orthogonalized momentum, after their norm was set to the root
-    of the number of filters; those with one move by `bias_lr`, the others by `head_lr`, both with `sgd_momentum` and
-    `weight_decay` (decoupled from the rate: a step shrinks by `weight_decay`). Without Newton-Schulz steps
-    (`ns_steps=0`) a filter bank moves along its momentum, as far as an orthogonal step would take it."""
-    def __init__(self, params, lr=0.24, momentum=0.6, nesterov=True, bias_lr=0.05, head_lr=0.5, sgd_momentum=0.85, weight_decay=0.0, ns_steps=3):
+    Parameters with four dimensions move by `lr` along the orthogonalized momentum, after their norm
+    was set to the root
+    of the number of filters; those with one move by `bias_lr`, the others by `head_lr`, both with
+    `sgd_momentum` and
+    `weight_decay` (decoupled from the rate: a step shrinks by `weight_decay`). Without
+    Newton-Schulz steps
+    (`ns_steps=0`) a filter bank moves along its momentum, as far as an orthogonal step would take
+    it."""
+    def __init__(self, params, lr=0.24, momentum=0.6, nesterov=True, bias_lr=0.05, head_lr=0.5,
+                 sgd_momentum=0.85, weight_decay=0.0, ns_steps=3):
         params = [p for p in params if p.requires_grad]
         def group(kind, rate, chosen): return dict(kind=kind, lr=rate, params=chosen)
-        groups = [group('filters', lr, [p for p in params if p.ndim == 4]), group('shifts', bias_lr, [p for p in params if p.ndim == 1]),
+        groups = [group('filters', lr, [p for p in params if p.ndim == 4]),
+                  group('shifts', bias_lr, [p for p in params if p.ndim == 1]),
                   group('head', head_lr, [p for p in params if p.ndim not in (1, 4)])]
-        if not groups[0]['params']: raise InputError('Muon: this network has no convolution to move; choose SGD or AdamW.')
-        super().__init__([g for g in groups if g['params']], dict(momentum=momentum, nesterov=nesterov, sgd_momentum=sgd_momentum, weight_decay=weight_decay, ns_steps=ns_steps))
+        if not groups[0]['params']:
+            raise InputError('Muon: this network has no convolution to move; choose SGD or AdamW.')
+        super().__init__([g for g in groups if g['params']],
+                         dict(momentum=momentum, nesterov=nesterov, sgd_momentum=sgd_momentum,
+                              weight_decay=weight_decay, ns_steps=ns_steps))
         for g in self.param_groups: g['peak'] = g['lr']
 
     @torch.no_grad()
     def step(self, closure=None):
         for g in self.param_groups:
             for p in g['params']:
-                if p.grad is not None: (self._filters if g['kind'] == 'filters' else self._plain)(p, g)
+                if p.grad is not None:
+                    (self._filters if g['kind'] == 'filters' else self._plain)(p, g)
 
     def _momentum(self, p, d, momentum, nesterov):
         state = self.state[p]
@@ -79,10 +93,13 @@ class Muon(torch.optim.Optimizer):
         return d.add(buffer, alpha=momentum) if nesterov else buffer
 
     def _filters(self, p, g):
-        d = self._momentum(p, p.grad, g['momentum'], g['nesterov']).movedim(1, -1)  # channels last, as they lie in memory
+        # channels last, as they lie in memory
+        d = self._momentum(p, p.grad, g['momentum'], g['nesterov']).movedim(1, -1)
         rows = d.flatten(1)
-        o = orthogonalize_wide(rows, g['ns_steps']) if g['ns_steps'] else rows * (min(rows.shape) ** .5 / (rows.norm() + 1e-7))
-        p.mul_(len(p) ** .5 / p.norm()).add_(o.to(p.dtype).view(d.shape).movedim(-1, 1), alpha=-g['lr'])
+        o = (orthogonalize_wide(rows, g['ns_steps'])
+             if g['ns_steps'] else rows * (min(rows.shape) ** .5 / (rows.norm() + 1e-7)))
+        p.mul_(len(p) ** .5 / p.norm()).add_(
+            o.to(p.dtype).view(d.shape).movedim(-1, 1), alpha=-g['lr'])
 
     def _plain(self, p, g):
         d = p.grad.add(p, alpha=g['weight_decay'] / g['peak'])

@@ -16,7 +16,8 @@ def _names(of) -> set: return {f.name for f in fields(of)}
 
 def vary(recipe: Recipe, width_factor: float = 1, depth_factor: int = 1, without: str = '',
          **changes) -> Recipe:
-    """`recipe` with `changes`: values for the fields of its network, its phases or their optimizers,
+    """`recipe` with `changes`: values for the fields of its network, its phases or their
+    optimizers,
     whichever have them, or for `ema`, `ema_warmup`, `clip` and `tta_transforms`. Every phase takes
     them; a function is asked with the phase (`Phase`) what its value is.
 
@@ -29,12 +30,16 @@ def vary(recipe: Recipe, width_factor: float = 1, depth_factor: int = 1, without
     net = recipe.net
     if (width_factor, depth_factor) != (1, 1):
         if not isinstance(net, NetSpec):
-            raise InputError(f'{recipe.name}: only a NetSpec is made wider or deeper by a factor; give widths.')
+            raise InputError(f'{recipe.name}: only a NetSpec is made wider or deeper by a factor; '
+                             'give widths.')
         net = scaled(deeper(net, depth_factor) if depth_factor > 1 else net, width_factor)
 
     def phase(p: Phase) -> Phase:
         own = {k: v(p) if callable(v) else v for k, v in of('phase').items()}
-        if without: own['augment'] = tuple(op for op in own.get('augment', p.augment) if type(op).__name__ != without)
+        if without:
+            own['augment'] = tuple(op for op in own.get('augment', p.augment)
+                                   if type(op).__name__ != without)
         p = replace(p, **own)
         return replace(p, optimizer=replace(p.optimizer, **of('optimizer')))
-    return replace(recipe, net=replace(net, **of('network')), phases=tuple(map(phase, recipe.phases)), **of('recipe'))
+    return replace(recipe, net=replace(net, **of('network')),
+                   phases=tuple(map(phase, recipe.phases)), **of('recipe'))

@@ -1,9 +1,11 @@
-"""Plain module: the one engine of the studies: what no record answers is trained, recorded and told.
+"""Plain module: the one engine of the studies: what no record answers is trained, recorded and
+told.
 
 Tests: tests/test_experiments.py, tests/test_faults.py.
 """
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
+from collections.abc import Callable
 
 from ..core.errors import Diverged
 from ..core.files import LOCK, locked, make_folder
@@ -24,12 +26,14 @@ class Experiment(NamedTuple):
 
 
 def carry_out(experiments: list, folder, figures: Callable, say=print) -> list:
-    """The records of `experiments`; those that `folder` holds are read, the others trained and kept.
+    """The records of `experiments`; those that `folder` holds are read, the others trained and
+    kept.
 
     `figures(record)` is what is said of one that was trained. One that diverges has no record. An
     interruption keeps what is finished; `InputError` while another process works in `folder`."""
     folder, out = make_folder(Path(folder)), []
-    busy = f'another process trains for {folder}: wait until it ends, or choose another folder with --results.'
+    busy = (f'another process trains for {folder}: wait until it ends, or choose another folder '
+            'with --results.')
     with locked(folder / LOCK, busy):
         known = study_records(folder, say)
         for e in experiments:
@@ -37,7 +41,8 @@ def carry_out(experiments: list, folder, figures: Callable, say=print) -> list:
             if r is None:
                 try: r = e.train()
                 except Interrupted as stop:
-                    raise Interrupted(f'stopped at {e.told}; what is finished is kept, and the same command goes on', stop.signum) from None
+                    raise Interrupted(f'stopped at {e.told}; what is finished is kept, and the '
+                                      'same command goes on', stop.signum) from None
                 except Diverged as why:
                     say(f'{e.told}: no figure. {why}')
                     continue

@@ -1,4 +1,5 @@
-"""Plain module: what a report claims beside what was computed or measured: verdicts, and differences between trials with their error.
+"""Plain module: what a report claims beside what was computed or measured: verdicts, and
+differences between trials with their error.
 
 Tests: tests/test_teams.py, tests/test_ablations.py, chapter 09.
 """
@@ -6,32 +7,36 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from statistics import mean, stdev, variance
-from typing import Callable, NamedTuple
+from typing import NamedTuple
+from collections.abc import Callable
 
 from ..core.errors import InputError, missing
-from ..core.manifest import experiment, fingerprint, UNKNOWN
+from ..core.manifest import UNKNOWN, experiment, fingerprint
 from ..core.tables import Table, words
 from ..evaluation.records import one_a_seed, study_records
 from ..evaluation.report import standard_error
 from ..recipes.spec import Claim
 
-__all__ = ['decimals', 'verdict', 'Check', 'computed', 'measured', 'not_checkable', 'judge',
+__all__ = ['decimals', 'verdict', 'Check', 'computed', 'measured', 'not_checkable', 'check_claims',
            'stated', 'claims_table', 'Comparison', 'compare', 'LESS_IS_BETTER', 'trial_runs',
            'trials', 'contest', 'mattered']
 
 
 def decimals(value) -> int:
-    "How many digits `value` has after the point, as it is written: 95.53 has 2, 5e-4 has 4, 250 has 0."
+    """How many digits `value` has after the point, as it is written: 95.53 has 2, 5e-4 has 4, 250
+    has 0."""
     return max(0, -Decimal(str(value)).as_tuple().exponent)
 
 def verdict(claim: Claim, found) -> str:
-    "'agrees', 'differs', 'open' or 'not checkable': the `claim` beside the figure `found`, None where there is none."
+    """'agrees', 'differs', 'open' or 'not checkable': the `claim` beside the figure `found`, None
+    where there is none."""
     v, number = claim.value, lambda n: isinstance(n, (int, float)) and not isinstance(n, bool)
     if claim.check == 'not checkable': return 'not checkable'
     if found is None or words(found).startswith('open:'): return 'open'
     if isinstance(v, tuple) and number(found): ok = v[0] <= found <= v[1]
     elif not number(v) or not number(found): ok = words(v) == words(found).split(':')[0]
-    elif claim.check == 'measured' and claim.unit == '%': ok = abs(found - v) <= 2 * standard_error(v, 10_000)
+    elif claim.check == 'measured' and claim.unit == '%':
+        ok = abs(found - v) <= 2 * standard_error(v, 10_000)
     else: ok = round(found, decimals(v)) == v
     return 'agrees' if ok else 'differs'
 
@@ -54,19 +59,24 @@ def not_checkable(what, value, where) -> Check:
     return Check(Claim(what, value, '', where, 'not checkable'), lambda results: None)
 
 
-def judge(checks, results=()) -> tuple:
-    "The claims of `checks`, each with the figure found and the verdict; `results` are the records of `load_results`."
+def check_claims(checks, results=()) -> tuple:
+    """The claims of `checks`, each with the figure found and the verdict; `results` are the records
+    of `load_results`."""
     found = [(c.claim, c.find(results)) for c in checks]
     return tuple(replace(claim, found=f, verdict=verdict(claim, f)) for claim, f in found)
 
 def stated(claim: Claim) -> str:
     "The claim's value with its unit, a range as '93 to 94 %'."
-    value = f'{" to ".join(words(v) for v in claim.value)}' if isinstance(claim.value, tuple) and claim.unit else words(claim.value)
+    value = (f'{" to ".join(words(v) for v in claim.value)}' if isinstance(claim.value, tuple)
+             and claim.unit else words(claim.value))
     return f'{value} {claim.unit}'.strip()
 
 def claims_table(checks, results=()) -> Table:
-    "One row a claim: what is claimed, the report's figure and its place, how it is checked, the figure found, the verdict."
-    return Table({'claim': c.what, 'report': stated(c), 'where': c.where, 'check': c.check, 'found': c.found, 'verdict': c.verdict} for c in judge(checks, results))
+    """One row a claim: what is claimed, the report's figure and its place, how it is checked, the
+    figure found, the verdict."""
+    return Table(
+        {'claim': c.what, 'report': stated(c), 'where': c.where, 'check': c.check, 'found': c.found,
+         'verdict': c.verdict} for c in check_claims(checks, results))
 
 
 class Comparison(NamedTuple):
@@ -79,51 +89,69 @@ class Comparison(NamedTuple):
     finding: str       # 'better', 'worse' or 'no difference seen'
 
 def compare(these, others, lower: bool = False, alpha: float = .05) -> Comparison:
-    "`these` figures (two or more) beside the `others`, by Welch's test (1947) at level `alpha`; `lower`: less is better."
+    """`these` figures (two or more) beside the `others`, by Welch's test (1947) at level `alpha`;
+    `lower`: less is better."""
     try: from scipy.stats import t
     except ImportError: raise missing('scipy', 'notebook') from None
-    if min(len(these), len(others)) < 2: raise InputError(f'{len(these)} and {len(others)} runs cannot be compared; give two or more of each, with other seeds.')
+    if min(len(these), len(others)) < 2:
+        raise InputError(f'{len(these)} and {len(others)} runs cannot be compared; give two or '
+                         'more of each, with other seeds.')
     (m, v), (k, w) = ((mean(a), variance(a) / len(a)) for a in (these, others))
     difference, error = m - k, (v + w) ** .5
-    shares = [s / (v + w) for s in (v, w)] if error else [1, 0]  # the squares of the variances themselves may underflow
+    # the squares of the variances themselves may underflow
+    shares = [s / (v + w) for s in (v, w)] if error else [1, 0]
     freedom = 1 / (shares[0] ** 2 / (len(these) - 1) + shares[1] ** 2 / (len(others) - 1))
-    p = float(2 * t.sf(abs(difference) / error, freedom)) if error else 1.0  # equal runs are repeats of one: nothing is known of their spread
-    return Comparison(m, stdev(these), difference, error, p, 'no difference seen' if p >= alpha else 'better' if (difference > 0) != lower else 'worse')
+    # equal runs are repeats of one: nothing is known of their spread
+    p = float(2 * t.sf(abs(difference) / error, freedom)) if error else 1.0
+    return Comparison(m, stdev(these), difference, error, p,
+                      'no difference seen' if p >= alpha else 'better'
+                      if (difference > 0) != lower else 'worse')
 
 
-LESS_IS_BETTER = ('falls', 'late fall', 'gap')  # among the measures of a run; of the others, more is better
+# among the measures of a run; of the others, more is better
+LESS_IS_BETTER = ('falls', 'late fall', 'gap')
 
 def trial_runs(results) -> list:
-    "The single runs of chapter 21's studies in `ablations` beside the records `results` (of `load_results`); none without a folder."
+    """The single runs of chapter 21's studies in `ablations` beside the records `results` (of
+    `load_results`); none without a folder."""
     folder = getattr(results, 'folder', None)
     return study_records(Path(folder, 'ablations')) if folder else []
 
 def _setting(r: dict) -> str:
     "What trials must share to be compared: everything but the recipe and the seed."
-    return fingerprint({k: v for k, v in experiment(r['manifest']).items() if k not in ('recipe', 'seed')})
+    return fingerprint(
+        {k: v for k, v in experiment(r['manifest']).items() if k not in ('recipe', 'seed')})
 
-def _began(r: dict) -> str: return r['manifest']['sittings'][0].get('began', '') if r['manifest']['sittings'][0].get('began') != UNKNOWN else ''
+def _began(r: dict) -> str:
+    return (r['manifest']['sittings'][0].get('began', '')
+            if r['manifest']['sittings'][0].get('began') != UNKNOWN else '')
 
 def trials(runs, study: str, scale: str, measure: str = 'accuracy') -> dict:
-    """The figures of each variation of `study`, those of its base under 'base': name to list, one a seed.
+    """The figures of each variation of `study`, those of its base under 'base': name to list, one a
+    seed.
 
-    Only trials of one data set, hold-out, precision and set of kernels, and beside the base that their records name; of several the newest."""
+    Only trials of one data set, hold-out, precision and set of kernels, and beside the base that
+    their records name; of several the newest."""
     ours = [r for r in runs if r.get('scale') == scale]
     own = [r for r in ours if r.get('study') == study]
     if real := [r for r in own if r['manifest']['data'].get('name') != 'toy']: own = real
     if not own: return {}
     last = max(own, key=_began)
     own = [r for r in own if (_setting(r), r['base']) == (_setting(last), last['base'])]
-    out = {'base': [r for r in ours if _setting(r) == _setting(last) and fingerprint(r['manifest']['recipe']) == last['base']]}
+    out = {
+        'base': [r for r in ours if _setting(r) == _setting(last)
+                 and fingerprint(r['manifest']['recipe']) == last['base']]}
     for name in dict.fromkeys(r['variation'] for r in own):
         same = [r for r in own if r['variation'] == name]
         newest = max(same, key=_began)['manifest']['recipe']
         out[name] = [r for r in same if r['manifest']['recipe'] == newest]
-    return {name: [r['measures'][measure] for r in one_a_seed(rs)] for name, rs in out.items() if rs}
+    return {name: [r['measures'][measure] for r in one_a_seed(rs)] for name, rs in out.items()
+            if rs}
 
 
 def _at_best_scale(results, study, measure, wanted):
-    "(words, figures of each variation) at the larger scale at which `wanted(figures)` holds, else None."
+    """(words, figures of each variation) at the larger scale at which `wanted(figures)` holds, else
+    None."""
     runs = [r for r in trial_runs(results) if r['manifest']['data'].get('name') != 'toy']
     for scale, name in (('full', 'at full scale'), ('fast', 'at small scale')):
         found = {k: v for k, v in trials(runs, study, scale, measure).items() if len(v) > 1}
@@ -132,29 +160,39 @@ def _at_best_scale(results, study, measure, wanted):
 def _told(where, c, what, claimed, late=False):
     "'yes', 'no' or 'open' with the comparison `c` in words; `late`: small scale cannot say no."
     seen = c.finding != 'no difference seen'
-    answer = 'yes' if seen and c.finding in claimed else 'no' if seen and not (late and 'small' in where) else 'open'
+    answer = ('yes' if seen and c.finding in claimed else 'no' if seen
+              and not (late and 'small' in where) else 'open')
     why = '' if answer != 'open' else ', too short to refute' if seen else ' no difference seen'
     return f'{answer}: {where}{why}, {what} {c.difference:+.1f} ± {c.error:.1f} points'
 
 
-def contest(study: str, better, than=('base',), measure: str = 'accuracy', late: bool = False) -> Callable:
-    """`find(results)` for the claim that the best of the variations `better` of a study beats the best of `than` by
-    `measure` (a gain: beats 0, `than=()`); `late`: it may pay in long trainings only, so small scale cannot refute it."""
+def contest(study: str, better, than=('base',), measure: str = 'accuracy',
+            late: bool = False) -> Callable:
+    """`find(results)` for the claim that the best of the variations `better` of a study beats the
+    best of `than` by `measure` (a gain: beats 0, `than=()`); `late`: it may pay in long trainings
+    only, so small scale cannot refute it."""
     lower = measure in LESS_IS_BETTER
     def best(found, names): return (min if lower else max)((found[n] for n in names), key=mean)
     def find(results):
-        there = _at_best_scale(results, study, measure, lambda found: {*better, *than} <= set(found))
+        there = _at_best_scale(results, study, measure,
+                               lambda found: {*better, *than} <= set(found))
         if not there: return None
         a, b = best(there[1], better), best(there[1], than) if than else [0., 0.]
-        return _told(there[0], compare(a, b, lower, .05 / (len(better) * max(1, len(than)))), measure, ('better',), late)  # the best of several: so many tests
+        # the best of several: so many tests
+        return _told(there[0], compare(a, b, lower, .05 / (len(better) * max(1, len(than)))),
+                     measure, ('better',), late)
     return find
 
 def mattered(study: str, measure: str = 'accuracy') -> Callable:
-    "`find(results)` for the claim that what `study` varies makes a difference to `measure`: the surest of its comparisons with the base."
+    """`find(results)` for the claim that what `study` varies makes a difference to `measure`: the
+    surest of its comparisons with the base."""
     def find(results):
-        there = _at_best_scale(results, study, measure, lambda found: 'base' in found and len(found) > 1)
+        there = _at_best_scale(results, study, measure,
+                               lambda found: 'base' in found and len(found) > 1)
         if not there: return None
         base, others = there[1]['base'], {k: v for k, v in there[1].items() if k != 'base'}
-        name, c = min(((k, compare(v, base, measure in LESS_IS_BETTER, .05 / len(others))) for k, v in others.items()), key=lambda kc: kc[1].p)
+        name, c = min(
+            ((k, compare(v, base, measure in LESS_IS_BETTER, .05 / len(others)))
+             for k, v in others.items()), key=lambda kc: kc[1].p)
         return _told(there[0], c, f'{measure} with {name}', ('better', 'worse'))
     return find

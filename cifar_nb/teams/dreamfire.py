@@ -8,45 +8,57 @@ __all__ = ['net', 'report', 'code', 'as_run', 'checks', 'recipes', 'size', 'time
 # %% ../../nbs/13_dreamfire.ipynb #c1895f70
 from dataclasses import replace
 
-from ..augment.ops import RandomCrop, RandomHorizontalFlip
-from ..models.resnet import LIMIT, NetSpec
 from ..augment.colour import ColorJitter
-from ..data.cifar import MEAN, STD
 from ..augment.geometry import RandomRotation
+from ..augment.ops import RandomCrop, RandomHorizontalFlip
 from ..augment.policies import AutoAugment
-from .reading import accuracy, full_runs, operations, parts, spec_facts, yes
-from .claims import computed, contest, measured, not_checkable
+from ..data.cifar import MEAN, STD
+from ..models.resnet import LIMIT, NetSpec
 from ..recipes.spec import Optimizer, Phase, Recipe, Schedule
+from .claims import computed, contest, measured, not_checkable
 from .narrow_resnet import baseline
+from .reading import accuracy, full_runs, operations, parts, spec_facts, yes
 
 # %% ../../nbs/13_dreamfire.ipynb #849e7fea
 net = NetSpec(widths=(64, 128, 256, 512), depths=(3, 5, 3, 0), strides=(1, 2, 2, 2))
 
 # %% ../../nbs/13_dreamfire.ipynb #820a65e0
 def size(a: int, b: int, c: int) -> int:
-    "Parameters of the network with `a`, `b` and `c` blocks of 64, 128 and 256 channels, one or more in each stage."
+    """Parameters of the network with `a`, `b` and `c` blocks of 64, 128 and 256 channels, one or
+    more in each stage."""
     return 4_426 + 73_984 * a + 230_144 + 295_424 * (b - 1) + 919_040 + 1_180_672 * (c - 1)
 
 # %% ../../nbs/13_dreamfire.ipynb #39002e27
 _phase = Phase(
-    epochs=50, batch_size=128, std=(0.2471, 0.2435, 0.2616), optimizer=Optimizer('AdamW', lr=0.01, weight_decay=0.001),
-    augment=(RandomHorizontalFlip(), RandomCrop(4), ColorJitter(0.2, 0.2, 0.2), RandomRotation(15)), schedule=Schedule('cosine', warmup_epochs=5, warmup_start_factor=0.2, t_max=45, eta_min=1e-5))
+    epochs=50, batch_size=128, std=(0.2471, 0.2435, 0.2616),
+               optimizer=Optimizer('AdamW', lr=0.01, weight_decay=0.001),
+    augment=(RandomHorizontalFlip(), RandomCrop(4), ColorJitter(0.2, 0.2, 0.2), RandomRotation(15)),
+               schedule=Schedule('cosine', warmup_epochs=5, warmup_start_factor=0.2, t_max=45,
+                                 eta_min=1e-5))
 report = Recipe(
-    name='dreamfire', title='Dreamfire', net=net, phases=(_phase,), source='report 003, Liu, Min and Jia, 2025',
-    notes=('warm-up of 5 epochs, smallest rate and constants of normalization are taken from the code',
+    name='dreamfire', title='Dreamfire', net=net, phases=(_phase,),
+                source='report 003, Liu, Min and Jia, 2025',
+    notes=('warm-up of 5 epochs, smallest rate and constants of normalization are taken from the '
+           'code',
            'of the two optimizers in the report, AdamW of the methodology'))
 code = replace(
-    report, variant='code', notes=('the weights with the best test accuracy were kept; here the last epoch counts',),
+    report, variant='code', notes=('the weights with the best test accuracy were kept; here the '
+                                   'last epoch counts',),
     phases=(replace(_phase, augment=(*_phase.augment[:3], AutoAugment(), _phase.augment[3]),
-                    schedule=Schedule('cosine', warmup_epochs=4, warmup_start_factor=0.4, t_max=50, eta_min=1e-5)),))
+                    schedule=Schedule('cosine', warmup_epochs=4, warmup_start_factor=0.4, t_max=50,
+                                      eta_min=1e-5)),))
 
 # %% ../../nbs/13_dreamfire.ipynb #9dbfdf26
-as_run = dict(best=93.93, last=93.93, seconds=1484.8, hardware='A100',  # of the 50 epochs that the notebook printed
-              seeds=0, val_images=0, figure_sgd=94.3, figure_adamw=93.3)  # the last two are read off the report's figures 1 and 2
+# of the 50 epochs that the notebook printed
+as_run = dict(best=93.93, last=93.93, seconds=1484.8, hardware='A100',
+              # the last two are read off the report's figures 1 and 2
+              seeds=0, val_images=0, figure_sgd=94.3, figure_adamw=93.3)
 
 def time_saved(results):
-    "Percent of ResNet-18's time an epoch that this network saves in full runs on the same hardware; None unless there are both."
-    speed = lambda recipe: {r['result']['hardware']: r['result']['images_per_second'] for r in full_runs(recipe, results)}
+    """Percent of ResNet-18's time an epoch that this network saves in full runs on the same
+    hardware; None unless there are both."""
+    speed = lambda recipe: {r['result']['hardware']: r['result']['images_per_second']
+                            for r in full_runs(recipe, results)}
     ours, theirs = speed(code) | speed(report), speed(baseline)
     both = sorted(ours.keys() & theirs.keys())
     return 100 - 100 * theirs[both[0]] / ours[both[0]] if both else None
@@ -54,20 +66,29 @@ def time_saved(results):
 # %% ../../nbs/13_dreamfire.ipynb #fa33f220
 _facts, _reference, _p = lambda: spec_facts(net), lambda: spec_facts(NetSpec()), code.phases[0]
 checks = (
-    computed('channels of the stages', (64, 128, 256, 512), '', 'hyperparameters', lambda: tuple(p.channels for p in parts(net) if p.blocks)),
-    computed('blocks', (3, 5, 3, 0), '', 'hyperparameters', lambda: tuple(len(list(s.children())) for s in net.build().stages)),
-    computed('channels of the first convolution', 64, '', 'model description', lambda: net.build().conv1.out_channels),
-    computed('within the limit of five million', 'yes', '', 'hyperparameters', lambda: yes(_facts().parameters <= LIMIT, f'{_facts().parameters:,}')),
-    computed('fewer parameters than ResNet-18', 26, '%', 'hyperparameters', lambda: 100 - 100 * _facts().parameters / _reference().parameters),
+    computed('channels of the stages', (64, 128, 256, 512), '', 'hyperparameters',
+             lambda: tuple(p.channels for p in parts(net) if p.blocks)),
+    computed('blocks', (3, 5, 3, 0), '', 'hyperparameters',
+             lambda: tuple(len(list(s.children())) for s in net.build().stages)),
+    computed('channels of the first convolution', 64, '', 'model description',
+             lambda: net.build().conv1.out_channels),
+    computed('within the limit of five million', 'yes', '', 'hyperparameters',
+             lambda: yes(_facts().parameters <= LIMIT, f'{_facts().parameters:,}')),
+    computed('fewer parameters than ResNet-18', 26, '%', 'hyperparameters',
+             lambda: 100 - 100 * _facts().parameters / _reference().parameters),
     computed('less time an epoch than ResNet-18, judged by the work', 'yes', '', 'hyperparameters',
-             lambda: yes(_facts().macs < _reference().macs, f'{100 * _facts().macs / _reference().macs - 100:+.1f} % multiply-adds')),
+             lambda: yes(_facts().macs < _reference().macs,
+                         f'{100 * _facts().macs / _reference().macs - 100:+.1f} % multiply-adds')),
     computed('training', 50, 'epochs', 'model description', lambda: code.epochs),
-    computed('batch size, changed on instruction', 32, '', 'model description', lambda: _p.batch_size),
+    computed('batch size, changed on instruction', 32, '', 'model description',
+             lambda: _p.batch_size),
     computed('initial rate', 0.01, '', 'model description', lambda: _p.optimizer.lr),
     computed('weight decay', 0.001, '', 'model description', lambda: _p.optimizer.weight_decay),
     computed('a linear warm-up, then a cosine', 'yes', '', 'learning rate scheduling',
-             lambda: yes(_p.schedule.shape == 'cosine' and _p.schedule.warmup_epochs > 0, f'ends at {code.learning_rates()[-1]:.3g}')),
-    computed('first rate by the formula, with 5 epochs of warm-up', 0.002, '', 'learning rate scheduling', lambda: code.learning_rates()[0]),
+             lambda: yes(_p.schedule.shape == 'cosine' and _p.schedule.warmup_epochs > 0,
+                         f'ends at {code.learning_rates()[-1]:.3g}')),
+    computed('first rate by the formula, with 5 epochs of warm-up', 0.002, '',
+             'learning rate scheduling', lambda: code.learning_rates()[0]),
     computed('rate decay every 3 epochs', 'yes', '', 'model description',
              lambda: yes(_p.schedule.shape == 'multistep', 'the cosine alone moves the rate')),
     computed('optimizer of the methodology', 'AdamW', '', 'methodology', lambda: _p.optimizer.name),
@@ -78,24 +99,34 @@ checks = (
 checks += (
     computed('momentum 0.9 with dampening 0.1', 'yes', '', 'model description',
              lambda: yes(_p.optimizer.name == 'SGD', f'{_p.optimizer.name} takes neither')),
-    computed('validation share', 0.1, '', 'model description', lambda: as_run['val_images'] / 50_000),
+    computed('validation share', 0.1, '', 'model description',
+             lambda: as_run['val_images'] / 50_000),
     computed('probability of a flip', 0.5, '', 'data augmentation', lambda: _p.augment[0].p),
-    computed('padding of the crop', 4, 'pixels', 'data augmentation', lambda: _p.augment[1].padding),
+    computed('padding of the crop', 4, 'pixels', 'data augmentation',
+             lambda: _p.augment[1].padding),
     computed('jitter of brightness, contrast, saturation', (0.2, 0.2, 0.2), '', 'data augmentation',
              lambda: (_p.augment[2].brightness, _p.augment[2].contrast, _p.augment[2].saturation)),
     computed('rotation', 15, 'degrees', 'data augmentation', lambda: _p.augment[4].degrees),
-    computed('augmentation', 'RandomHorizontalFlip, RandomCrop, ColorJitter, RandomRotation', '', 'data augmentation', lambda: operations(code)),
+    computed('augmentation', 'RandomHorizontalFlip, RandomCrop, ColorJitter, RandomRotation', '',
+             'data augmentation', lambda: operations(code)),
     computed('normalization to zero mean and unit variance', 'yes', '', 'data augmentation',
-             lambda: yes(max(abs(a - b) for a, b in zip(_p.mean + _p.std, MEAN + STD)) < 2e-4, 'constants of the training images')),
-    computed('several random seeds', 'yes', '', 'hyperparameters', lambda: yes(as_run['seeds'] > 1, 'the code sets none')),
+             lambda: yes(max(abs(a - b) for a, b in zip(_p.mean + _p.std, MEAN + STD)) < 2e-4,
+                         'constants of the training images')),
+    computed('several random seeds', 'yes', '', 'hyperparameters',
+             lambda: yes(as_run['seeds'] > 1, 'the code sets none')),
     computed('top accuracy, in the log of the team', 91.8, '%', 'results', lambda: as_run['best']),
-    computed('accuracy with AdamW, in the log of the team', 95.8, '%', 'methodology', lambda: as_run['best']),
+    computed('accuracy with AdamW, in the log of the team', 95.8, '%', 'methodology',
+             lambda: as_run['best']),
     computed('AdamW better than SGD, in the report\'s figures', 'yes', '', 'methodology',
-             lambda: yes(as_run['figure_adamw'] > as_run['figure_sgd'], f'about {as_run["figure_adamw"]} and {as_run["figure_sgd"]} %')),
+             lambda: yes(as_run['figure_adamw'] > as_run['figure_sgd'],
+                         f'about {as_run["figure_adamw"]} and {as_run["figure_sgd"]} %')),
     measured('top accuracy', 91.8, '%', 'results', lambda results: accuracy(code, results)),
-    measured('time an epoch saved, beside ResNet-18', 22, '% of the time', 'hyperparameters', time_saved),
+    measured('time an epoch saved, beside ResNet-18', 22, '% of the time', 'hyperparameters',
+             time_saved),
     measured('accuracy with SGD', 94.7, '%', 'methodology'),
-    measured('AdamW better than SGD', 'yes', '', 'methodology', contest('optimizer', ('AdamW, rate 0.001', 'AdamW, rate 0.004'), ('base', 'SGD, rate 0.3'))),
+    measured('AdamW better than SGD', 'yes', '', 'methodology',
+             contest('optimizer', ('AdamW, rate 0.001', 'AdamW, rate 0.004'),
+                     ('base', 'SGD, rate 0.3'))),
     not_checkable('found by grid search over dozens of variants', 'yes', 'hyperparameters'),
 )
 _claims = tuple(c.claim for c in checks)

@@ -10,14 +10,15 @@ from dataclasses import replace
 
 import torch
 
-from ..augment.ops import RandomCrop, CutMix, RandomHorizontalFlip, RandomErasing, RandomVerticalFlip
-from ..models.resnet import LIMIT, NetSpec
 from ..augment.colour import GaussianBlur, PilBlur
+from ..augment.ops import (CutMix, RandomCrop, RandomErasing, RandomHorizontalFlip,
+                                  RandomVerticalFlip)
 from ..evaluation.report import confused_pairs
-from .reading import accuracy, operations, our_runs, spec_facts, yes
-from .claims import computed, contest, measured, not_checkable
-from ..recipes.spec import Optimizer, Phase, Recipe, Schedule
 from ..evaluation.tta import view
+from ..models.resnet import LIMIT, NetSpec
+from ..recipes.spec import Optimizer, Phase, Recipe, Schedule
+from .claims import computed, contest, measured, not_checkable
+from .reading import accuracy, operations, our_runs, spec_facts, yes
 
 # %% ../../nbs/12_learning_too_deep.ipynb #11d93670
 net = NetSpec(widths=(32, 64, 128, 256), depths=(4, 4, 4, 3), strides=(1, 2, 2, 2))
@@ -26,48 +27,70 @@ net = NetSpec(widths=(32, 64, 128, 256), depths=(4, 4, 4, 3), strides=(1, 2, 2, 
 _sgd = Optimizer('SGD', lr=0.1, momentum=0.9, weight_decay=5e-4)
 _views = ('identity', 'flip', 'vflip', 'centre crop', 'blur')
 report = Recipe(
-    name='learning_too_deep', title='LearningtooDeep', net=net, tta_transforms=_views, source='report 002, Shaik, Reddy and Dasari, 2025',
-    phases=(Phase(epochs=100, batch_size=128, optimizer=_sgd, schedule=Schedule('cosine', t_max=100),
-                  augment=(RandomCrop(2), RandomHorizontalFlip(0.5), RandomVerticalFlip(0.05), GaussianBlur((0.1, 1.5), 0.3), CutMix(1.0))),),
-    notes=('batch size and the order of the operations are taken from the code', 'a crop from 36 x 36 is a padding of 2'))
+    name='learning_too_deep', title='LearningtooDeep', net=net, tta_transforms=_views,
+                source='report 002, Shaik, Reddy and Dasari, 2025',
+    phases=(
+        Phase(epochs=100, batch_size=128, optimizer=_sgd, schedule=Schedule('cosine', t_max=100),
+              augment=(RandomCrop(2), RandomHorizontalFlip(0.5), RandomVerticalFlip(0.05),
+                       GaussianBlur((0.1, 1.5), 0.3), CutMix(1.0))),),
+    notes=('batch size and the order of the operations are taken from the code',
+           'a crop from 36 x 36 is a padding of 2'))
 code = replace(
     report, variant='code', tta_transforms=(*_views[:4], 'colour blur'),
-    phases=(Phase(epochs=100, batch_size=128, optimizer=_sgd, schedule=Schedule('multistep', milestones=(50, 75), gamma=0.1),
-                  augment=(RandomCrop(4), RandomHorizontalFlip()), std=(0.2023, 0.1994, 0.2010)),
-            Phase(epochs=100, batch_size=128, optimizer=replace(_sgd, lr=0.01), schedule=Schedule('cosine', t_max=100),
-                  augment=(RandomCrop(4), RandomHorizontalFlip(), PilBlur((0.1, 1.5), 0.3), RandomVerticalFlip(0.05), RandomErasing(0.5, (0.02, 0.2))))),
+    phases=(
+        Phase(epochs=100, batch_size=128, optimizer=_sgd,
+              schedule=Schedule('multistep', milestones=(50, 75), gamma=0.1),
+              augment=(RandomCrop(4), RandomHorizontalFlip()), std=(0.2023, 0.1994, 0.2010)),
+        Phase(epochs=100, batch_size=128, optimizer=replace(_sgd, lr=0.01),
+              schedule=Schedule('cosine', t_max=100),
+              augment=(RandomCrop(4), RandomHorizontalFlip(), PilBlur((0.1, 1.5), 0.3),
+                       RandomVerticalFlip(0.05), RandomErasing(0.5, (0.02, 0.2))))),
     notes=('the second phase was tested with the std of the first; here each phase has one std',
            'the blurred view of the competition images was blurred across the colours, too'))
 
 # %% ../../nbs/12_learning_too_deep.ipynb #905c6573
-as_run = dict(best=94.69, last=94.65, first_phase_best=94.08, first_phase_last=93.94,  # test accuracies (%) that the notebook printed
+# test accuracies (%) that the notebook printed
+as_run = dict(best=94.69, last=94.65, first_phase_best=94.08, first_phase_last=93.94,
               last_train_loss=0.0571, deterministic_algorithms=False, hardware='Tesla T4')
 
 def formula() -> int:
-    "The parameters by the terms that the report writes down: stem, two square convolutions a block, last layer."
+    """The parameters by the terms that the report writes down: stem, two square convolutions a
+    block, last layer."""
     return 864 + sum(n * 2 * 9 * c * c for n, c in zip(net.depths, net.widths)) + 256 * 10
 
 def distinct_views() -> int:
     "How many of the report's five views of a random image are different from one another."
-    x = torch.randint(0, 256, (1, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    x = torch.randint(0, 256, (1, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8)
     return len({view(x, name).numpy().tobytes() for name in report.tta_transforms})
 
 # %% ../../nbs/12_learning_too_deep.ipynb #ba80e789
 _facts, _reference, _p = lambda: spec_facts(net), lambda: spec_facts(NetSpec()), code.phases[1]
 _mixes = lambda: any(op.mixes for p in code.phases for op in p.augment)
 checks = (
-    computed('parameters, in the table', 4_754_218, 'parameters', 'results', lambda: _facts().parameters),
-    computed('parameters, in the text', 4.87, 'million', 'conclusion', lambda: _facts().parameters / 1e6),
-    computed('value of the parameter formula', 4.87, 'million', 'parameter classification', lambda: formula() / 1e6),
-    computed('within the limit of five million', 'yes', '', 'results', lambda: yes(_facts().parameters <= LIMIT, f'{_facts().parameters:,}')),
-    computed('parameters of ResNet-18', 11, 'million', 'introduction', lambda: _reference().parameters / 1e6),
-    computed('fewer parameters than ResNet-18', 55, '%', 'introduction', lambda: 100 - 100 * _facts().parameters / _reference().parameters),
-    computed('channels of the first convolution', 32, '', 'abstract', lambda: net.build().conv1.out_channels),
-    computed('parameters of the first convolution', 864, 'parameters', 'table 1', lambda: net.build().conv1.weight.numel()),
-    computed('parameters of the last layer', 2570, 'parameters', 'table 1', lambda: sum(p.numel() for p in net.build().linear.parameters())),
-    computed('blocks', (4, 4, 4, 3), '', 'abstract', lambda: tuple(len(s) for s in net.build().stages)),
+    computed('parameters, in the table', 4_754_218, 'parameters', 'results',
+             lambda: _facts().parameters),
+    computed('parameters, in the text', 4.87, 'million', 'conclusion',
+             lambda: _facts().parameters / 1e6),
+    computed('value of the parameter formula', 4.87, 'million', 'parameter classification',
+             lambda: formula() / 1e6),
+    computed('within the limit of five million', 'yes', '', 'results',
+             lambda: yes(_facts().parameters <= LIMIT, f'{_facts().parameters:,}')),
+    computed('parameters of ResNet-18', 11, 'million', 'introduction',
+             lambda: _reference().parameters / 1e6),
+    computed('fewer parameters than ResNet-18', 55, '%', 'introduction',
+             lambda: 100 - 100 * _facts().parameters / _reference().parameters),
+    computed('channels of the first convolution', 32, '', 'abstract',
+             lambda: net.build().conv1.out_channels),
+    computed('parameters of the first convolution', 864, 'parameters', 'table 1',
+             lambda: net.build().conv1.weight.numel()),
+    computed('parameters of the last layer', 2570, 'parameters', 'table 1',
+             lambda: sum(p.numel() for p in net.build().linear.parameters())),
+    computed('blocks', (4, 4, 4, 3), '', 'abstract',
+             lambda: tuple(len(s) for s in net.build().stages)),
     computed('input of one image', 0.01, 'MB', 'memory usage', lambda: 3 * 32 * 32 * 4 / 2**20),
-    computed('forward and backward pass', 10.16, 'MB', 'memory usage', lambda: _facts().activations),
+    computed('forward and backward pass', 10.16, 'MB', 'memory usage',
+             lambda: _facts().activations),
     computed('parameters in memory', 18.14, 'MB', 'memory usage', lambda: _facts().weights),
     computed('estimated total size', 28.31, 'MB', 'memory usage', lambda: _facts().total),
     computed('momentum', 0.9, '', 'optimization', lambda: _p.optimizer.momentum),
@@ -76,36 +99,59 @@ checks = (
 
 # %% ../../nbs/12_learning_too_deep.ipynb #dc91f5a6
 checks += (
-    computed('initial rate of the cosine', 0.1, '', 'learning rate schedule', lambda: _p.optimizer.lr),
+    computed('initial rate of the cosine', 0.1, '', 'learning rate schedule',
+             lambda: _p.optimizer.lr),
     computed('training', 100, 'epochs', 'learning rate schedule', lambda: code.epochs),
     computed('a multi-step decay by 10 as well', 'yes', '', 'introduction',
-             lambda: yes(code.phases[0].schedule.shape == 'multistep', 'in a first phase, after epochs ' + ' and '.join(map(str, code.phases[0].schedule.milestones)))),
-    computed('crops from padded images of', 36, 'pixels', 'data augmentation', lambda: 32 + 2 * _p.augment[0].padding),
-    computed('probability of a horizontal flip', 0.5, '', 'data augmentation', lambda: _p.augment[1].p),
-    computed('probability of a vertical flip', 0.05, '', 'data augmentation', lambda: _p.augment[3].p),
+             lambda: yes(code.phases[0].schedule.shape == 'multistep',
+                         'in a first phase, after epochs '
+                         + ' and '.join(map(str, code.phases[0].schedule.milestones)))),
+    computed('crops from padded images of', 36, 'pixels', 'data augmentation',
+             lambda: 32 + 2 * _p.augment[0].padding),
+    computed('probability of a horizontal flip', 0.5, '', 'data augmentation',
+             lambda: _p.augment[1].p),
+    computed('probability of a vertical flip', 0.05, '', 'data augmentation',
+             lambda: _p.augment[3].p),
     computed('probability of a blur', 0.3, '', 'data augmentation', lambda: _p.augment[2].p),
-    computed('augmentation', 'RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, GaussianBlur, CutMix', '', 'data augmentation', lambda: operations(code)),
-    computed('CutMix in training', 'yes', '', 'abstract', lambda: yes(_mixes(), f'defined, not called; the loss ends at {as_run["last_train_loss"]}')),
+    computed(
+        'augmentation',
+        'RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, GaussianBlur, CutMix', '',
+        'data augmentation', lambda: operations(code)),
+    computed('CutMix in training', 'yes', '', 'abstract',
+             lambda: yes(
+                 _mixes(), f'defined, not called; the loss ends at {as_run["last_train_loss"]}')),
     computed('built on AutoAugment and Mixup', 'yes', '', 'introduction',
-             lambda: yes(any(n in operations(code, i) for n in ('AutoAugment', 'MixUp') for i in (0, 1)), 'neither is in the code')),
-    computed('deterministic algorithms', 'yes', '', 'introduction', lambda: yes(as_run['deterministic_algorithms'], 'seeds and a cuDNN flag only')),
-    computed('different views in test-time augmentation', 5, 'views', 'evaluation protocol', distinct_views),
-    computed('test accuracy, in the log of the team', 94.65, '%', 'conclusion', lambda: as_run['last']),
+             lambda: yes(
+                 any(n in operations(code, i) for n in ('AutoAugment', 'MixUp') for i in (0, 1)),
+                 'neither is in the code')),
+    computed('deterministic algorithms', 'yes', '', 'introduction',
+             lambda: yes(as_run['deterministic_algorithms'], 'seeds and a cuDNN flag only')),
+    computed('different views in test-time augmentation', 5, 'views', 'evaluation protocol',
+             distinct_views),
+    computed('test accuracy, in the log of the team', 94.65, '%', 'conclusion',
+             lambda: as_run['last']),
 )
 
 # %% ../../nbs/12_learning_too_deep.ipynb #4dd2b50c
 def mixed_up(results) -> str:
-    "Whether cats and dogs, and deer and horses, are among the five most confused pairs of a full run; None without one."
+    """Whether cats and dogs, and deer and horses, are among the five most confused pairs of a full
+    run; None without one."""
     runs = our_runs(code, results)
-    pairs = [{a, b} for a, b, _ in confused_pairs(runs[0]['result']['test']['confusion'])] if runs else []
-    return yes({'cat', 'dog'} in pairs and {'deer', 'horse'} in pairs, ' '.join('-'.join(sorted(p)) for p in pairs)) if runs else None
+    pairs = [{a, b} for a, b, _
+             in confused_pairs(runs[0]['result']['test']['confusion'])] if runs else []
+    return yes({'cat', 'dog'} in pairs and {'deer', 'horse'} in pairs,
+               ' '.join('-'.join(sorted(p)) for p in pairs)) if runs else None
 
 checks += (
     measured('test accuracy', 94.65, '%', 'conclusion', lambda results: accuracy(code, results)),
-    measured('cats and dogs, deer and horses are confused most', 'yes', '', 'confusion matrix', mixed_up),
-    measured('a cosine converges more stably than steps', 'yes', '', 'pros and cons', contest('schedule', ['base'], ['steps'], 'falls')),
-    measured('test-time augmentation boosts accuracy', 'yes', '', 'pros and cons', contest('cutmix', ['base'], (), 'gain of 5 views')),
-    measured('CutMix boosts robustness', 'yes', '', 'lessons', contest('cutmix', ['base'], ['without CutMix'], 'disturbed', late=True)),
+    measured('cats and dogs, deer and horses are confused most', 'yes', '', 'confusion matrix',
+             mixed_up),
+    measured('a cosine converges more stably than steps', 'yes', '', 'pros and cons',
+             contest('schedule', ['base'], ['steps'], 'falls')),
+    measured('test-time augmentation boosts accuracy', 'yes', '', 'pros and cons',
+             contest('cutmix', ['base'], (), 'gain of 5 views')),
+    measured('CutMix boosts robustness', 'yes', '', 'lessons',
+             contest('cutmix', ['base'], ['without CutMix'], 'disturbed', late=True)),
     not_checkable('accuracy on the competition images', '85.384 %', 'abstract'),
     not_checkable('rank in the competition', 36, 'abstract'),
 )

@@ -8,67 +8,92 @@ __all__ = ['net', 'report', 'code', 'as_run', 'checks', 'recipes']
 # %% ../../nbs/11_modified_resnet.ipynb #6220c792
 from dataclasses import replace
 
-from ..augment.ops import RandomCrop, RandomHorizontalFlip
-from ..models.resnet import NetSpec
 from ..augment.colour import ColorJitter
 from ..augment.geometry import RandomAffine, RandomRotation
-from .reading import accuracy, better, operations, spec_facts, yes
-from .claims import computed, contest, measured, not_checkable
+from ..augment.ops import RandomCrop, RandomHorizontalFlip
+from ..models.resnet import NetSpec
 from ..recipes.spec import Optimizer, Phase, Recipe, Schedule
+from .claims import computed, contest, measured, not_checkable
 from .narrow_resnet import baseline
+from .reading import accuracy, better, operations, spec_facts, yes
 
 # %% ../../nbs/11_modified_resnet.ipynb #649f5abb
 net = NetSpec(widths=(64, 128, 256), depths=(2, 2, 2), strides=(1, 2, 2))
 
 # %% ../../nbs/11_modified_resnet.ipynb #402be995
 _phase = Phase(
-    epochs=50, batch_size=128, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), optimizer=Optimizer('Adam', lr=1e-3, weight_decay=1e-4),
-    augment=(RandomCrop(4), RandomHorizontalFlip(), ColorJitter(0.3, 0.3, 0.3, 0.1), RandomRotation(20)), schedule=Schedule('plateau', gamma=0.1, patience=5))
+    epochs=50, batch_size=128, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+               optimizer=Optimizer('Adam', lr=1e-3, weight_decay=1e-4),
+    augment=(RandomCrop(4), RandomHorizontalFlip(), ColorJitter(0.3, 0.3, 0.3, 0.1),
+             RandomRotation(20)), schedule=Schedule('plateau', gamma=0.1, patience=5))
 report = Recipe(
-    name='modified_resnet', title='ModifiedResNet', net=net, phases=(_phase,), source='report 001, Kanjula and Sehati, 2024',
-    notes=('all numbers are taken from the code', 'the plateau watches the held-out or the training loss, never the test loss'))
+    name='modified_resnet', title='ModifiedResNet', net=net, phases=(_phase,),
+                source='report 001, Kanjula and Sehati, 2024',
+    notes=('all numbers are taken from the code',
+           'the plateau watches the held-out or the training loss, never the test loss'))
 code = replace(
-    report, variant='code', phases=(replace(_phase, augment=_phase.augment + (RandomAffine(translate=(0.1, 0.1)),),
-                                            schedule=Schedule('multistep', milestones=(24, 40), gamma=0.1)),),
-    notes=('the plateau on the test loss is replayed as milestones, as the log of the 50 epochs shows',
+    report, variant='code', phases=(
+        replace(_phase, augment=_phase.augment + (RandomAffine(translate=(0.1, 0.1)),),
+                schedule=Schedule('multistep', milestones=(24, 40), gamma=0.1)),),
+    notes=('the plateau on the test loss is replayed as milestones, as the log of the 50 epochs '
+           'shows',
            'the notebook published later trains 40 epochs at a constant rate'))
 
 # %% ../../nbs/11_modified_resnet.ipynb #43f1ed09
 as_run = dict(best=92.67, last=92.67, train=94.41,  # accuracies (%) that the 50-epoch run printed
-              before_drop=85.55, after_drop=90.68, last_of_40_epochs=88.66, val_images=0, watched='test loss')
+              before_drop=85.55, after_drop=90.68, last_of_40_epochs=88.66, val_images=0,
+              watched='test loss')
 
 _p, _facts, _reference = code.phases[0], lambda: spec_facts(net), lambda: spec_facts(NetSpec())
 checks = (
-    computed('trainable parameters', 2_777_674, 'parameters', 'computational complexity', lambda: _facts().parameters),
-    computed('input of one image', 0.01, 'MB', 'computational complexity', lambda: 3 * 32 * 32 * 4 / 2**20),
-    computed('forward and backward pass', 10.50, 'MB', 'computational complexity', lambda: _facts().activations),
+    computed('trainable parameters', 2_777_674, 'parameters', 'computational complexity',
+             lambda: _facts().parameters),
+    computed('input of one image', 0.01, 'MB', 'computational complexity',
+             lambda: 3 * 32 * 32 * 4 / 2**20),
+    computed('forward and backward pass', 10.50, 'MB', 'computational complexity',
+             lambda: _facts().activations),
     computed('parameters in memory', 10.60, 'MB', 'figure 2', lambda: _facts().weights),
-    computed('estimated total size', 21.11, 'MB', 'computational complexity', lambda: _facts().total),
-    computed('channels of the first convolution', 64, '', 'detailed architecture', lambda: net.build().conv1.out_channels),
-    computed('stages with two blocks each', (2, 2, 2), '', 'detailed architecture', lambda: tuple(len(s) for s in net.build().stages)),
-    computed('features before the last layer', 256, '', 'figure 1', lambda: net.build().linear.in_features),
+    computed('estimated total size', 21.11, 'MB', 'computational complexity',
+             lambda: _facts().total),
+    computed('channels of the first convolution', 64, '', 'detailed architecture',
+             lambda: net.build().conv1.out_channels),
+    computed('stages with two blocks each', (2, 2, 2), '', 'detailed architecture',
+             lambda: tuple(len(s) for s in net.build().stages)),
+    computed('features before the last layer', 256, '', 'figure 1',
+             lambda: net.build().linear.in_features),
     computed('no excessive demands: less work than ResNet-18', 'yes', '', 'conclusion',
-             lambda: yes(_facts().macs < _reference().macs, f'{_facts().macs / _reference().macs:.1%} of the multiply-adds')),
+             lambda: yes(_facts().macs < _reference().macs,
+                         f'{_facts().macs / _reference().macs:.1%} of the multiply-adds')),
     computed('optimizer', 'Adam', '', 'training process', lambda: _p.optimizer.name),
     computed('rate reduced when the loss stagnates', 'yes', '', 'training process',
-             lambda: yes(len(set(code.learning_rates())) > 1, f'{len(set(code.learning_rates())) - 1} drops, by the {as_run["watched"]}')),
+             lambda: yes(len(set(code.learning_rates())) > 1,
+                         f'{len(set(code.learning_rates())) - 1} drops, by the '
+                         f'{as_run["watched"]}')),
     computed('training', 50, 'epochs', 'figure 3', lambda: code.epochs),
 )
 
 # %% ../../nbs/11_modified_resnet.ipynb #183c436f
 checks += (
-    computed('augmentation', 'RandomCrop, RandomHorizontalFlip, ColorJitter, RandomRotation', '', 'data augmentation', lambda: operations(code)),
+    computed('augmentation', 'RandomCrop, RandomHorizontalFlip, ColorJitter, RandomRotation', '',
+             'data augmentation', lambda: operations(code)),
     computed('a validation set ("validation accuracies")', 'yes', '', 'results',
              lambda: yes(as_run['val_images'] > 0, 'training and test images only')),
     computed('the model responds to the schedule', 'yes', '', 'training process',
-             lambda: yes(as_run['after_drop'] > as_run['before_drop'] + 1, f'{as_run["before_drop"]} to {as_run["after_drop"]} % at the first drop')),
-    computed('test accuracy, in the log of the team', 92.89, '%', 'results', lambda: as_run['best']),
+             lambda: yes(as_run['after_drop'] > as_run['before_drop'] + 1,
+                         f'{as_run["before_drop"]} to {as_run["after_drop"]} % at the first drop')),
+    computed('test accuracy, in the log of the team', 92.89, '%', 'results',
+             lambda: as_run['best']),
     measured('test accuracy', 92.89, '%', 'results', lambda results: accuracy(code, results)),
-    measured('better than the baseline ResNet', 'yes', '', 'results', lambda results: better(code, baseline, results)),
-    measured('augmentation is critical for generalization', 'yes', '', 'lessons', contest('augmentation', ['base'], ['none'], late=True)),
-    measured('overly complex models overfit', 'yes', '', 'lessons',  # is a smaller network better on images that it has not seen?
-             contest('size', ('a quarter as wide', 'half as wide'), ('base', '1.25 times as wide'), late=True)),
-    not_checkable('suitable for environments with limited resources', 'yes', 'computational complexity'),
+    measured('better than the baseline ResNet', 'yes', '', 'results',
+             lambda results: better(code, baseline, results)),
+    measured('augmentation is critical for generalization', 'yes', '', 'lessons',
+             contest('augmentation', ['base'], ['none'], late=True)),
+    # is a smaller network better on images that it has not seen?
+    measured('overly complex models overfit', 'yes', '', 'lessons',
+             contest('size', ('a quarter as wide', 'half as wide'), ('base', '1.25 times as wide'),
+                     late=True)),
+    not_checkable('suitable for environments with limited resources', 'yes',
+                  'computational complexity'),
 )
 
 _claims = tuple(c.claim for c in checks)

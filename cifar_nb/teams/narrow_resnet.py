@@ -8,50 +8,68 @@ __all__ = ['net', 'report', 'code', 'baseline', 'as_run', 'checks', 'recipes']
 # %% ../../nbs/10_narrow_resnet.ipynb #e2690dc2
 from dataclasses import replace
 
-from ..augment.ops import RandomCrop, Cutout, RandomHorizontalFlip
+from ..augment.ops import Cutout, RandomCrop, RandomHorizontalFlip
 from ..models.resnet import LIMIT, NetSpec
-from .reading import accuracy, operations, spec_facts, yes
-from .claims import computed, contest, mattered, measured, not_checkable
 from ..recipes.spec import Optimizer, Phase, Recipe, Schedule
+from .claims import computed, contest, mattered, measured, not_checkable
+from .reading import accuracy, operations, spec_facts, yes
 
 # %% ../../nbs/10_narrow_resnet.ipynb #bd045e3e
-net = NetSpec(widths=(32, 64, 128, 256), depths=(2, 2, 2, 2), strides=(1, 2, 2, 2), dropout=0.5, bn_momentum=0.9, init='kaiming')
+net = NetSpec(widths=(32, 64, 128, 256), depths=(2, 2, 2, 2), strides=(1, 2, 2, 2), dropout=0.5,
+              bn_momentum=0.9, init='kaiming')
 
 # %% ../../nbs/10_narrow_resnet.ipynb #a4cf96b2
-_phase = Phase(epochs=250, batch_size=64, label_smoothing=0.05, augment=(RandomCrop(4), RandomHorizontalFlip(0.5), Cutout(16)),
+_phase = Phase(epochs=250, batch_size=64, label_smoothing=0.05,
+               augment=(RandomCrop(4), RandomHorizontalFlip(0.5), Cutout(16)),
                optimizer=Optimizer('SGD', lr=0.1, momentum=0.9, weight_decay=5e-4),
                schedule=Schedule('cosine', warmup_epochs=25, warmup_start_factor=0.136, t_max=225))
 report = Recipe(
-    name='narrow_resnet', title='Narrow ResNet-18', net=net, phases=(_phase,), source='report 000, Durga, Pawar and Ojha, 2025',
+    name='narrow_resnet', title='Narrow ResNet-18', net=net, phases=(_phase,),
+                source='report 000, Durga, Pawar and Ojha, 2025',
     notes=('peak rate, batch size, hole size, batch norm momentum and init are taken from the code',
            'the overview mentions colour adjustments without saying which; none are used'))
 code = replace(
-    report, variant='code', phases=(replace(_phase, optimizer=replace(_phase.optimizer, nesterov=True)),),
-    notes=('the Kaggle notebook normalizes the competition images by their own statistics instead',))
-baseline = replace(report, name='resnet18', title='ResNet-18, the baseline of report 000', net=NetSpec(),
+    report, variant='code', phases=(
+        replace(_phase, optimizer=replace(_phase.optimizer, nesterov=True)),),
+    notes=('the Kaggle notebook normalizes the competition images by their own statistics instead',
+           ))
+baseline = replace(report, name='resnet18', title='ResNet-18, the baseline of report 000',
+                   net=NetSpec(),
                    notes=('over the limit of five million parameters; for comparison only',))
 
 # %% ../../nbs/10_narrow_resnet.ipynb #2f8e38f0
 as_run = dict(best=95.07, last=94.48,  # test accuracy (%) that the notebook printed, of 250 epochs
-              seconds=6302, hardware='Tesla T4', kaggle_mean=(.513, .497, .462), kaggle_std=(.263, .260, .273))
+              seconds=6302, hardware='Tesla T4', kaggle_mean=(.513, .497, .462),
+              kaggle_std=(.263, .260, .273))
 
 # %% ../../nbs/10_narrow_resnet.ipynb #a5bb89b7
 _p, _facts, _reference = code.phases[0], lambda: spec_facts(net), lambda: spec_facts(NetSpec())
 checks = (
-    computed('trainable parameters', 2_797_610, 'parameters', 'results', lambda: _facts().parameters),
-    computed('the same count in millions', 2.7, 'million', 'model complexity', lambda: _facts().parameters / 1e6),
-    computed('the same count in millions', 2.79, 'million', 'summary of findings', lambda: _facts().parameters / 1e6),
-    computed('below the limit of five million', 'yes', '', 'results', lambda: yes(_facts().parameters <= LIMIT, f'{_facts().parameters:,}')),
-    computed('width of ResNet-18 multiplied by', 0.5, '', 'methodology', lambda: net.widths[-1] / NetSpec().widths[-1]),
-    computed('channels of the first convolution', 32, '', 'methodology', lambda: net.build().conv1.out_channels),
+    computed('trainable parameters', 2_797_610, 'parameters', 'results',
+             lambda: _facts().parameters),
+    computed('the same count in millions', 2.7, 'million', 'model complexity',
+             lambda: _facts().parameters / 1e6),
+    computed('the same count in millions', 2.79, 'million', 'summary of findings',
+             lambda: _facts().parameters / 1e6),
+    computed('below the limit of five million', 'yes', '', 'results',
+             lambda: yes(_facts().parameters <= LIMIT, f'{_facts().parameters:,}')),
+    computed('width of ResNet-18 multiplied by', 0.5, '', 'methodology',
+             lambda: net.widths[-1] / NetSpec().widths[-1]),
+    computed('channels of the first convolution', 32, '', 'methodology',
+             lambda: net.build().conv1.out_channels),
     computed('dropout', 0.5, '', 'methodology', lambda: net.build().dropout.p),
     computed('fewer operations than ResNet-18', 'yes', '', 'architectural choices',
-             lambda: yes(_facts().macs < _reference().macs, f'{_facts().macs / _reference().macs:.1%} of the multiply-adds')),
+             lambda: yes(_facts().macs < _reference().macs,
+                         f'{_facts().macs / _reference().macs:.1%} of the multiply-adds')),
     computed('less memory than ResNet-18', 'yes', '', 'architectural choices',
-             lambda: yes(_facts().total < _reference().total, f'{_facts().total:.1f} of {_reference().total:.1f} MiB an image')),
+             lambda: yes(_facts().total < _reference().total,
+                         f'{_facts().total:.1f} of {_reference().total:.1f} MiB an image')),
     computed('bottleneck layers are integrated', 'yes', '', 'lessons',
-             lambda: yes(any(m.kernel_size == (1, 1) for b in net.build().stages for m in (b[1].conv1, b[1].conv2)), 'every block has two 3x3 convolutions')),
-    computed('warm-up', 25, 'epochs', 'architectural choices', lambda: code.learning_rates().index(max(code.learning_rates())) + 1),
+             lambda: yes(
+                 any(m.kernel_size == (1, 1) for b in net.build().stages
+                     for m in (b[1].conv1, b[1].conv2)), 'every block has two 3x3 convolutions')),
+    computed('warm-up', 25, 'epochs', 'architectural choices',
+             lambda: code.learning_rates().index(max(code.learning_rates())) + 1),
     computed('training', 250, 'epochs', 'methodology', lambda: code.epochs),
     computed('momentum', 0.9, '', 'methodology', lambda: _p.optimizer.momentum),
     computed('weight decay', 5e-4, '', 'methodology', lambda: _p.optimizer.weight_decay),
@@ -60,17 +78,26 @@ checks = (
 
 # %% ../../nbs/10_narrow_resnet.ipynb #078cd58c
 checks += (
-    computed('augmentation of the methodology', 'RandomCrop, RandomHorizontalFlip, Cutout', '', 'methodology', lambda: operations(code)),
+    computed('augmentation of the methodology', 'RandomCrop, RandomHorizontalFlip, Cutout', '',
+             'methodology', lambda: operations(code)),
     computed('colour adjustments in the augmentation', 'yes', '', 'overview',
-             lambda: yes(any(n in operations(code) for n in ('Color', 'Augment', 'Gray')), 'none in the code')),
+             lambda: yes(any(n in operations(code) for n in ('Color', 'Augment', 'Gray')),
+                         'none in the code')),
     computed('the same normalization in training and inference', 'yes', '', 'overview',
-             lambda: yes((_p.mean, _p.std) == (as_run['kaggle_mean'], as_run['kaggle_std']), f'mean {_p.mean[0]:g} and {as_run["kaggle_mean"][0]:g} in red')),
-    computed('test accuracy, in the log of the team', 95.53, '%', 'results', lambda: as_run['best']),
+             lambda: yes((_p.mean, _p.std) == (as_run['kaggle_mean'], as_run['kaggle_std']),
+                         f'mean {_p.mean[0]:g} and {as_run["kaggle_mean"][0]:g} in red')),
+    computed('test accuracy, in the log of the team', 95.53, '%', 'results',
+             lambda: as_run['best']),
     measured('test accuracy', 95.53, '%', 'results', lambda results: accuracy(code, results)),
-    measured('SGD with cosine clearly better than Adam and RMSProp', 'yes', '', 'lessons',  # each at the better of two rates
-             contest('optimizer', ('base', 'SGD, rate 0.3'), ('Adam, rate 0.001', 'Adam, rate 0.004', 'RMSprop, rate 0.0003', 'RMSprop, rate 0.001'))),
-    measured('skip connections speed up convergence', 'yes', '', 'lessons', contest('deep shortcuts', ['base'], ['plain'], 'speed')),
-    measured('the kernel of the skip connections matters', 'yes', '', 'results', mattered('kernel')),
+    # each at the better of two rates
+    measured('SGD with cosine clearly better than Adam and RMSProp', 'yes', '', 'lessons',
+             contest('optimizer', ('base', 'SGD, rate 0.3'),
+                     ('Adam, rate 0.001', 'Adam, rate 0.004', 'RMSprop, rate 0.0003',
+                      'RMSprop, rate 0.001'))),
+    measured('skip connections speed up convergence', 'yes', '', 'lessons',
+             contest('deep shortcuts', ['base'], ['plain'], 'speed')),
+    measured('the kernel of the skip connections matters', 'yes', '', 'results',
+             mattered('kernel')),
     measured('batch norm momentum matters', 'yes', '', 'results', mattered('batch norm')),
     measured('distillation and quantization promise gains', 'yes', '', 'lessons'),
     measured('reduced inference time', 'yes', '', 'results'),

@@ -17,14 +17,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..models.resnet import NetSpec, count_macs, count_parameters, memory
 from ..augment.preview import show_images
 from ..core.manifest import comparable
-from ..recipes.spec import Recipe, trained
-from ..evaluation.records import counts_as_full, one_a_seed
-from ..training.train import train
 from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.tables import Table
+from ..evaluation.records import counts_as_full, one_a_seed
+from ..models.resnet import NetSpec, count_macs, count_parameters, memory
+from ..recipes.spec import Recipe, trained
+from ..training.train import train
 
 # %% ../../nbs/09_reading.ipynb #e5a0d2a8
 def rows_of(recipe: Recipe) -> dict:
@@ -33,17 +33,22 @@ def rows_of(recipe: Recipe) -> dict:
     for i, phase in enumerate(recipe.phases, 1):
         for f in fields(phase):
             value = getattr(phase, f.name)
-            inside = {f', {f.name}: {g.name}': getattr(value, g.name) for g in fields(value)} if hasattr(value, '__dataclass_fields__') else {f': {f.name}': value}
+            inside = ({f', {f.name}: {g.name}': getattr(value, g.name) for g in fields(value)}
+                      if hasattr(value, '__dataclass_fields__') else {f': {f.name}': value})
             rows |= {f'phase {i}{k}': v for k, v in inside.items()}
     return rows | {k: getattr(recipe, k) for k in ('ema', 'clip', 'tta_transforms')}
 
 def differences(a: Recipe, b: Recipe, names=None) -> Table:
-    "The rows in which `a` and `b` differ, with `names` (default: their variants) as heads; a phase that one lacks is one row."
+    """The rows in which `a` and `b` differ, with `names` (default: their variants) as heads; a
+    phase that one lacks is one row."""
     ra, rb, (na, nb) = rows_of(a), rows_of(b), names or (a.variant, b.variant)
     same = min(len(a.phases), len(b.phases))
     keys = [k for k in ra | rb if k in ra and k in rb and ra[k] != rb[k]]
-    extra = [(f'phase {i + 1}', *(f'{r.phases[i].epochs} epochs' if i < len(r.phases) else 'none' for r in (a, b)))
-             for i in range(same, max(len(a.phases), len(b.phases)))]
+    extra = [
+        (
+            f'phase {i + 1}',
+            *(f'{r.phases[i].epochs} epochs' if i < len(r.phases) else 'none' for r in (a, b)))
+        for i in range(same, max(len(a.phases), len(b.phases)))]
     return Table({'': k, na: u, nb: v} for k, u, v in [(k, ra[k], rb[k]) for k in keys] + extra)
 
 # %% ../../nbs/09_reading.ipynb #22be06b9
@@ -63,16 +68,24 @@ class Part(NamedTuple):
     macs: int        # multiply-adds of one image
 
 def parts(spec: NetSpec, size: int = 32) -> list:
-    "The `Part`s of the network that `spec` describes, for `3 x size x size` images; their sums are those of the network."
+    """The `Part`s of the network that `spec` describes, for `3 x size x size` images; their sums
+    are those of the network."""
     net, out = spec.build(), []
-    pieces = [('stem', [m for m in (net.conv1, net.bn1) if m is not None], 0, net.conv1.out_channels, 1)]
-    pieces += [(f'stage {i}', [s], d, w, stride) for i, (s, d, w, stride) in enumerate(zip(net.stages, spec.depths, spec.widths, spec.strides), 1) if d]
-    for name, modules, depth, channels, stride in pieces + [('linear', [m for m in (net.last, net.linear) if m is not None], 0, spec.classes, 0)]:
+    pieces = [
+        ('stem', [m for m in (net.conv1, net.bn1) if m is not None], 0, net.conv1.out_channels, 1)]
+    pieces += [(f'stage {i}', [s], d, w, stride)
+               for i, (s, d, w, stride) in enumerate(
+                   zip(net.stages, spec.depths, spec.widths, spec.strides), 1) if d]
+    for name, modules, depth, channels, stride in pieces + [
+        ('linear', [m for m in (net.last, net.linear) if m is not None], 0, spec.classes, 0)]:
         size = (size - 1) // stride + 1 if stride else 1
         inside = [m for top in modules for m in top.modules()]
-        macs = sum(m.weight.numel() * (size ** 2 if isinstance(m, nn.Conv2d) else 1) for m in inside if isinstance(m, (nn.Conv2d, nn.Linear)))
+        macs = sum(m.weight.numel() * (size ** 2 if isinstance(m, nn.Conv2d) else 1) for m in inside
+                   if isinstance(m, (nn.Conv2d, nn.Linear)))
         projects = depth > 0 and len(modules[0][0].shortcut) > 0
-        out.append(Part(name, depth, channels, size, projects, sum(count_parameters(m) for m in modules), macs))
+        out.append(
+            Part(name, depth, channels, size, projects, sum(count_parameters(m) for m in modules),
+                 macs))
     return out
 
 # %% ../../nbs/09_reading.ipynb #dc232688
@@ -80,14 +93,17 @@ def _shortcut(ax, left, right, top, projects):
     "A line from `left` to `right` that rises over a block's `top`."
     style = dict(color=ACCENT, lw=1.8) if projects else dict(color=GREY, lw=1)
     rise = top + 0.55
-    ax.plot([left, left, right, right], [0, rise, rise, 0], zorder=0, solid_joinstyle='round', **style)
+    ax.plot([left, left, right, right], [0, rise, rise, 0], zorder=0, solid_joinstyle='round',
+            **style)
 
 def _stage(ax, x, part, color, residual):
     "Draw the blocks of `part` from `x` on; the place where they end."
     from matplotlib.patches import FancyBboxPatch
     wide, tall = 0.075 * part.channels ** .5, 0.5 * part.size ** .5
     for i in range(part.blocks):
-        ax.add_patch(FancyBboxPatch((x + .2, -tall / 2), wide, tall, boxstyle='round,pad=0,rounding_size=.12', fc=color, ec='white', lw=.8))
+        ax.add_patch(
+            FancyBboxPatch((x + .2, -tall / 2), wide, tall,
+                           boxstyle='round,pad=0,rounding_size=.12', fc=color, ec='white', lw=.8))
         if residual: _shortcut(ax, x + .07, x + wide + .33, tall / 2, part.projects and i == 0)
         x += wide + .4
     return x
@@ -96,8 +112,10 @@ def _stage(ax, x, part, color, residual):
 def _legend(ax, residual):
     "What the lines mean."
     from matplotlib.lines import Line2D
-    lines = [Line2D([], [], color=GREY, lw=1, label='shortcut: identity'), Line2D([], [], color=ACCENT, lw=1.8, label='shortcut: convolution')]
-    if residual: ax.legend(handles=lines, loc='upper right', fontsize=7, frameon=False, borderaxespad=0)
+    lines = [Line2D([], [], color=GREY, lw=1, label='shortcut: identity'),
+             Line2D([], [], color=ACCENT, lw=1.8, label='shortcut: convolution')]
+    if residual:
+        ax.legend(handles=lines, loc='upper right', fontsize=7, frameon=False, borderaxespad=0)
 
 def _flow(ax, spec, pieces):
     "The network from left to right, each stage with a line of text under it."
@@ -105,11 +123,14 @@ def _flow(ax, spec, pieces):
     for i, p in enumerate(pieces):
         start = x
         color = STAGES[min(i - 1, 3)] if p.blocks else '#c9ccd1'
-        x = _stage(ax, x, p if p.blocks else p._replace(blocks=1), color, spec.block != 'plain' and p.blocks > 0)
-        text = f'{p.blocks} block{"s" * (p.blocks > 1)} of {p.channels}\n{p.size} x {p.size}' if p.blocks else f'{p.name}\n{p.channels}'
+        x = _stage(ax, x, p if p.blocks else p._replace(blocks=1), color,
+                   spec.block != 'plain' and p.blocks > 0)
+        text = (f'{p.blocks} block{"s" * (p.blocks > 1)} of {p.channels}\n{p.size} x {p.size}'
+                if p.blocks else f'{p.name}\n{p.channels}')
         ax.text((start + x) / 2, -1.75, text, ha='center', va='top', fontsize=8, linespacing=1.3)
         x += .25
-    ax.annotate('', (x + .25, 0), (-.45, 0), arrowprops=dict(arrowstyle='->', color='#333', lw=1), zorder=-1)
+    ax.annotate('', (x + .25, 0), (-.45, 0), arrowprops=dict(arrowstyle='->', color='#333', lw=1),
+                zorder=-1)
     _legend(ax, spec.block != 'plain')
     ax.set(xlim=(-.5, x + .3), ylim=(-2.9, 2.4)); ax.axis('off')
 
@@ -120,17 +141,22 @@ def _shares(ax, pieces):
         total, left = sum(getattr(p, key) for p in pieces), 0
         for i, p in enumerate(pieces):
             share = getattr(p, key) / total
-            ax.barh(y, share, left=left, height=.62, color=STAGES[min(i - 1, 3)] if p.blocks else '#c9ccd1', ec='white', lw=.8)
-            if share > .04: ax.text(left + share / 2, y, f'{share:.0%}', ha='center', va='center', fontsize=8, color='white' if i > 1 else '#222')
+            ax.barh(y, share, left=left, height=.62,
+                    color=STAGES[min(i - 1, 3)] if p.blocks else '#c9ccd1', ec='white', lw=.8)
+            if share > .04:
+                ax.text(left + share / 2, y, f'{share:.0%}', ha='center', va='center', fontsize=8,
+                        color='white' if i > 1 else '#222')
             left += share
         ax.text(1.01, y, f'{total / 1e6:.1f}M', va='center', fontsize=8)
     ax.set(xlim=(0, 1.07), yticks=[0, 1], yticklabels=['multiply-adds', 'parameters'], xticks=[])
     ax.tick_params(length=0, labelsize=8); ax.spines[:].set_visible(False)
 
 def draw_net(spec: NetSpec, title: str = ''):
-    "A matplotlib Figure of the network: its blocks and shortcuts, and where its parameters and multiply-adds are."
+    """A matplotlib Figure of the network: its blocks and shortcuts, and where its parameters and
+    multiply-adds are."""
     import matplotlib.pyplot as plt
-    fig, (flow, shares) = plt.subplots(2, 1, figsize=(9, 3.3), height_ratios=(3.2, 1), layout='constrained')
+    fig, (flow, shares) = plt.subplots(
+        2, 1, figsize=(9, 3.3), height_ratios=(3.2, 1), layout='constrained')
     pieces = parts(spec)
     _flow(flow, spec, pieces)
     _shares(shares, pieces)
@@ -158,18 +184,26 @@ def beside_resnet18(spec: NetSpec) -> Table:
     "The facts of `spec`, those of ResNet-18 for CIFAR, and the change in percent."
     ours, reference = spec_facts(spec), spec_facts(NetSpec())
     heads = ('parameters', 'multiply-adds', 'MiB of weights', 'MiB of activations', 'MiB in all')
-    return Table({'': h, 'this network': round(a, 2), 'ResNet-18': round(b, 2), 'change': f'{100 * a / b - 100:+.1f}%'} for h, a, b in zip(heads, ours, reference))
+    return Table(
+        {'': h, 'this network': round(a, 2), 'ResNet-18': round(b, 2),
+         'change': f'{100 * a / b - 100:+.1f}%'} for h, a, b in zip(heads, ours, reference))
 
 # %% ../../nbs/09_reading.ipynb #9f17f102
 def show_schedule(*recipes):
-    "The learning rate of each recipe, epoch by epoch, as a Figure; dotted lines where a new phase begins."
+    """The learning rate of each recipe, epoch by epoch, as a Figure; dotted lines where a new phase
+    begins."""
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7, 2.3), layout='constrained')
     for r, style in zip(recipes, ('-', '--', ':', '-.')):
-        waits = ', plateau: waits for the loss' if any(p.schedule.shape == 'plateau' for p in r.phases) else ''
-        ax.step(range(1, r.epochs + 1), r.learning_rates(), style, where='mid', label=f'{r.variant}{waits}')
-        for p in range(1, len(r.phases)): ax.axvline(sum(q.epochs for q in r.phases[:p]) + .5, color=GREY, ls=':', lw=1)
-    ax.set(xlabel='epoch', ylabel='learning rate', ylim=(0, None)); ax.legend(frameon=False); ax.spines[['top', 'right']].set_visible(False)
+        waits = (', plateau: waits for the loss'
+                 if any(p.schedule.shape == 'plateau' for p in r.phases) else '')
+        ax.step(range(1, r.epochs + 1), r.learning_rates(), style, where='mid',
+                label=f'{r.variant}{waits}')
+        for p in range(1, len(r.phases)):
+            ax.axvline(sum(q.epochs for q in r.phases[:p]) + .5, color=GREY, ls=':', lw=1)
+    ax.set(xlabel='epoch', ylabel='learning rate', ylim=(0, None))
+    ax.legend(frameon=False)
+    ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)
     return fig
 
@@ -184,7 +218,8 @@ def show_augmented(
     "The images `x` and below them `draws` rows of what `recipe` makes of them, as a Figure."
     g, augment = torch.Generator().manual_seed(seed), recipe.phases[phase].to_augment()
     y = torch.zeros(len(x), dtype=torch.int64) if y is None else y
-    return show_images(torch.cat([x, *(augment.apply(x, y, g)[0] for _ in range(draws))]), ncols=len(x), size=.8)
+    return show_images(torch.cat([x, *(augment.apply(x, y, g)[0] for _ in range(draws))]),
+                       ncols=len(x), size=.8)
 
 # %% ../../nbs/09_reading.ipynb #269d53c4
 def sketch(
@@ -196,13 +231,17 @@ def sketch(
     narrower: int = 4,    # the widths are divided by this
     seed: int = 0,
 ):
-    "A `Trainer` that has trained `recipe` on a narrower network, on the first `images` images, for `epochs`, on the CPU."
-    slim = replace(recipe.net, widths=tuple(w // narrower for w in recipe.net.widths), stem=recipe.net.stem // narrower)
+    """A `Trainer` that has trained `recipe` on a narrower network, on the first `images` images,
+    for `epochs`, on the CPU."""
+    slim = replace(recipe.net, widths=tuple(w // narrower for w in recipe.net.widths),
+                   stem=recipe.net.stem // narrower)
     small = replace(recipe, net=slim).with_epochs(epochs)
-    return train(small, x[:images], y[:images], seed=seed, device='cpu', progress=False, say=lambda s: None)
+    return train(small, x[:images], y[:images], seed=seed, device='cpu', progress=False,
+                 say=lambda s: None)
 
 def falls(trainer) -> list:
-    "The training losses of each epoch, rounded; an `AssertionError` if the last is not below the first."
+    """The training losses of each epoch, rounded; an `AssertionError` if the last is not below the
+    first."""
     losses = [round(line['train_loss'], 3) for line in trainer.log]
     assert losses[-1] < losses[0], f'the loss did not fall: {losses}'
     return losses
@@ -215,23 +254,28 @@ def yes(ok: bool, why: str) -> str:
 # %% ../../nbs/09_reading.ipynb #b7ff9529
 def read_log(path) -> list:
     "The rows of a CSV file as dicts of floats; empty fields are left out."
-    with Path(path).open(encoding='utf-8') as f: return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(f)]
+    with Path(path).open(encoding='utf-8') as f:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(f)]
 
 def full_runs(recipe: Recipe, results=()) -> list:
-    "Those of the records `results` (of `load_results`) that trained what `recipe` says, on all of CIFAR-10's training images, and were asked about the test set."
+    """Those of the records `results` (of `load_results`) that trained what `recipe` says, on all of
+    CIFAR-10's training images, and were asked about the test set."""
     return [r for r in results if counts_as_full(r) and r['manifest']['recipe'] == trained(recipe)]
 
 def our_runs(recipe: Recipe, results=()) -> list:
-    "The full runs of `recipe` that may be averaged, one a seed: of several kinds (other precision or kernels) the one with the most runs, the last such."
+    """The full runs of `recipe` that may be averaged, one a seed: of several kinds (other precision
+    or kernels) the one with the most runs, the last such."""
     kinds = []
     for r in full_runs(recipe, results):
         home = next((k for k in kinds if comparable(k[0]['manifest'], r['manifest'])), None)
         if home is None: kinds.append([r])
         else: home.append(r)
-    if kinds or recipe.variant != 'code': return max(map(one_a_seed, reversed(kinds)), key=len, default=[])
+    if kinds or recipe.variant != 'code':
+        return max(map(one_a_seed, reversed(kinds)), key=len, default=[])
     from cifar_nb.teams.zoo import get_recipe  # which imports this module
     report = get_recipe(recipe.name)
-    return our_runs(report, results) if report.net == recipe.net else []  # a code that ran the network of its report
+    # a code that ran the network of its report
+    return our_runs(report, results) if report.net == recipe.net else []
 
 def accuracy(recipe: Recipe, results=()):
     "Mean test accuracy (%, single view) of `our_runs`, None without any."
@@ -240,23 +284,36 @@ def accuracy(recipe: Recipe, results=()):
 
 # %% ../../nbs/09_reading.ipynb #1b125a04
 def better(a: Recipe, b: Recipe, results=()):
-    "'yes: ...' or 'no: ...', whether `a` has the higher mean test accuracy in full runs; None unless there are runs of both."
+    """'yes: ...' or 'no: ...', whether `a` has the higher mean test accuracy in full runs; None
+    unless there are runs of both."""
     ours, theirs = accuracy(a, results), accuracy(b, results)
-    return None if ours is None or theirs is None else yes(ours > theirs, f'{ours:.2f} and {theirs:.2f} %')
+    return (None if ours is None
+            or theirs is None else yes(ours > theirs, f'{ours:.2f} and {theirs:.2f} %'))
 
 # %% ../../nbs/09_reading.ipynb #fbfa6320
 def show_logged(logged: list, runs=(), keys=('train_accuracy', 'test_accuracy')):
-    "The team's logged points, and over them the curves of our full runs with a star for each test accuracy, as a Figure."
+    """The team's logged points, and over them the curves of our full runs with a star for each test
+    accuracy, as a Figure."""
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7, 2.8), layout='constrained')
     for key, color in zip(keys, (STAGES[0], STAGES[2])):
         points = [(row['epoch'], row[key]) for row in logged if key in row]
-        if points: ax.plot(*zip(*points), 'o-', ms=3, lw=1, color=color, label=f'team, {key.split("_")[0].replace("train", "training")}')
+        if points:
+            ax.plot(*zip(*points), 'o-', ms=3, lw=1, color=color,
+                    label=f'team, {key.split("_")[0].replace("train", "training")}')
     for r in runs:
-        ax.plot([l['epoch'] for l in r['log']], [l['train_accuracy'] for l in r['log']], lw=1, color=ACCENT, label=f"ours ({r['result']['variant']}), training, seed {r['result']['seed']}")
+        ax.plot([l['epoch'] for l in r['log']], [l['train_accuracy'] for l in r['log']], lw=1,
+                color=ACCENT,
+                label=f"ours ({r['result']['variant']}), training, seed {r['result']['seed']}")
         ax.plot(r['result']['epochs'], r['result']['test']['accuracy'], '*', ms=10, color=ACCENT)
-    lowest = min([row[k] for row in logged for k in keys if k in row] + [l['train_accuracy'] for r in runs for l in r['log']] + [80])
-    if not runs: ax.text(.98, .06, 'no full run of ours is recorded yet', transform=ax.transAxes, ha='right', fontsize=8, color=GREY)
-    ax.set(xlabel='epoch', ylabel='accuracy (%)', xlim=(0, None), ylim=(lowest - 5, 101)); ax.legend(frameon=False, fontsize=8, loc='upper left'); ax.spines[['top', 'right']].set_visible(False)
+    lowest = min(
+        [row[k] for row in logged for k in keys if k in row] + [
+            l['train_accuracy'] for r in runs for l in r['log']] + [80])
+    if not runs:
+        ax.text(.98, .06, 'no full run of ours is recorded yet', transform=ax.transAxes, ha='right',
+                fontsize=8, color=GREY)
+    ax.set(xlabel='epoch', ylabel='accuracy (%)', xlim=(0, None), ylim=(lowest - 5, 101))
+    ax.legend(frameon=False, fontsize=8, loc='upper left')
+    ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)
     return fig

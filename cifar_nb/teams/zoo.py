@@ -9,12 +9,14 @@ from . import dreamfire, learning_too_deep, modified_resnet, narrow_resnet, neur
 
 __all__ = ['TEAMS', 'register', 'list_recipes', 'get_recipe', 'todays']
 
-TEAMS = (narrow_resnet, modified_resnet, learning_too_deep, dreamfire, neural_nomads)  # as their reports
+# as their reports
+TEAMS = (narrow_resnet, modified_resnet, learning_too_deep, dreamfire, neural_nomads)
 _ZOO = Registry(*HOUSE, *(r for team in TEAMS for r in team.recipes))
 
 
 def register(*recipes: Recipe, overwrite: bool = False):
-    "Make `recipes` known in this process; a second one under a name and variant is an `InputError`."
+    """Make `recipes` known in this process; a second one under a name and variant is an
+    `InputError`."""
     _ZOO.add(*recipes, overwrite=overwrite)
 
 
@@ -30,8 +32,8 @@ def get_recipe(name: str, variant: str = 'report') -> Recipe:
 
 
 def todays(records: list) -> list:
-    """Those of `records` (of runs) that trained what the recipe of their name and variant says today:
-    a name alone promises nothing."""
+    """Those of `records` (of runs) that trained what the recipe of their name and variant says
+    today: a name alone promises nothing."""
     def recipe(m):
         try: return trained(get_recipe(m['name'], m['variant']))
         except InputError: return None

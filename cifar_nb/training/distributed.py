@@ -21,7 +21,8 @@ from ..core.errors import InputError
 # %% ../../nbs/05a_parallel.ipynb #1f7a3321
 @dataclass(frozen=True)
 class Group:
-    "The processes that train one network together: this one is `rank` of `size`, and `local` on its machine, from 0."
+    """The processes that train one network together: this one is `rank` of `size`, and `local` on
+    its machine, from 0."""
     rank: int = 0
     size: int = 1
     local: int = 0
@@ -30,42 +31,53 @@ class Group:
     def first(self) -> bool: return self.rank == 0
 
     def part(self, n: int) -> tuple:
-        "The slice of a batch of `n` images that is ours, and how many of its images count (none if our part is empty)."
+        """The slice of a batch of `n` images that is ours, and how many of its images count (none
+        if our part is empty)."""
         a, b = n * self.rank // self.size, n * (self.rank + 1) // self.size
         return slice(a, max(b, a + 1)), b - a
 
-    def device(self, name: str = None) -> str:
-        "The device `name`; for several processes 'cuda' or None means a GPU each, where there are GPUs."
-        if self.size == 1 or name not in (None, 'cuda') or not torch.cuda.is_available(): return name
+    def device(self, name: str | None = None) -> str:
+        """The device `name`; for several processes 'cuda' or None means a GPU each, where there are
+        GPUs."""
+        if self.size == 1 or name not in (None, 'cuda') or not torch.cuda.is_available():
+            return name
         return f'cuda:{self.local}'
 
 # %% ../../nbs/05a_parallel.ipynb #fc1479ba
 def asked() -> Group:
-    "The group that `torchrun` put this process into by RANK, WORLD_SIZE and LOCAL_RANK; without them one process alone."
+    """The group that `torchrun` put this process into by RANK, WORLD_SIZE and LOCAL_RANK; without
+    them one process alone."""
     if 'MASTER_ADDR' not in os.environ or 'RANK' not in os.environ: return Group()
-    given = {k: os.environ.get(k, d) for k, d in (('RANK', '0'), ('WORLD_SIZE', '1'), ('LOCAL_RANK', '0'))}
+    given = {k: os.environ.get(k, d)
+             for k, d in (('RANK', '0'), ('WORLD_SIZE', '1'), ('LOCAL_RANK', '0'))}
     try: group = Group(*map(int, given.values()))
     except ValueError: group = Group(size=0)
     if 0 <= group.rank < group.size and group.local >= 0: return group
-    raise InputError(f'{", ".join(f"{k}={v}" for k, v in given.items())} do not fit together: start with torchrun, or unset RANK.')
+    raise InputError(f'{", ".join(f"{k}={v}" for k, v in given.items())} do not fit together: '
+                     'start with torchrun, or unset RANK.')
 
 @contextmanager
 def joined(minutes: float = 10):
-    "The group that was `asked` for, connected until the end of the block; nobody waits longer than `minutes` for another."
+    """The group that was `asked` for, connected until the end of the block; nobody waits longer
+    than `minutes` for another."""
     group = asked()
     if group.size == 1 or dist.is_initialized():
         yield group
         return
     cuda = torch.cuda.is_available() and torch.cuda.device_count() > group.local
     if cuda: torch.cuda.set_device(group.local)
-    with together(group): dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo', timeout=timedelta(minutes=minutes))
+    with together(group):
+        dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo',
+                                timeout=timedelta(minutes=minutes))
     _left.append(dist.group.WORLD)
     try: yield group
     finally:
         time.sleep(.2)
         dist.destroy_process_group()
 
-_left = []  # groups that are done with: Gloo's threads may still want Python's lock, for which taking a group apart would wait for ever
+# groups that are done with: Gloo's threads may still want Python's lock, for which taking a group
+# apart would wait for ever
+_left = []
 
 @contextmanager
 def first_prints():
@@ -79,11 +91,13 @@ class Lost(InputError):
 
 @contextmanager
 def together(group: Group):
-    "A block in which the processes of `group` meet: an error there means that one of them has gone, and becomes `Lost`."
+    """A block in which the processes of `group` meet: an error there means that one of them has
+    gone, and becomes `Lost`."""
     try: yield
     except RuntimeError:
-        raise Lost(f'Process {group.rank} lost the other {group.size - 1} of its group: one has failed or was killed, and if '
-                   'it could it has said why; what was saved last is intact, go on with --resume.') from None
+        raise Lost(f'Process {group.rank} lost the other {group.size - 1} of its group: one has '
+                   'failed or was killed, and if it could it has said why; what was saved last is '
+                   'intact, go on with --resume.') from None
 
 # %% ../../nbs/05a_parallel.ipynb #7e94b1a1
 def add_up(group: Group, tensors: list):
@@ -91,7 +105,8 @@ def add_up(group: Group, tensors: list):
     if group.size == 1: return
     flat = torch.cat([v.flatten() for v in tensors])
     with together(group): dist.all_reduce(flat)
-    for v, total in zip(tensors, flat.split([v.numel() for v in tensors])): v.copy_(total.view(v.shape))
+    for v, total in zip(tensors, flat.split([v.numel() for v in tensors])):
+        v.copy_(total.view(v.shape))
 
 def take_from_first(group: Group, tensors):
     "Replace each of `tensors` by that of the first process."
@@ -101,7 +116,8 @@ def take_from_first(group: Group, tensors):
 
 # %% ../../nbs/05a_parallel.ipynb #6e040b01
 def agree(group: Group, signals: list) -> int:
-    "The first signal number in `signals`, 0 for none; of several processes the largest, and the same in all of them."
+    """The first signal number in `signals`, 0 for none; of several processes the largest, and the
+    same in all of them."""
     mine = signals[0] if signals else 0
     if group.size == 1: return mine
     most = torch.tensor([mine])
@@ -109,7 +125,8 @@ def agree(group: Group, signals: list) -> int:
     return int(most)
 
 def from_first(group: Group, do):
-    "What `do()` gives in the first process (numbers, strings), in all of them; so an `InputError` that it raises there."
+    """What `do()` gives in the first process (numbers, strings), in all of them; so an `InputError`
+    that it raises there."""
     if group.size == 1: return do()
     said = [None, None]
     if group.first:

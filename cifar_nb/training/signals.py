@@ -1,4 +1,5 @@
-"""Plain module: signals that stop a training after it was saved. Tests: tests/test_training.py, tests/test_faults.py."""
+"""Plain module: signals that stop a training after it was saved. Tests: tests/test_training.py,
+tests/test_faults.py."""
 import signal
 import threading
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def noting_signals():
-    "Collect SIGINT, SIGTERM and SIGHUP (a closed terminal) in the list that is yielded; the second one interrupts at once. One that is ignored, as by nohup, stays so."
+    """Collect SIGINT, SIGTERM and SIGHUP (a closed terminal) in the list that is yielded; the
+    second one interrupts at once. One that is ignored, as by nohup, stays so."""
     caught = []
     def note(signum, frame):
         if caught: raise KeyboardInterrupt

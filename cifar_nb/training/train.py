@@ -1,6 +1,8 @@
-"""Plain module: a recipe and images become a run: what is written, in which order, and what stops it.
+"""Plain module: a recipe and images become a run: what is written, in which order, and what stops
+it.
 
-The steps themselves are those of `training.loop`. Tests: tests/test_training.py, tests/test_runs.py,
+The steps themselves are those of `training.loop`. Tests: tests/test_training.py,
+tests/test_runs.py,
 tests/test_faults.py, chapter 06.
 """
 import platform
@@ -11,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ..augment.ops import normalize
-from ..core.errors import check_choice, InputError
+from ..core.errors import InputError, check_choice
 from ..core.files import make_folder, there, to_json, write_atomic
 from ..core.manifest import new_manifest, tensors_fingerprint
 from ..core.version import versions
@@ -19,16 +21,16 @@ from ..data.cifar import CIFAR10, split
 from ..kernels.dispatch import cpu_kernels
 from ..models.resnet import count_macs, count_parameters
 from ..recipes.spec import Recipe, trained
-from .checkpoints import (keep_best, load_checkpoint, Run, save_checkpoint, write_lines,
+from .checkpoints import (Run, keep_best, load_checkpoint, save_checkpoint, write_lines,
                           write_weights)
 from .distributed import agree, asked, from_first, joined
-from .loop import Trainer, check_seed, end_epoch, network, prepare, train_epoch
-from .precision import choose_device, choose_precision, hardware, memory_order, Precision
-from .runs import as_before, claimed, drop_checkpoint, RunFiles
+from .loop import Trainer, check_seed, end_epoch, network, compile_forward, train_epoch
+from .precision import Precision, choose_device, choose_precision, hardware, memory_order
+from .runs import RunFiles, as_before, claimed, drop_checkpoint
 from .signals import Interrupted, noting_signals
 
 __all__ = ['train', 'kept_weights', 'manifest_of', 'planned', 'describe_images', 'first_look',
-           'headline', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine']
+           'first_line', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine']
 
 
 def train(
@@ -38,31 +40,38 @@ def train(
     out=None,                # folder of the run; None keeps everything in memory
     *,
     seed: int = 0,
-    device: str = None,      # default: a GPU where there is one
-    precision: str = None,   # default: by capability
+    device: str | None = None,      # default: a GPU where there is one
+    precision: str | None = None,   # default: by capability
     holdout: int = 0,        # images held out of `x` for validation, to judge the epochs by
-    keep: str = None,        # which weights to keep: 'last', or 'best on validation', the default with a hold-out
-    kernels: bool = None,    # False: PyTorch's own layers; default: compiled kernels on a processor, where they work
+    # which weights to keep: 'last', or 'best on validation', the default with a hold-out
+    keep: str | None = None,
+    # False: PyTorch's own layers; default: compiled kernels on a processor, where they work
+    kernels: bool | None = None,
     resume: bool = False,    # go on with what is in `out`
     compile=False,           # True, or a backend of `torch.compile`
     say=print,               # takes a sentence; `lambda s: None` for silence
     progress: bool = True,   # show a bar
-    info: dict = None,       # more facts for result.json, say the name of the data
+    info: dict | None = None,       # more facts for result.json, say the name of the data
 ) -> Trainer:
-    "Train `recipe`, with the other processes if `torchrun` started several; the trainer has network and log. Interrupted, it saves and raises `Interrupted`."
+    """Train `recipe`, with the other processes if `torchrun` started several; the trainer has
+    network and log. Interrupted, it saves and raises `Interrupted`."""
     kept, held = split(y, holdout) if holdout else (torch.arange(len(y)), None)
     keep = kept_weights(keep, holdout)
-    with noting_signals() as caught, joined() as group, torch.random.fork_rng(), ExitStack() as stack:
+    with noting_signals() as caught, joined() as group, torch.random.fork_rng(), ExitStack(
+        ) as stack:
         t = Trainer(recipe, len(kept), seed, device, precision, group)
         t.keep = keep
         if not group.first: say, progress = (lambda s: None), False
         first_look(t, x, kept)
-        say(headline(t))
+        say(first_line(t))
         nets = [t.net] if t.ema is None else [t.net, t.ema.module]
-        used = stack.enter_context(cpu_kernels(*nets, wanted=kernels is not False and t.device.type == 'cpu', say=say))
-        t.manifest = manifest_of(recipe, describe_images(x, y, (info or {}).get('data')), held, seed, keep, t.precision, t.device, used, group.size, compile)
+        used = stack.enter_context(
+            cpu_kernels(*nets, wanted=kernels is not False and t.device.type == 'cpu', say=say))
+        t.manifest = manifest_of(
+            recipe, describe_images(x, y, (info or {}).get('data')), held, seed, keep, t.precision,
+            t.device, used, group.size, compile)
         out = None if out is None else begin_run(t, Path(out), resume, say, stack)
-        if compile: prepare(t, 'inductor' if compile is True else compile, say)
+        if compile: compile_forward(t, 'inductor' if compile is True else compile, say)
         held = None if held is None else (x[held], y[held])
         run_epochs(t, x[kept].to(t.device), y[kept].to(t.device), held, out, caught, say, progress)
         if t.best_weights is not None: network(t).load_state_dict(t.best_weights)
@@ -70,44 +79,65 @@ def train(
     return t
 
 def kept_weights(keep: str, holdout: int) -> str:
-    "Which weights a training keeps: `keep` if it is given and possible, else 'best on validation' with a hold-out and 'last' without."
+    """Which weights a training keeps: `keep` if it is given and possible, else 'best on validation'
+    with a hold-out and 'last' without."""
     keep = keep or ('best on validation' if holdout else 'last')
     check_choice('kind of weights to keep', keep, ('last', 'best on validation'))
-    if keep != 'last' and not holdout: raise InputError('keep=\'best on validation\' needs images to judge by: hold some out.')
+    if keep != 'last' and not holdout:
+        raise InputError('keep=\'best on validation\' needs images to judge by: hold some out.')
     return keep
 
-def manifest_of(recipe: Recipe, data: dict, held, seed: int, keep: str, precision: Precision, device, kernels: list, processes: int = 1, compile=False) -> dict:
-    "What a training is, for `manifest.json`; `data` from `describe_images`, `held` the indices of the images held out, None for none."
+def manifest_of(recipe: Recipe, data: dict, held, seed: int, keep: str, precision: Precision,
+                device, kernels: list, processes: int = 1, compile=False) -> dict:
+    """What a training is, for `manifest.json`; `data` from `describe_images`, `held` the indices of
+    the images held out, None for none."""
     return new_manifest(
-        trained(recipe), recipe.name, recipe.variant, data=data, seed=check_seed(seed), weights=keep,
-        validation=dict(images=0, indices=None) if held is None else dict(images=len(held), indices=tensors_fingerprint(held)),
-        precision=precision.name, memory_format=memory_order(precision), device=device.type, processor=hardware(device), processes=processes,
-        threads=torch.get_num_threads(), kernels=kernels, compile='inductor' if compile is True else compile or False, versions=versions())
+        trained(recipe), recipe.name, recipe.variant, data=data, seed=check_seed(seed),
+                        weights=keep,
+        validation=dict(images=0, indices=None)
+                        if held is None else dict(
+                            images=len(held), indices=tensors_fingerprint(held)),
+        precision=precision.name, memory_format=memory_order(precision), device=device.type,
+                        processor=hardware(device), processes=processes,
+        threads=torch.get_num_threads(), kernels=kernels,
+                        compile='inductor' if compile is True else compile or False,
+                        versions=versions())
 
-def planned(recipe: Recipe, x, y, *, seed: int = 0, device: str = None, precision: str = None, holdout: int = 0, keep: str = None, kernels: bool = None,
+def planned(recipe: Recipe, x, y, *, seed: int = 0, device: str | None = None,
+            precision: str | None = None, holdout: int = 0, keep: str | None = None,
+            kernels: bool | None = None,
             data=None) -> dict:
-    "The manifest that `train` with these arguments would write on this machine; `data` is the name of the images, or what `describe_images` said of them."
+    """The manifest that `train` with these arguments would write on this machine; `data` is the
+    name of the images, or what `describe_images` said of them."""
     device = choose_device(asked().device(device))
     held = split(y, holdout)[1] if holdout else None
     data = data if isinstance(data, dict) else describe_images(x, y, data)
     with torch.random.fork_rng(): net = recipe.net.build()
-    with cpu_kernels(net, wanted=kernels is not False and device.type == 'cpu', say=lambda s: None) as used:
-        return manifest_of(recipe, data, held, seed, kept_weights(keep, holdout), choose_precision(device, precision), device, used, asked().size)
+    with cpu_kernels(net, wanted=kernels is not False and device.type == 'cpu',
+                     say=lambda s: None) as used:
+        return manifest_of(recipe, data, held, seed, kept_weights(keep, holdout),
+                           choose_precision(device, precision), device, used, asked().size)
 
-def describe_images(x: torch.Tensor, y: torch.Tensor, name: str = None) -> dict:
-    "Name, number and fingerprint of the images `x` and labels `y`; CIFAR-10's own are known by what they are."
+def describe_images(x: torch.Tensor, y: torch.Tensor, name: str | None = None) -> dict:
+    """Name, number and fingerprint of the images `x` and labels `y`; CIFAR-10's own are known by
+    what they are."""
     mark = tensors_fingerprint(x, y)
-    return dict(name='cifar10' if mark in CIFAR10.values() else name or 'unnamed', images=len(y), fingerprint=mark)
+    return dict(name='cifar10' if mark in CIFAR10.values() else name or 'unnamed', images=len(y),
+                fingerprint=mark)
 
 def first_look(t: Trainer, x: torch.Tensor, kept: torch.Tensor):
-    "Show a network that asks for it (it has `prepare`, as in chapter 04a) 5,000 training images before its first step."
-    if hasattr(t.net, 'prepare'): t.net.prepare(normalize(x[kept[:5000]].to(t.device), t.phase.mean, t.phase.std))
+    """Show a network that asks for it (it has `prepare`, as in chapter 04a) 5,000 training images
+    before its first step."""
+    if hasattr(t.net, 'prepare'):
+        t.net.prepare(normalize(x[kept[:5000]].to(t.device), t.phase.mean, t.phase.std))
 
-def headline(t: Trainer) -> str:
+def first_line(t: Trainer) -> str:
     "What is about to be trained, on what, and why so."
-    r, p, several = t.recipe, t.precision, f', one of {t.group.size} processes' if t.group.size > 1 else ''
-    return (f'{r.title or r.name}: {count_parameters(t.net):,} parameters, {r.epochs} epochs of {t.images:,} images, {t.device}{several}, '
-            f'{p.name}, {"channels last" if p.channels_last else "channels first"} ({p.reason})')
+    r, p, several = (t.recipe, t.precision,
+                     f', one of {t.group.size} processes' if t.group.size > 1 else '')
+    return (f'{r.title or r.name}: {count_parameters(t.net):,} parameters, {r.epochs} epochs of '
+            f'{t.images:,} images, {t.device}{several}, {p.name}, '
+            f'{"channels last" if p.channels_last else "channels first"} ({p.reason})')
 
 
 def run_epochs(t, x, y, held, out, caught, say, progress):
@@ -115,7 +145,8 @@ def run_epochs(t, x, y, held, out, caught, say, progress):
     from tqdm.auto import tqdm
     while t.epoch < t.recipe.epochs:
         start, at, epoch = time.perf_counter(), t.step, f'epoch {t.epoch + 1}/{t.recipe.epochs}'
-        with tqdm(total=t.steps, initial=at, desc=epoch, unit='step', leave=False, disable=not progress, mininterval=.5) as bar:
+        with tqdm(total=t.steps, initial=at, desc=epoch, unit='step', leave=False,
+                  disable=not progress, mininterval=.5) as bar:
             def after(t):
                 bar.update()
                 signum = agree(t.group, caught)
@@ -125,8 +156,11 @@ def run_epochs(t, x, y, held, out, caught, say, progress):
         share = max(1 - at / t.steps, 1 / t.steps)  # of the epoch, that was trained in this run
         end_epoch(t, (time.perf_counter() - start) / share, held)
         keep_best(t)
-        if out is not None and t.epoch < t.recipe.epochs: from_first(t.group, lambda: save_checkpoint(t, out))
-        say(f'{epoch}: ' + ', '.join(f'{k.replace("_", " ")} {v:.4g}' for k, v in t.log[-1].items() if k != 'epoch') +
+        if out is not None and t.epoch < t.recipe.epochs:
+            from_first(t.group, lambda: save_checkpoint(t, out))
+        say(
+            f'{epoch}: ' + ', '.join(
+                f'{k.replace("_", " ")} {v:.4g}' for k, v in t.log[-1].items() if k != 'epoch') +
             f', {t.timing[-1]["images_per_second"]:.0f} images/s')
         signum = agree(t.group, caught)
         if signum and t.epoch < t.recipe.epochs: interrupt(t, out, signum)
@@ -135,20 +169,27 @@ def interrupt(t, out, signum):
     "Save and raise `Interrupted`."
     if out is not None: from_first(t.group, lambda: save_checkpoint(t, out))
     where = f'epoch {t.epoch + 1}, step {t.step} of {t.steps}'
-    raise Interrupted(f'stopped in {where}' + (f'; {out} is saved, go on with --resume' if out is not None else '; nothing was saved (no out)'), signum)
+    raise Interrupted(f'stopped in {where}'
+                      + (f'; {out} is saved, go on with --resume'
+                         if out is not None else '; nothing was saved (no out)'), signum)
 
 
-def claim(t: Trainer, out: Path, resume: bool, say=print, stack: ExitStack = None) -> str:
-    "Make `out` the folder of this training, locked until `stack` closes, and give its name; a folder that holds anything else is an `InputError`."
+def claim(t: Trainer, out: Path, resume: bool, say=print, stack: ExitStack | None = None) -> str:
+    """Make `out` the folder of this training, locked until `stack` closes, and give its name; a
+    folder that holds anything else is an `InputError`."""
     make_folder(Path(out).parent)
     t.claim = stack or ExitStack()
-    return str(claimed(t.claim, out, t.recipe, getattr(t, 'manifest', None) or dict(recipe=trained(t.recipe)), resume, say))
+    return str(
+        claimed(t.claim, out, t.recipe,
+                getattr(t, 'manifest', None) or dict(recipe=trained(t.recipe)), resume, say))
 
-def begin_run(t: Trainer, out: Path, resume: bool, say=print, stack: ExitStack = None) -> Path:
+def begin_run(t: Trainer, out: Path, resume: bool, say=print,
+              stack: ExitStack | None = None) -> Path:
     "Claim `out` (that of the first process), and go on with the checkpoint that is in it."
     out = Path(from_first(t.group, lambda: claim(t, out, resume, say, stack)))
     begun = from_first(t.group, lambda: RunFiles(out).manifest)
-    if trained(t.recipe) != begun['recipe'] == trained(as_before(t.recipe, t.seed)):  # by a release without manifests
+    # by a release without manifests
+    if trained(t.recipe) != begun['recipe'] == trained(as_before(t.recipe, t.seed)):
         t.recipe = as_before(t.recipe, t.seed)
     if t.manifest: t.manifest = begun
     if there(out / 'checkpoint.pt'):
@@ -157,21 +198,28 @@ def begin_run(t: Trainer, out: Path, resume: bool, say=print, stack: ExitStack =
     return out
 
 
-def finish_run(t: Trainer, out: Path, holdout: int = 0, info: dict = None):
-    "Write log, model.safetensors and, last, result.json; then drop the checkpoint, which is no longer needed."
+def finish_run(t: Trainer, out: Path, holdout: int = 0, info: dict | None = None):
+    """Write log, model.safetensors and, last, result.json; then drop the checkpoint, which is no
+    longer needed."""
     write_lines(t, out)
     write_weights(out / 'model.safetensors', network(t).state_dict(), t)
     seconds = sum(line['seconds'] for line in t.timing)
     write_atomic(out / 'result.json', to_json(dict(
-        recipe=t.recipe.name, variant=t.recipe.variant, seed=t.seed, epochs=t.recipe.epochs, train_images=t.images, val_images=holdout,
-        parameters=count_parameters(t.net), macs=count_macs(t.recipe.net.build()), seconds=round(seconds, 2),
-        images_per_second=round(sum(sum(p.taken(t.images)) for p in t.recipe.phases) / seconds, 1), checkpoint=t.keep,
-        best_val_accuracy=t.best if t.best_weights is not None else None, last=t.log[-1], **machine(t),
-        **{**(info or {}), 'data': t.manifest['data']['name'], 'run': t.manifest['run'], 'weights': Run.weights_of(out)})))
+        recipe=t.recipe.name, variant=t.recipe.variant, seed=t.seed, epochs=t.recipe.epochs,
+                                                   train_images=t.images, val_images=holdout,
+        parameters=count_parameters(t.net), macs=count_macs(t.recipe.net.build()),
+                                                   seconds=round(seconds, 2),
+        images_per_second=round(sum(sum(p.taken(t.images)) for p in t.recipe.phases) / seconds, 1),
+                                                   checkpoint=t.keep,
+        best_val_accuracy=t.best if t.best_weights is not None else None, last=t.log[-1],
+                                                   **machine(t),
+        **{**(info or {}), 'data': t.manifest['data']['name'], 'run': t.manifest['run'],
+           'weights': Run.weights_of(out)})))
     drop_checkpoint(out)
 
 def machine(t: Trainer) -> dict:
     "What the training ran on."
-    return dict(device=t.device.type, hardware=hardware(t.device), processes=t.group.size, threads=torch.get_num_threads(), precision=t.precision.name,
+    return dict(device=t.device.type, hardware=hardware(t.device), processes=t.group.size,
+                threads=torch.get_num_threads(), precision=t.precision.name,
                 reason=t.precision.reason, memory_format=memory_order(t.precision),
                 torch=torch.__version__, python=platform.python_version())
