@@ -17,10 +17,13 @@ def _shows_all(stream) -> bool:
 
 
 def main() -> int:
-    "Run the command; its status."
-    prepare()
-    from .cli import main
-    return main()
+    """Run the command; its status. `cli.main` tells of a Ctrl-C; one that comes before it listens,
+    or while it tells, ends the process without a word."""
+    try:
+        prepare()
+        from .cli import main
+        return main()
+    except KeyboardInterrupt: return 130
 
 
 if __name__ == '__main__': raise SystemExit(main())

@@ -12,10 +12,9 @@ file operation of every command that writes.
 `tests/test_faults.py` is the part of it that every change must pass.
 
 A part works in children that are forked after the imports (POSIX only). In a child every operation
-on a file below a folder is counted, and at the n-th
-something happens (`Disk`). Afterwards the same command, or `--resume`, must lead to what it leads
-to undisturbed; what may be seen in between is one
-sentence. A row that lost anything says what, and the command ends with status 1.
+on a file below a folder is counted, and at the n-th something happens (`Disk`). Afterwards the same
+command, or `--resume`, must lead to what it leads to undisturbed; what may be seen in between is
+one sentence. A row that lost anything says what, and the command ends with status 1.
 """
 import argparse
 import errno
@@ -750,18 +749,18 @@ def changed(f): return lambda p: p.write_bytes(f(p.read_bytes()))
 
 DAMAGES = {
     'half of it': changed(lambda b: b[:len(b) // 2]), 'empty': changed(lambda b: b''),
-           'zeros': changed(lambda b: bytes(len(b))),
+    'zeros': changed(lambda b: bytes(len(b))),
     'zeros from the middle': changed(lambda b: b[:len(b) // 2] + bytes(len(b) - len(b) // 2)),
-           '[]': changed(lambda b: b'[]'), '{}': changed(lambda b: b'{}'),
+    '[]': changed(lambda b: b'[]'), '{}': changed(lambda b: b'{}'),
     'zeros in its middle': changed(
         lambda b: b[:len(b) // 2] + bytes(len(b) // 8) + b[len(b) // 2 + len(b) // 8:]),
     'null': changed(lambda b: b'null'), '100,000 brackets': changed(lambda b: b'[' * 100_000),
-           '100,000 braces': changed(lambda b: b'{"a":' * 100_000),
+    '100,000 braces': changed(lambda b: b'{"a":' * 100_000),
     'a byte-order mark': changed(lambda b: b'\xef\xbb\xbf' + b),
-           'Latin-1': changed(lambda b: 'Größe'.encode('latin-1') + b),
-           'UTF-16': changed(lambda b: b'\xff\xfe' + b),
+    'Latin-1': changed(lambda b: 'Größe'.encode('latin-1') + b),
+    'UTF-16': changed(lambda b: b'\xff\xfe' + b),
     'a huge number': changed(lambda b: b'{"a": ' + b'9' * 10_000 + b'}'), 'a folder': as_folder,
-           'a dangling link': as_dangling, 'a link to itself': as_circle}
+    'a dangling link': as_dangling, 'a link to itself': as_circle}
 
 ODD = (None, [], {}, 'x', -1, True, 1.5, 10 ** 400, [[]], {'x': 1}, float('nan'))
 

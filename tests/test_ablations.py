@@ -9,10 +9,12 @@ import textwrap
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from cifar_nb.core.errors import InputError
-from cifar_nb.core.manifest import fingerprint as mark, new_manifest
+from cifar_nb.core.manifest import fingerprint as mark
+from cifar_nb.core.manifest import new_manifest
 from cifar_nb.core.tables import words
 from cifar_nb.data.cifar import toy
 from cifar_nb.evaluation.records import Results, find_trial, load_results, study_records
@@ -22,9 +24,9 @@ from cifar_nb.models.resnet import LIMIT, NetSpec, count_parameters
 from cifar_nb.recipes.spec import recipe_from_json, trained
 from cifar_nb.recipes.vary import vary
 from cifar_nb.studies import ablations, scoreboard
-from cifar_nb.studies.ablations import (
-    FAST, MEASURES, SCALES, STUDIES, Scale, Study, command_ablate,
-    recipe_fingerprint, plan_trials, study_progress, run_study, table, wanted)
+from cifar_nb.studies.ablations import (FAST, MEASURES, SCALES, STUDIES, Scale, Study,
+                                        command_ablate, plan_trials, recipe_fingerprint, run_study,
+                                        study_progress, table, wanted)
 from cifar_nb.teams.claims import compare, contest, mattered, trial_runs
 from cifar_nb.teams.reading import differences
 from cifar_nb.teams.zoo import TEAMS, get_recipe

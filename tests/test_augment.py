@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision.transforms import functional as TF
 
 import cifar_nb.augment.colour
@@ -20,9 +21,8 @@ from cifar_nb.augment.ops import (TRANSFORMS, AlternatingFlip, Augment, CutMix, 
                                   RandomChoice, RandomCrop, RandomErasing, RandomHorizontalFlip,
                                   RandomVerticalFlip, Resize, choose, cutmix, soft,
                                   transform_from_dict, within)
-from cifar_nb.augment.policies import (
-    CIFAR10_POLICY, KIND, LISTS, AugMix, AutoAugment, RandAugment,
-    TrivialAugmentWide)
+from cifar_nb.augment.policies import (CIFAR10_POLICY, KIND, LISTS, AugMix, AutoAugment,
+                                       RandAugment, TrivialAugmentWide)
 from cifar_nb.core.errors import InputError
 
 PLAIN = [RandomCrop(), RandomCrop(2, 'reflect'), RandomCrop(3, 'edge'), RandomHorizontalFlip(),
@@ -198,36 +198,36 @@ def test_every_operation_is_covered():
 
 @pytest.mark.parametrize('make, says', [
     (lambda: RandomCrop(-1), 'RandomCrop: padding=-1'),
-                                        (lambda: Augment(['RandomHorizontalFlip']),
-                                         "'RandomHorizontalFlip' does not describe an operation"),
-                                        (lambda: ColorJitter('strong'), "brightness='strong'"),
+    (lambda: Augment(['RandomHorizontalFlip']),
+     "'RandomHorizontalFlip' does not describe an operation"),
+    (lambda: ColorJitter('strong'), "brightness='strong'"),
     (lambda: RandomErasing(area=.5), 'area=0.5'),
-                                        (lambda: RandomAffine(translate=.1), 'a pair (x, y)'),
-                                        (lambda: RandomAffine(shear=(95, 0)), 'shear=95'),
-                                        (lambda: RandomCrop(mode='mirror'), "mode='mirror'"),
-                                        (lambda: RandomHorizontalFlip(2), 'p=2'),
-                                        (lambda: RandomHorizontalFlip('x'), "p='x'"),
+    (lambda: RandomAffine(translate=.1), 'a pair (x, y)'),
+    (lambda: RandomAffine(shear=(95, 0)), 'shear=95'),
+    (lambda: RandomCrop(mode='mirror'), "mode='mirror'"),
+    (lambda: RandomHorizontalFlip(2), 'p=2'),
+    (lambda: RandomHorizontalFlip('x'), "p='x'"),
     (lambda: Cutout(0), 'size=0'), (lambda: RandomErasing(area=(.5, 2)), 'area'),
-                                        (lambda: ColorJitter(hue=1), 'hue=1'),
-                                        (lambda: RandomRotation(-1), 'degrees=-1'),
+    (lambda: ColorJitter(hue=1), 'hue=1'),
+    (lambda: RandomRotation(-1), 'degrees=-1'),
     (lambda: MixUp(0), 'alpha=0'), (lambda: CutMix(per='epoch'), "per='epoch'"),
-                                        (lambda: AutoAugment('cifar100'), "policy='cifar100'"),
+    (lambda: AutoAugment('cifar100'), "policy='cifar100'"),
     (lambda: AutoAugment(((('Rotat', .5, 1),),)), "did you mean 'Rotate'"),
-                                        (lambda: AutoAugment(((('Rotate', 5, 1),),)),
-                                         'probability=5'),
+    (lambda: AutoAugment(((('Rotate', 5, 1),),)),
+     'probability=5'),
     (lambda: AutoAugment(((('Rotate', .5),),)), 'must be (kind, probability, magnitude)'),
-                                        (lambda: RandAugment(magnitude=31), 'magnitude=31'),
+    (lambda: RandAugment(magnitude=31), 'magnitude=31'),
     (lambda: AugMix(severity=11), 'severity=11'),
-                                        (lambda: transform_from_dict({'transform': 'Flipp'}),
-                                         "did you mean 'RandomHorizontalFlip'"),
+    (lambda: transform_from_dict({'transform': 'Flipp'}),
+     "did you mean 'RandomHorizontalFlip'"),
     (lambda: transform_from_dict({'transform': 'RandomHorizontalFlip', 'q': 1}),
      'must be one of p'), (lambda: RandomCrop()(pictures(2).float()), 'must stay in 0 to 1'),
     (lambda: RandomCrop()(pictures(2)[:, :1]), 'N x 3 x H x W'),
-                                        (lambda: RandomCrop()(pictures(2).long()), 'int64'),
-                                        (lambda: CutMix()(pictures(2), torch.zeros(3).long()),
-                                         '3 labels'),
+    (lambda: RandomCrop()(pictures(2).long()), 'int64'),
+    (lambda: CutMix()(pictures(2), torch.zeros(3).long()),
+     '3 labels'),
     (lambda: Augment([MixUp()])(pictures(2)), 'no labels'),
-                                        (lambda: AlternatingFlip()(pictures(2)), 'index=None')])
+    (lambda: AlternatingFlip()(pictures(2)), 'index=None')])
 def test_mistakes_are_told_in_one_sentence(make, says):
     with pytest.raises(InputError) as e: make()
     assert says in str(e.value) and '\n' not in str(e.value)

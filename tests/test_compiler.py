@@ -201,7 +201,7 @@ def test_a_full_disk_is_a_reason(folder, cxx, monkeypatch):
 
 @pytest.mark.parametrize("words, want", [
     ("ccache g++", ["ccache", "g++"]), ("g++ -std=gnu++17", ["g++", "-std=gnu++17"]), ("", ["g++"]),
-                                         ("  ", ["g++"]), ("''", ["g++"]),
+    ("  ", ["g++"]), ("''", ["g++"]),
     ("'/a b/g++' -x", ["/a b/g++", "-x"]), ('"g++"', ["g++"]), ("g++-13", ["g++-13"])])
 def test_cxx_is_read_as_a_shell_reads_it(monkeypatch, words, want):
     monkeypatch.setenv("CXX", words)

@@ -1,7 +1,8 @@
 """Parameters and multiply-adds by a formula, against networks that are built, and what a training
 costs."""
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cifar_nb.augment.ops import Resize
 from cifar_nb.models.airbench import FastSpec

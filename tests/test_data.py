@@ -24,10 +24,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from cifar_nb.core.errors import InputError
-from cifar_nb.data import cifar as data, download
+from cifar_nb.data import cifar as data
+from cifar_nb.data import download
 from cifar_nb.data.competition import load_competition
 
 
@@ -1078,19 +1080,19 @@ def saved(save, value):
 
 KINDS_OF_FILES = {
     "it is empty": b"", "it is a web page": b"<!DOCTYPE html><html><title>Sign in</title>",
-                  "a web page, again": b"\n <HTML>\n<body>",
+    "a web page, again": b"\n <HTML>\n<body>",
     "it is a page of XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
-                  "it is text (JSON)": b'{"error": "not found"}',
+    "it is text (JSON)": b'{"error": "not found"}',
     "it is a zip archive; unpack it": zipped("cifar_test_nolabel.pkl"),
-                  "it is an empty zip archive": b"PK\5\6" + bytes(18),
+    "it is an empty zip archive": b"PK\5\6" + bytes(18),
     "it is a file of torch.save": saved(lambda f, v: torch.save(v, f), torch.zeros(3)),
     "it is an archive of numpy.savez": saved(lambda f, v: np.savez(f, data=v), np.zeros(3)),
     "it is an array of numpy.save": saved(np.save, np.zeros((3, 3072), np.uint8)),
     "it is packed by gzip": gzip.compress(b"x"), "it is packed by bzip2": b"BZh91AY&SY" + bytes(20),
-                  "it is packed by xz": b"\xfd7zXZ\0" + bytes(20),
+    "it is packed by xz": b"\xfd7zXZ\0" + bytes(20),
     "it is a tar archive": bytes(257) + b"ustar\x0000" + bytes(300),
-                  "it is a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid "
-                  b"sha256:"
+    "it is a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid "
+    b"sha256:"
     + b"a" * 64 + b"\nsize 30730276\n",
                   "it is a pointer of git-annex": b"/annex/objects/MD5E-s3--0.pkl\n",
                   "it is a picture (PNG)": b"\x89PNG\r\n\x1a\n",

@@ -102,30 +102,30 @@ def test_no_cell_leaves_it_to_the_system(path):
 
 @pytest.mark.parametrize("text", [
     "open(p)", "open(p, 'w')", "open(p, mode='a')", "open(p, mode)", "io.open(p)", "p.open()",
-                                  "p.open('w')", "p.open(mode='r')", "Path(p).open('x')",
-                                  "p.read_text()",
+    "p.open('w')", "p.open(mode='r')", "Path(p).open('x')",
+    "p.read_text()",
     "p.read_text(errors='replace')", "p.write_text(s)", "p.write_text(s, newline='')",
-                                  "(a / b).read_text()", "gzip.open(p, 'rt')", "os.fdopen(f, 'w')",
-                                  "fdopen(f)",
+    "(a / b).read_text()", "gzip.open(p, 'rt')", "os.fdopen(f, 'w')",
+    "fdopen(f)",
     "NamedTemporaryFile('w')", "tempfile.TemporaryFile(mode='w+')", "logging.FileHandler(p)",
-                                  "subprocess.run(a, text=True)",
-                                  "subprocess.Popen(a, universal_newlines=True)",
+    "subprocess.run(a, text=True)",
+    "subprocess.Popen(a, universal_newlines=True)",
     "check_output(a, text=True, cwd=d)", "with open(p) as f: pass",
-                                  "x = [json.loads(p.read_text()) for p in q]"])
+    "x = [json.loads(p.read_text()) for p in q]"])
 def test_such_calls_are_found(text): assert len(found(text)) == 1
 
 
 @pytest.mark.parametrize("text", [
     "open(p, 'rb')", "open(p, mode='wb')", "open(p, encoding='utf-8')", "open(p, 'w', 1, 'utf-8')",
-                                  "p.open('rb')", "p.open(encoding='utf-8')",
-                                  "p.read_text('utf-8')",
+    "p.open('rb')", "p.open(encoding='utf-8')",
+    "p.read_text('utf-8')",
     "p.read_text(encoding='utf-8')", "p.write_text(s, 'utf-8')", "p.read_bytes()", "Image.open(p)",
-                                  "tarfile.open(p)", "tarfile.open(p, 'w')",
-                                  "os.open(p, os.O_RDONLY)", "gzip.open(p)",
+    "tarfile.open(p)", "tarfile.open(p, 'w')",
+    "os.open(p, os.O_RDONLY)", "gzip.open(p)",
     "z.open('name.csv')", "z.open(name)", "TemporaryFile()", "NamedTemporaryFile(suffix='.x')",
-                                  "subprocess.run(a)",
-                                  "subprocess.run(a, text=True, encoding='utf-8')",
-                                  "subprocess.run(a, capture_output=True)",
+    "subprocess.run(a)",
+    "subprocess.run(a, text=True, encoding='utf-8')",
+    "subprocess.run(a, capture_output=True)",
     "subprocess.run(a, text=False)", "run(a, **kwargs)", "s.encode()", "b.decode()",
-                                  "urllib.request.open(u)"])
+    "urllib.request.open(u)"])
 def test_others_are_not(text): assert found(text) == []

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
@@ -16,8 +17,8 @@ from cifar_nb.evaluation.inside import (class_activation, feature_maps, overlay,
                                         show_attention)
 from cifar_nb.evaluation.report import (calibration_error, evaluate, metrics, paired_gain,
                                         reliability, show_reliability)
-from cifar_nb.evaluation.tta import (VIEW_SETS, VIEWS, same_answers, check_views, colour_blur,
-                                     learn_weights, mean_of_views, predict_views, read_submission,
+from cifar_nb.evaluation.tta import (VIEW_SETS, VIEWS, check_views, colour_blur, learn_weights,
+                                     mean_of_views, predict_views, read_submission, same_answers,
                                      view, view_gains, view_logits, write_submission)
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule

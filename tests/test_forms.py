@@ -16,16 +16,16 @@ def test_what_fits():
 
 @pytest.mark.parametrize("change, words", [
     (dict(epoch=True), "epoch is not a whole number"),
-                                           (dict(epoch=1.), "epoch is not a whole number"),
+    (dict(epoch=1.), "epoch is not a whole number"),
     (dict(epoch=2 ** 63), "epoch is not a whole number"), (dict(loss="1"), "loss is not a number"),
     (dict(loss=float("nan")), "loss is not a number"),
-                                           (dict(loss=10 ** 400), "loss is not a number"),
+    (dict(loss=10 ** 400), "loss is not a number"),
     (dict(loss=False), "loss is not a number"), (dict(name=None), "name is not a text"),
     (dict(maps={}), "maps is not a list"),
-                                           (dict(maps=[{"a": 1}, []]),
-                                            "maps[1] is not a dictionary"),
+    (dict(maps=[{"a": 1}, []]),
+     "maps[1] is not a dictionary"),
     (dict(maps=[{"a": "b"}]), "maps[0].a is not a number"),
-                                           (dict(on=1), "on is not true or false")])
+    (dict(on=1), "on is not true or false")])
 def test_the_first_place_that_does_not_fit_is_named(change, words):
     assert misfit(GOOD | change, FORM) == words
 

@@ -509,3 +509,10 @@ def test_no_time_saves_and_says_how_to_go_on(mistakes):
     assert not any(o.output_type == "error" for o in training + scores)
     assert ("Not finished: tiny-1epochs-seed0 at epoch 0 of 1"
             in "".join(o.get("text", "") for o in training))
+
+
+def test_a_recipe_is_written_in_lines_of_a_hundred_columns_but_for_its_long_sentences():
+    for recipes in kaggle.team_recipes().values():
+        for line in kaggle.recipe_code(recipes).splitlines():
+            words = re.sub(r"'[^']*'|\"[^\"]*\"", "", line)
+            assert len(line) <= 100 or len(words) < 20, line

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cifar_nb.data.cifar import toy
-from cifar_nb.kernels import dispatch, fused_norm as norm, winograd
+from cifar_nb.kernels import dispatch, winograd
+from cifar_nb.kernels import fused_norm as norm
 from cifar_nb.kernels.dispatch import KERNELS, cpu_kernels, use_cpu_kernels, use_torch_layers
 from cifar_nb.kernels.fused_norm import norm_kernel
 from cifar_nb.kernels.gradient import ProductConv, cpu_has

@@ -14,6 +14,7 @@ FAKE = """
 import os, sys, types
 def main():
     if sys.argv[1:] == ['print']: print('100 \\xb1 5 \\u2713'); print('\\u2713', file=sys.stderr)
+    if sys.argv[1:] == ['stop']: raise KeyboardInterrupt
     if sys.argv[1:] == ['name']: print(os.fsdecode(b'a\\xff'))
     if sys.argv[1:] == ['draw']:
         import matplotlib.pyplot as plt
@@ -68,6 +69,12 @@ def test_a_notebook_that_calls_the_command_keeps_its_backend(monkeypatch, capsys
     errors = sys.stdout.errors
     assert (main(["pretrained"]) == 0 and os.environ["MPLBACKEND"] == "svg"
             and sys.stdout.errors == errors)
+
+
+def test_an_interruption_while_one_is_told_of_ends_it_without_a_traceback():
+    p = subprocess.run([sys.executable, "-c", FAKE, "stop"], capture_output=True,
+                       env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (p.returncode, p.stdout, p.stderr) == (130, b"", b"")
 
 
 def test_the_installed_command_is_this_one():

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cifar_nb.core.errors import InputError
 from cifar_nb.data import safe_pickle
@@ -282,9 +283,9 @@ def test_an_array_that_others_look_into_cannot_be_filled_anew():
 
 @pytest.mark.parametrize('raw, why', [
     (b'', 'it is empty'), (pickle.dumps(list(range(900)))[:-9], 'breaks off'),
-                                      (b'\x80\x04\x95', 'breaks off'),
+    (b'\x80\x04\x95', 'breaks off'),
     (b'\x80\x09N.', 'does not read'), (b'\x80\x04}K\x01.', None), (b'(lp0\n', 'breaks off'),
-                                      (b'\x80\x02]e.', 'does not read'),
+    (b'\x80\x02]e.', 'does not read'),
 ])
 def test_what_is_cut_off_says_so(raw, why):
     if why is None: assert unpickle(raw) == 1

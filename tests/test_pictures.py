@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from cifar_nb.core.errors import InputError
-from cifar_nb.data import cifar as data, images as images_
+from cifar_nb.data import cifar as data
+from cifar_nb.data import images as images_
 from cifar_nb.data.cifar import CLASSES
-from cifar_nb.data.pictures import (complaint, read_picture, read_pictures,
-                                    test_pictures as pictures_to_test, training_pictures)
+from cifar_nb.data.pictures import complaint, read_picture, read_pictures, training_pictures
+from cifar_nb.data.pictures import test_pictures as pictures_to_test
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
 
@@ -105,7 +106,7 @@ def test_every_kind_of_png(tmp_path):
     bits = (grey[..., 0] > 127)
     kinds = {
         "RGB": (png(32, 32, 8, 2, lines(rgb)), rgb),
-             "grey": (png(32, 32, 8, 0, lines(grey)), grey.repeat(3, 2)),
+        "grey": (png(32, 32, 8, 0, lines(grey)), grey.repeat(3, 2)),
         "palette": (png(32, 32, 8, 3, lines(index), palette), few[index]),
         "palette, all opaque": (
             png(32, 32, 8, 3, lines(index), palette, (b"tRNS", bytes([255] * 7))), few[index]),
@@ -113,7 +114,7 @@ def test_every_kind_of_png(tmp_path):
         "grey and alpha": (png(32, 32, 8, 4, lines(np.concatenate([grey, opaque], 2))),
                            grey.repeat(3, 2)),
         "RGB, 16 bits": (png(32, 32, 16, 2, lines(wide(rgb))), rgb),
-             "RGB, 16 bits, low": (png(32, 32, 16, 2, lines(low(rgb))), rgb),
+        "RGB, 16 bits, low": (png(32, 32, 16, 2, lines(low(rgb))), rgb),
         "grey, 16 bits": (png(32, 32, 16, 0, lines(wide(grey))), grey.repeat(3, 2)),
         "grey, 16 bits, low": (png(32, 32, 16, 0, lines(low(grey))), grey.repeat(3, 2)),
         "1 bit": (png(32, 32, 1, 0, lines(np.packbits(bits, axis=1))),
@@ -182,15 +183,15 @@ def test_a_picture_that_would_fill_the_memory_is_not_decoded(tmp_path):
 
 NONE = {
     "empty": (b"", "it is empty"),
-        "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        "a page": (b"<html>", "a web page"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    "a page": (b"<html>", "a web page"),
     "cut": (png(32, 32, 8, 2, lines(RANDOM[0]))[:900], "damaged"),
-        "flipped": (png(32, 32, 8, 2, lines(RANDOM[0])).replace(b"IDAT", b"IDAX"), "damaged"),
+    "flipped": (png(32, 32, 8, 2, lines(RANDOM[0])).replace(b"IDAT", b"IDAX"), "damaged"),
     "a Mac's": (b"\0\5\x16\7\0\2", "a Mac's companion"),
-        "wide": (png(32, 31, 8, 2, lines(RANDOM[0])[:-97]), "32 x 31 pixels"),
+    "wide": (png(32, 31, 8, 2, lines(RANDOM[0])[:-97]), "32 x 31 pixels"),
     "large": (png(96, 96, 8, 2, bytes(289 * 96)), "96 x 96 pixels"),
-        "an icon": (b"\0\0\1\0\1\0" + bytes(40), "no picture"),
-        "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "plain text"),
+    "an icon": (b"\0\0\1\0\1\0" + bytes(40), "no picture"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "plain text"),
 }
 
 
@@ -303,23 +304,23 @@ def test_test_folders_that_are_empty_are_no_test_set(tmp_path):
 
 TABLES = {
     "as it was": (lambda t: t, True), "of Windows": (lambda t: t.replace("\n", "\r\n"), True),
-          "with a mark": (lambda t: "\ufeff" + t, True),
+    "with a mark": (lambda t: "\ufeff" + t, True),
     "with blanks": (lambda t: t.replace(",frog", ", frog "), True),
-          "in quotes": (lambda t: t.replace("frog", '"frog"'), True),
+    "in quotes": (lambda t: t.replace("frog", '"frog"'), True),
     "with more columns": (lambda t: t.replace("label\n", "label,source\n"), True),
-          "the other way round": (
+    "the other way round": (
               lambda t: "".join(",".join(reversed(l.split(","))) + "\n" for l in t.split()), True),
     "of CIFAR-100": (lambda t: t.replace("frog", "apple"), "it says 'apple'"),
-          "of other columns": (lambda t: t.replace("id,", "file,"), "not a table of id and label"),
+    "of other columns": (lambda t: t.replace("id,", "file,"), "not a table of id and label"),
     "empty": (lambda t: " ", "not a table|it is empty"),
-          "only a head": (lambda t: "id,label\n", "it is empty"),
-          "cut": (lambda t: t[:-3], "it says 'tru'|it says"),
+    "only a head": (lambda t: "id,label\n", "it is empty"),
+    "cut": (lambda t: t[:-3], "it says 'tru'|it says"),
     "out of the folder": (lambda t: t.replace("\n7,", "\n../7,"), "an id '../7'"),
-          "latin": (lambda t: t.encode("latin1") + b"\xe4", "not text in UTF-8"),
+    "latin": (lambda t: t.encode("latin1") + b"\xe4", "not text in UTF-8"),
     "of bytes": (lambda t: b"\0\1" + t.encode(), "not a table"),
-          "with a gap": (lambda t: t.replace("\n7,", "\n,"), "an id ''"),
+    "with a gap": (lambda t: t.replace("\n7,", "\n,"), "an id ''"),
     "of more pictures": (lambda t: t + "40,cat\n41,cat\n", "lacks 2 of the 42 pictures"),
-          "a field without an end": (lambda t: t + '"' + "x" * 200_000, "not a table"),
+    "a field without an end": (lambda t: t + '"' + "x" * 200_000, "not a table"),
 }
 
 

@@ -5,7 +5,8 @@ Rates step by step stand in test_training.py, beside a training.
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cifar_nb.augment.ops import Cutout, Resize
 from cifar_nb.core.errors import InputError

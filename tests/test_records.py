@@ -14,8 +14,8 @@ from cifar_nb.data.cifar import CIFAR10, SHAPES, toy
 from cifar_nb.data.images import Images
 from cifar_nb.evaluation.records import (counts_as_full, file_stem, find_trial, full_record,
                                          grouped, keep_trial, load_results, one_a_seed, record_run,
-                                         study_records, test_evaluations as of_the_test_set,
-                                         with_test_figures)
+                                         study_records, with_test_figures)
+from cifar_nb.evaluation.records import test_evaluations as of_the_test_set
 from cifar_nb.evaluation.report import evaluate
 from cifar_nb.recipes.spec import SMALL, trained
 from cifar_nb.studies.reproduce import recorded, reproduce

@@ -252,7 +252,7 @@ def test_a_card_names_the_command_that_gives_the_network(tmp_path):
     assert (
         training_command(m, get_recipe('quick').with_epochs(2),
                          run) == 'cifar_nb train quick --seed 3 --epochs 2 --data toy --images '
-            '200 --holdout 20')
+        '200 --holdout 20')
     assert training_command(m | dict(recipe=trained(replace(get_recipe('quick'), clip=1.))),
                             get_recipe('quick'), run) == ''
     assert training_command(m | dict(weights='last'), get_recipe('quick').with_epochs(2),

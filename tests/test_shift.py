@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cifar_nb.core.errors import InputError
-from cifar_nb.evaluation.corruptions import (
-    CORRUPTIONS, CORRUPTION_KINDS, corrupt, kept, relit, survey)
+from cifar_nb.evaluation.corruptions import (CORRUPTION_KINDS, CORRUPTIONS, corrupt, kept, relit,
+                                             survey)
 from cifar_nb.studies.shift import TRAININGS, trained_with
 from cifar_nb.teams.zoo import get_recipe
 

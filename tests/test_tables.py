@@ -7,9 +7,9 @@ from cifar_nb.core.tables import Table, words
 
 @pytest.mark.parametrize('value, digits, shown', [
     (2_777_674, None, '2,777,674'), (True, None, 'yes'), (False, 3, 'no'), (None, None, ''),
-                                                  (5e-4, None, '0.0005'),
+    (5e-4, None, '0.0005'),
     (271.419904, None, '271.42'), (1234.5678, None, '1,234.57'), (271.419904, 3, '271'),
-                                                  (.012345, 3, '0.0123'),
+    (.012345, 3, '0.0123'),
     ((3, 5, 3), None, '3, 5, 3'), ((), None, 'none'), ([.12345, 1], 2, '0.12, 1'), ('a', None, 'a'),
     ((RandomCrop(2), Cutout()), None, 'RandomCrop(padding=2), Cutout()')])
 def test_values_in_words(value, digits, shown): assert words(value, digits) == shown

@@ -13,9 +13,8 @@ from cifar_nb.data.cifar import toy
 from cifar_nb.evaluation.records import full_record
 from cifar_nb.models.resnet import LIMIT, NetSpec, count_macs, count_parameters
 from cifar_nb.recipes.spec import Claim, recipe_from_json
-from cifar_nb.studies.scoreboard import (
-    VERDICTS, all_claims, claimed_accuracy, networks, scoreboard,
-    short_form, standings, tally)
+from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, claimed_accuracy, networks,
+                                         scoreboard, short_form, standings, tally)
 from cifar_nb.teams.claims import Check, check_claims, verdict
 from cifar_nb.teams.reading import accuracy, differences, full_runs, parts, sketch, spec_facts
 from cifar_nb.teams.zoo import TEAMS, get_recipe, list_recipes
@@ -274,22 +273,22 @@ def test_the_short_form_is_a_table_of_the_networks():
 
 @pytest.mark.parametrize("value, found, check, unit, says", [
     (95.53, 95.526, "computed", "%", "agrees"), (95.53, 95.52, "computed", "%", "differs"),
-                                                             (95.53, 95.2, "measured", "%",
-                                                              "agrees"),
+    (95.53, 95.2, "measured", "%",
+     "agrees"),
     (95.53, 95.0, "measured", "%", "differs"), (22, 22.4, "measured", "% of the time", "agrees"),
-                                                             (5e-4, 5e-4, "computed", "", "agrees"),
+    (5e-4, 5e-4, "computed", "", "agrees"),
     ((93, 94), 94.0, "measured", "%", "agrees"), ((93, 94), 94.01, "measured", "%", "differs"),
-                                                             ((3, 5, 3), (3, 5, 3), "computed", "",
-                                                              "agrees"),
+    ((3, 5, 3), (3, 5, 3), "computed", "",
+     "agrees"),
     ((3, 5, 3), (3, 5), "computed", "", "differs"),
-                                                             ("yes", "no: really", "computed", "",
-                                                              "differs"),
-                                                             ("Adam", "AdamW: here", "computed", "",
-                                                 "differs"),
+    ("yes", "no: really", "computed", "",
+     "differs"),
+    ("Adam", "AdamW: here", "computed", "",
+     "differs"),
     (60, "40: elsewhere", "computed", "epochs", "differs"),
-                                                             (True, "yes: so", "computed", "",
-                                                              "agrees"),
-                                                              (1, None, "computed", "", "open"),
+    (True, "yes: so", "computed", "",
+     "agrees"),
+    (1, None, "computed", "", "open"),
     (1, 1, "not checkable", "", "not checkable")])
 def test_the_rule_of_the_verdict(value, found, check, unit, says):
     assert verdict(Claim("a", value, unit, "b", check), found) == says

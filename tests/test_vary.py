@@ -18,15 +18,15 @@ def phase(**changes): return replace(SMALL, phases=(replace(PHASE, **changes),))
 @pytest.mark.parametrize('changes, wanted', [
     ({}, SMALL), (dict(block='plain'), replace(SMALL, net=replace(SMALL.net, block='plain'))),
     (dict(batch_size=64), phase(batch_size=64)),
-                                             (dict(optimizer=Optimizer('Adam', .001)),
-                                              phase(optimizer=Optimizer('Adam', .001))),
+    (dict(optimizer=Optimizer('Adam', .001)),
+     phase(optimizer=Optimizer('Adam', .001))),
     (dict(lr=.3), phase(optimizer=replace(PHASE.optimizer, lr=.3))),
-                                             (dict(ema=.9, clip=1.),
-                                              replace(SMALL, ema=.9, clip=1.)),
+    (dict(ema=.9, clip=1.),
+     replace(SMALL, ema=.9, clip=1.)),
     (dict(optimizer=Optimizer('Adam', .001), lr=.5), phase(optimizer=Optimizer('Adam', .5))),
     (dict(without='RandomCrop'), phase(augment=PHASE.augment[1:])),
-                                             (dict(width_factor=.5),
-                                              replace(
+    (dict(width_factor=.5),
+     replace(
                                                   SMALL,
                                                   net=replace(SMALL.net, widths=(32, 64, 128)))),
     (dict(schedule=lambda p: Schedule('linear', t_max=p.epochs)),

@@ -7,9 +7,8 @@ notebook has the chapter's code.
     missing or leads nowhere
 
 Only the title cell is edited; running it again changes nothing. Standard library only. The last
-part of the line says how the package gets onto
-Colab: a clone and not only an installation, since many chapters read the repository's `results/`
-and `cifar_nb/`.
+part of the line says how the package gets onto Colab: a clone and not only an installation, since
+many chapters read the repository's `results/` and `cifar_nb/`.
 """
 import json
 import re

@@ -5,8 +5,8 @@
     results/bench/chapters.json
 
 Cells behind `#| eval: false` or one of settings.ini's `tst_flags` keep the outputs they have.
-Widgets are dropped: their model ids are
-random, and a saved widget shows as an empty box in static viewers. Follow it with `nbdev_clean`.
+Widgets are dropped: their model ids are random, and a saved widget shows as an empty box in static
+viewers. Follow it with `nbdev_clean`.
 """
 import json
 import os

@@ -16,8 +16,8 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from .ops import Transform, choose, images, uniform
 from .arguments import fraction, number, pair
+from .ops import Transform, choose, images, uniform
 
 # %% ../../nbs/02a_colour.ipynb #e0fc2024
 def to_levels(xb):

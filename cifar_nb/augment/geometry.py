@@ -14,10 +14,10 @@ from functools import reduce, singledispatch
 import torch
 import torch.nn.functional as F
 
+from .arguments import number, one_of, pair, require
 from .colour import fine
 from .ops import (RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, Transform,
-                                  choose, gather_pixels, level, uniform, integers)
-from .arguments import number, one_of, pair, require
+                                  choose, gather_pixels, integers, level, uniform)
 
 # %% ../../nbs/02b_geometry.ipynb #da92f9f0
 def matrix3(rows):

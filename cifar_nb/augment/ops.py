@@ -19,11 +19,11 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
+from .arguments import count, fraction, number, one_of, pair, require
 from ..core.classes import written_alike
 from ..core.errors import InputError
 from ..core.names import TRANSFORM_NAMES as OLD_NAMES
 from ..data.cifar import CLASSES, MEAN, STD
-from .arguments import count, fraction, number, one_of, pair, require
 
 # %% ../../nbs/02_augment.ipynb #1a7d18df
 def gather_pixels(xb, # `N x C x H x W`, any dtype

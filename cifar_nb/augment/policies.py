@@ -14,14 +14,14 @@ from functools import lru_cache
 
 import torch
 
+from .arguments import count, fraction, number, one_of
 from .colour import (ColorJitter, PilBlur, autocontrast_table, brightness_table,
                                      contrast_table, equalize_table, fine, fresh, invert_table,
                                      like, lookup, only, posterize_table, saturation, sharpness,
                                      solarize_table, to_levels)
 from .geometry import SAMPLERS, RandomAffine, RandomRotation, affine_matrix
 from .ops import (Cutout, RandomCrop, RandomErasing, RandomHorizontalFlip,
-                                  RandomVerticalFlip, Transform, constant, uniform, integers)
-from .arguments import count, fraction, number, one_of
+                                  RandomVerticalFlip, Transform, constant, integers, uniform)
 from ..core.errors import InputError
 from ..core.tables import Table
 

@@ -11,11 +11,11 @@ import math
 
 import torch
 
+from .arguments import fraction
 from .colour import ColorJitter, GaussianBlur, PilBlur, RandomGrayscale
 from .geometry import RandomAffine, RandomRotation
 from .ops import (Augment, CutMix, Cutout, MixUp, RandomCrop, RandomErasing,
                                   RandomHorizontalFlip, check_images, transform_from_dict)
-from .arguments import fraction
 from .policies import LISTS, AugMix, AutoAugment, RandAugment, TrivialAugmentWide
 from ..core.errors import InputError, missing
 from ..data.cifar import CLASSES
@@ -94,24 +94,24 @@ def step(name): return lambda s: AutoAugment((((name, 1., round(9*s)),),))
 
 STRENGTHS = {
     'RandomCrop': lambda s: RandomCrop(round(12*s)),
-             'RandomHorizontalFlip': lambda s: RandomHorizontalFlip(s),
-             'Cutout': lambda s: Cutout(max(1, round(32*s))),
+    'RandomHorizontalFlip': lambda s: RandomHorizontalFlip(s),
+    'Cutout': lambda s: Cutout(max(1, round(32*s))),
     'RandomErasing': lambda s: RandomErasing(1., (0., .8*s)),
-             'RandomRotation': lambda s: RandomRotation(180*s),
+    'RandomRotation': lambda s: RandomRotation(180*s),
     'Shift': lambda s: RandomAffine(translate=(s/2, s/2)),
-             'Scale': lambda s: RandomAffine(scale=(1-.7*s, 1+s)),
+    'Scale': lambda s: RandomAffine(scale=(1-.7*s, 1+s)),
     'Shear': lambda s: RandomAffine(shear=(45*s, 45*s)),
     'Brightness': lambda s: ColorJitter(brightness=s),
-             'Contrast': lambda s: ColorJitter(contrast=s),
+    'Contrast': lambda s: ColorJitter(contrast=s),
     'Saturation': lambda s: ColorJitter(saturation=2*s), 'Hue': lambda s: ColorJitter(hue=s/2),
     'RandomGrayscale': lambda s: RandomGrayscale(s),
     'GaussianBlur': lambda s: GaussianBlur((.01, .01+1.99*s)),
-             'PilBlur': lambda s: PilBlur((0., 2.4*s), 1.),
+    'PilBlur': lambda s: PilBlur((0., 2.4*s), 1.),
     **{
         k: step(k) for k in ('Posterize', 'Solarize', 'AutoContrast', 'Equalize', 'Invert',
                              'Sharpness')},
     'RandAugment': lambda s: RandAugment(2, round(30*s)),
-              'AugMix': lambda s: AugMix(max(1, round(10*s))),
+    'AugMix': lambda s: AugMix(max(1, round(10*s))),
     'AutoAugment': lambda s: AutoAugment(), 'TrivialAugmentWide': lambda s: TrivialAugmentWide(),
     **{f'report {k}': (lambda ops: lambda s: ops)(ops) for k, ops in LISTS.items()}}
 

@@ -16,12 +16,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
+from ..augment.arguments import one_of, require
 from ..augment.colour import (ColorJitter, PilBlur, RandomGrayscale, gaussian_blur, gray,
                                      hue, pil_blur)
 from ..augment.geometry import RandomAffine, RandomRotation
 from ..augment.ops import (Augment, Cutout, RandomCrop, RandomErasing, RandomHorizontalFlip,
-                                  RandomVerticalFlip, crop, flip, uniform, integers)
-from ..augment.arguments import one_of, require
+                                  RandomVerticalFlip, crop, flip, integers, uniform)
 from ..augment.policies import (KIND, KINDS, LISTS, AutoAugment, RandAugment,
                                        TrivialAugmentWide, act, magnitudes, signs)
 from ..core.tables import Table

@@ -19,8 +19,7 @@ from ..training.precision import choose_device, choose_precision
 from .training import OurWay, contender, enough, machine_facts, peaks, training_images, work
 
 __all__ = ['PARTS', 'part_of', 'labelled_calls', 'profile_step', 'spent_in_parts', 'varied',
-           'VARIATIONS',
-           'cost_table', 'cost', 'PIECES', 'bench_parts', 'parts_table']
+           'VARIATIONS', 'cost_table', 'cost', 'PIECES', 'bench_parts', 'parts_table']
 
 
 PARTS = {
@@ -85,29 +84,27 @@ def spent_in_parts(events, cuda: bool = False) -> dict:
 def varied(recipe: Recipe, what: str, value) -> Recipe:
     "`recipe` with a batch of `value` images, or every width or depth `value` times as large."
     depths = tuple(d * value for d in recipe.net.depths) if what == 'depth' else ()
-    return vary(
-        recipe,
-        **dict(batch=dict(batch_size=value), width=dict(width_factor=value),
-               depth=dict(depths=depths))[what])
+    return vary(recipe, **dict(batch=dict(batch_size=value), width=dict(width_factor=value),
+                               depth=dict(depths=depths))[what])
 
 VARIATIONS = dict(batch=(16, 32, 64, 128, 256, 512), width=(.5, 1, 2), depth=(1, 2, 3))
 
 def cost_table(
     recipe: Recipe,
-    images: int = 512,       # an epoch
-    repeats: int = 2,        # epochs, whose median counts
+    images: int = 512,               # an epoch
+    repeats: int = 2,                # epochs, whose median counts
     device: str | None = None,
-    data=None,               # as in `bench_train`
-    best: dict | None = None,       # what `peaks` gave
-    variations: dict | None = None, # what to vary: values; default: VARIATIONS
+    data=None,                       # as in `bench_train`
+    best: dict | None = None,        # what `peaks` gave
+    variations: dict | None = None,  # what to vary: values; default: VARIATIONS
 ) -> Table:
     """Seconds for 1,000 images, our way, as batch, width and depth of `recipe` vary, and the share
     of the peak."""
     device, (x, y, _) = choose_device(device), training_images(images, data)
-    best, vary = best or peaks(device), variations or VARIATIONS
+    best, variations = best or peaks(device), variations or VARIATIONS
     return Table(
         ({'varied': what, 'to': v, **cost(varied(recipe, what, v), x, y, device, repeats, best)}
-         for what, values in vary.items() for v in values), 3)
+         for what, values in variations.items() for v in values), 3)
 
 def cost(recipe: Recipe, x, y, device, repeats: int, best: dict) -> dict:
     """Parameters, multiply-adds (M), seconds for 1,000 images and share of peak of training
@@ -122,8 +119,8 @@ def cost(recipe: Recipe, x, y, device, repeats: int, best: dict) -> dict:
 
 # what is taken away: the precision to train in (None: the machine's), and the kernels that are left
 PIECES = {
-    'nothing': (None, KERNELS), 'half-width numbers': ('fp32', KERNELS),
-          'channels last': ('nchw', KERNELS),
+    'nothing': (None, KERNELS),
+    'half-width numbers': ('fp32', KERNELS), 'channels last': ('nchw', KERNELS),
     'our convolutions': (None, ('fused_norm',)), 'our norms': (None, ('product', 'winograd'))}
 
 
@@ -145,18 +142,18 @@ def _whole(ops) -> tuple: return tuple(op for op in ops if not isinstance(op, Re
 def _without(recipe, x, y, device, repeats) -> list:
     """The rows of `recipe`, on whole images: every way takes an epoch to warm up, and then they
     alternate."""
-    best, recipe = choose_precision(device).name, replace(
-        recipe, phases=tuple(replace(p, augment=_whole(p.augment)) for p in recipe.phases))
+    best = choose_precision(device).name
+    recipe = replace(recipe, phases=tuple(replace(p, augment=_whole(p.augment))
+                                          for p in recipe.phases))
     def way(precision, kernels):
         ours = OurWay(recipe, x, y, device, f'{best} nchw' if precision == 'nchw' else precision,
                       kernels=kernels)
         ours.epoch()
         return ours.epoch
     rounds = alternate({name: way(*piece) for name, piece in PIECES.items()}, repeats)
-    return [
-        {'recipe': recipe.name, 'without': name, 'images/s': len(x) / middle(rounds, name),
-         **ratio(rounds, name, 'nothing'),
-         'rounds': [r[name] for r in rounds]} for name in PIECES]
+    return [{'recipe': recipe.name, 'without': name, 'images/s': len(x) / middle(rounds, name),
+             **ratio(rounds, name, 'nothing'), 'rounds': [r[name] for r in rounds]}
+            for name in PIECES]
 
 def parts_table(doc: dict) -> Table:
     "The rows of `bench_parts` for reading."

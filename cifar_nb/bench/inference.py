@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..augment.ops import normalize
 from ..augment.arguments import count
+from ..augment.ops import normalize
 from ..core.tables import Table
 from ..core.timing import alternate, middle, once, ratio
 from ..models.resnet import finish

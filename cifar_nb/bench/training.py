@@ -19,9 +19,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
+from ..augment.arguments import count, one_of
 from ..augment.colour import GaussianBlur
 from ..augment.ops import AlternatingFlip
-from ..augment.arguments import count, one_of
 from .augmentation import Pictures, pillow_list, pillow_way, synchronize, tv
 from ..core.errors import InputError
 from ..core.tables import Table
@@ -31,7 +31,7 @@ from ..kernels.dispatch import KERNELS, use_cpu_kernels
 from ..models.resnet import count_macs, count_parameters
 from ..recipes.spec import Recipe, advance, build_scheduler
 from ..teams.zoo import get_recipe, list_recipes
-from ..training.loop import Trainer, end_epoch, compile_forward, train_epoch
+from ..training.loop import Trainer, compile_forward, end_epoch, train_epoch
 from ..training.precision import choose_device, choose_precision, hardware
 
 # %% ../../nbs/29_throughput.ipynb #5b6af24d

@@ -17,8 +17,8 @@ from pathlib import Path
 from .errors import InputError
 
 __all__ = ['write_atomic', 'make_folder', 'remove', 'there', 'entries', 'remove_leftovers',
-           'is_empty', 'slug', 'free_name', 'locked', 'to_json', 'read_text',
-           'read_json', 'read_lines', 'json_records']
+           'is_empty', 'slug', 'free_name', 'locked', 'to_json', 'read_text', 'read_json',
+           'read_lines', 'json_records']
 
 # what systems and notebooks leave in any folder
 CLUTTER = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '.ipynb_checkpoints')

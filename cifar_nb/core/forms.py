@@ -1,9 +1,8 @@
 """Plain module: what a value from a JSON file must look like, and in words where it does not.
 
 A form is `int`, `float` (any number that is finite), `str`, `bool`, `list`, `dict` or None (a
-null); a tuple of forms, one of which must fit; a list
-with one form for every item; or a dictionary of forms, in which a key with a ? at its end may be
-missing and '*' stands for all keys that are not
+null); a tuple of forms, one of which must fit; a list with one form for every item; or a dictionary
+of forms, in which a key with a ? at its end may be missing and '*' stands for all keys that are not
 named. Keys without a form are free. Tests: tests/test_forms.py.
 """
 import math

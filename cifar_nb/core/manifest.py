@@ -19,8 +19,8 @@ It holds
                         versions
 
 What is not known is `UNKNOWN`, and that equals only itself. Comparisons see recipes as
-`recipes.trained` spells them out today, so a field that
-was added since then has its default. Tests: tests/test_manifest.py.
+`recipes.trained` spells them out today, so a field that was added since then has its default.
+Tests: tests/test_manifest.py.
 """
 import hashlib
 import json
@@ -33,9 +33,9 @@ from .files import read_json
 from .forms import misfit
 
 __all__ = ['SCHEMA', 'UNKNOWN', 'fingerprint', 'tensors_fingerprint', 'unknown_manifest',
-           'new_manifest', 'kernels_of', 'experiment', 'experiment_id',
-           'differing', 'known', 'same_training', 'same_experiment', 'comparable', 'machines',
-           'with_sitting', 'read_manifest', 'checked_manifest', 'is_known', 'is_sane']
+           'new_manifest', 'kernels_of', 'experiment', 'experiment_id', 'differing', 'known',
+           'same_training', 'same_experiment', 'comparable', 'machines', 'with_sitting',
+           'read_manifest', 'checked_manifest', 'is_known', 'is_sane']
 
 SCHEMA = 1
 UNKNOWN = 'unknown'

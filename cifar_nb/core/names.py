@@ -6,12 +6,11 @@ one. Tests: tests/test_manifest.py.
 """
 
 __all__ = ['TRANSFORM_NAMES', 'FIELDS', 'TITLES', 'LOG_KEYS', 'RESULT_KEYS', 'renamed_recipe',
-           'renamed_log',
-           'renamed_result', 'title']
+           'renamed_log', 'renamed_result', 'title']
 
 TRANSFORM_NAMES = dict(Crop='RandomCrop', Flip='RandomHorizontalFlip', VFlip='RandomVerticalFlip',
-                  Rotation='RandomRotation',
-                  Affine='RandomAffine', Grayscale='RandomGrayscale', OneOf='RandomChoice')
+                       Rotation='RandomRotation',
+                       Affine='RandomAffine', Grayscale='RandomGrayscale', OneOf='RandomChoice')
 
 FIELDS = dict(  # of what recipes are made of
     recipe=dict(views='tta_transforms'),
@@ -21,7 +20,7 @@ FIELDS = dict(  # of what recipes are made of
 
 LOG_KEYS = dict(held_loss='val_loss', held_accuracy='val_accuracy')
 RESULT_KEYS = dict(held_out='val_images', best_held_accuracy='best_val_accuracy',
-              accuracy_views='tta_accuracy', rung='variation', training='variation')
+                   accuracy_views='tta_accuracy', rung='variation', training='variation')
 
 TITLES = {  # of variations in studies
     **{f'without {old}': f'without {new}' for old, new in TRANSFORM_NAMES.items()},

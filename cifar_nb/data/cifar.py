@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 from ..core.errors import InputError
 from ..core.manifest import fingerprint
-from ..core.places import nearest_folder, cache_folder, expanded, tilde
+from ..core.places import cache_folder, expanded, nearest_folder, tilde
 from .download import bring, md5_of
 from .kinds import instead, kind_of
 from .pictures import complaint, read_pictures, test_pictures, training_pictures

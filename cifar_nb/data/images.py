@@ -9,13 +9,15 @@ from typing import NamedTuple
 import torch
 
 from ..core.errors import InputError
-from ..core.places import nearest_folder, folders as folders_below
+from ..core.places import folders, nearest_folder
 from .cifar import CLASSES, SHAPES, find, load_set, search_places
 from .pictures import complaint, test_pictures
 
-__all__ = ['input_folder', 'working_folder', 'input_folders', 'mounted', 'Images', 'load_both',
+__all__ = ['DEPTH', 'input_folder', 'working_folder', 'mounted', 'Images', 'load_both',
            'load_images', 'find_competition']
 
+
+DEPTH = 7  # levels of folders below the input folder that are looked through
 
 def input_folder() -> Path:
     "Where Kaggle mounts what was added to a notebook: `$KAGGLE_INPUT`, or /kaggle/input."
@@ -28,10 +30,6 @@ def working_folder() -> Path:
     return named if os.path.isdir(named) else Path.cwd()
 
 
-def input_folders(root, depth: int = 7):
-    "`root` and all folders below it, the nearest first, down to `depth` levels."
-    return folders_below(root, depth)
-
 def _files(folder) -> int:
     "How many files lie in `folder`; 0 where we may not look."
     try:
@@ -43,7 +41,7 @@ def mounted(root=None, most: int = 6) -> str:
     them by name."""
     root = Path(root or input_folder())
     counts = [('' if f == root else f'{f.relative_to(root)}', _files(f))
-              for f in input_folders(root)]
+              for f in folders(root, DEPTH)]
     found = [f'{name}/ ({n:,} file{"s" * (n > 1)})' for name, n in counts if n]
     return ', '.join(found[:most]) + (
         f' and {len(found) - most} more' if len(found) > most else '') or 'nothing'
@@ -83,9 +81,9 @@ def load_images(root=None, say=print) -> Images:
     named = root or os.environ.get('CIFAR_NB_DATA')
     try: named or search_places(None) or find(say=say)
     except InputError:
-        if bad := nearest_folder(
-            input_folder(), lambda folder: complaint(folder, CLASSES), depth=7):
-            raise InputError(complaint(bad[1], CLASSES)) from None
+        bad = nearest_folder(input_folder(), lambda folder: complaint(folder, CLASSES),
+                             depth=DEPTH)
+        if bad: raise InputError(complaint(bad[1], CLASSES)) from None
         raise InputError(f'There is no CIFAR-10 here: {input_folder()} holds {mounted()}, and the '
                          'internet gave none; '
                          "choose Add Input and add the dataset pankrzysiu/cifar10-python or the "
@@ -96,7 +94,7 @@ def load_images(root=None, say=print) -> Images:
 def find_competition(root=None):
     """The course's unlabelled file, say cifar_test_nolabel.pkl, under `root` (default: the input
     folder), or None."""
-    for folder in input_folders(root or input_folder()):
+    for folder in folders(root or input_folder(), DEPTH):
         try: names = sorted(fnmatch.filter(os.listdir(folder), 'cifar_test*.pkl'))
         except OSError: continue
         for name in names:

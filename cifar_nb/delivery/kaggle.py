@@ -4,6 +4,7 @@ the order of their imports, and never edited. Tests: tests/test_kaggle.py, chapt
 import ast
 import json
 import re
+import textwrap
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -100,19 +101,19 @@ def given(value) -> list:
     return [(f.name, v) for f in fields(value) if (v := getattr(value, f.name)) != f.default
             or f.name in _ALWAYS]
 
-def expression(value, indent: int = 0, width: int = 110) -> str:
+def expression(value, indent: int = 0, width: int = 100, before: int = 0) -> str:
     """The Python expression for `value` (a recipe, or what recipes are made of), in lines of at
-    most about `width`."""
+    most `width`, or as long as a string; `before` of its first line are taken."""
     if hasattr(value, '__dataclass_fields__'):
         name, parts = type(value).__name__, [(f'{k}=', v) for k, v in given(value)]
     elif isinstance(value, (tuple, list)): name, parts = '', [('', v) for v in value]
     else: return repr(value)
     line, comma = (', '.join(k + expression(v, 0, 10**6) for k, v in parts),
                    ',' * (not name and len(parts) == 1))
-    if len(name) + len(line) + indent + 3 <= width: return f'{name}({line}{comma})'
+    if indent + before + len(name) + len(line) + 3 <= width: return f'{name}({line}{comma})'
     inner = ' ' * (indent + 4)
     return f'{name}(\n' + ''.join(
-        f'{inner}{k}{expression(v, indent + 4, width)},\n' for k, v in parts) + ' ' * indent + ')'
+        f'{inner}{k}{expression(v, indent + 4, width, len(k))},\n' for k, v in parts) + ' ' * indent + ')'
 
 
 def team_recipes() -> dict:
@@ -129,6 +130,11 @@ def words_of(value) -> dict:
     if not hasattr(value, '__dataclass_fields__'): return {}
     return {type(value).__name__: type(value)} | words_of([v for _, v in given(value)])
 
+def _import(module: str, names: list) -> str:
+    head, listed = f'from {module} import ', ', '.join(names)
+    if len(head) + len(listed) <= 100: return head + listed
+    return textwrap.fill(f'{head}({listed})', 100, subsequent_indent=' ' * (len(head) + 1))
+
 def recipe_code(recipes: list) -> str:
     """The cell that makes `recipes` known: imports and expressions; `InputError` if one does not
     come back as it is."""
@@ -138,7 +144,7 @@ def recipe_code(recipes: list) -> str:
             raise InputError(f'The recipe {r.name} cannot be written as an expression: '
                              'build it from plain numbers, strings and tuples.')
     for name, c in names.items(): homes.setdefault(c.__module__, []).append(name)
-    lines = [f'from {home} import {", ".join(sorted(homes[home]))}' for home in sorted(homes)]
+    lines = [_import(home, sorted(homes[home])) for home in sorted(homes)]
     return ('\n'.join(lines) + '\n\n'
             + '\n\n'.join(f'known.add({expression(r)}, overwrite=True)' for r in recipes))
 
@@ -192,11 +198,10 @@ def metadata(user: str, slug: str = 'cifar-nb') -> dict:
     "What kernel-metadata.json holds for the notebook `slug` of `user`."
     return dict(
         id=f'{user}/{slug}', title=slug.replace('-', ' ').upper(), code_file=f'{slug}.ipynb',
-        language='python', kernel_type='notebook', is_private=True,
+        language='python', kernel_type='notebook', is_private=True, keywords=['gpu'],
         enable_gpu=True, enable_tpu=False, enable_internet=False, machine_shape='NvidiaTeslaT4',
-                keywords=['gpu'],
         dataset_sources=['pankrzysiu/cifar10-python'], competition_sources=[], kernel_sources=[],
-                model_sources=[])
+        model_sources=[])
 
 def notebook(default: str = 'narrow_resnet') -> dict:
     "The whole notebook; `default` is the recipe that it trains on a GPU if none is chosen."

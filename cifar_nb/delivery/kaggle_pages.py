@@ -38,7 +38,7 @@ GPU, and are averaged at the end. With `PARALLEL = 'data'` all GPUs work on one 
 part of every batch, and the next member follows. `None` means: choose for me.
 
 %% code settings parameters
-RECIPES = None      # names from the teams' cells; None: [DEFAULT] on a GPU, 'small' without one
+RECIPES = None      # names from the teams' cells; None: [DEFAULT] on a GPU, else 'small'
 VARIANT = 'report'  # 'report': as the team described it; 'code': as its program ran, if different
 EPOCHS = None       # None: the recipe's own; another number keeps the shape of its schedule
 SEEDS = None        # say [0, 1]; None: one a GPU, counted from 0 (only 0 for 'data')

@@ -55,7 +55,7 @@ def machine_problems(m: dict):
 
 _FORMS = dict(
     dataset_sources=(r'[\w-]+/[\w-]+(/\d+)?', 'owner/slug'),
-              kernel_sources=(r'[\w-]+/[\w-]+(/\d+)?', 'owner/slug'),
+    kernel_sources=(r'[\w-]+/[\w-]+(/\d+)?', 'owner/slug'),
     competition_sources=(r'[\w-]+', 'slug'),
     model_sources=(r'([\w.-]+/){4}\d+', 'owner/model/framework/instance/version'))
 

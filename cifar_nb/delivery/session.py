@@ -1,7 +1,6 @@
 """Plain module: some hours on somebody else's machine: where we are, a live picture of the
-trainings,
-what an earlier session left, answers, scores and submissions. Tests: tests/test_kaggle.py, chapter
-39.
+trainings, what an earlier session left, answers, scores and submissions. Tests:
+tests/test_kaggle.py, chapter 39.
 """
 import os
 import shutil
@@ -11,8 +10,9 @@ import torch
 
 from ..core.errors import InputError, check_choice
 from ..core.files import entries, is_empty, make_folder
+from ..core.places import folders
 from ..core.tables import Table
-from ..data.images import input_folders, input_folder, mounted, working_folder
+from ..data.images import DEPTH, input_folder, mounted, working_folder
 from ..evaluation.tta import check_views, mean_of_views, predict_views, write_submission
 from ..models.resnet import LIMIT, count_macs, count_parameters, summary
 from ..training.checkpoints import Run
@@ -22,8 +22,7 @@ from ..training.precision import choose_device, choose_precision, hardware
 from ..training.runs import told
 
 __all__ = ['surroundings', 'describe_network', 'Live', 'copy_run', 'bring_back', 'opened',
-           'unfinished',
-           'choose_views', 'answers', 'mean_of_members', 'scores', 'which', 'submit',
+           'unfinished', 'choose_views', 'answers', 'mean_of_members', 'scores', 'which', 'submit',
            'one_sentence']
 
 
@@ -86,7 +85,7 @@ def copy_run(run: Path, out: Path):
 def bring_back(members: list, root=None, say=print):
     """Copy from the input what was done for `members` (`identified`); if nothing there is theirs,
     an unfinished run is an `InputError`."""
-    attached = [r for f in input_folders(root or input_folder())
+    attached = [r for f in folders(root or input_folder(), DEPTH)
                 if os.path.isfile(f / 'recipe.json')
                 and os.path.isfile(f / 'log.jsonl') for r in opened(f, say)]
     attached.sort(key=lambda run: (run.finished, len(run.log)))

@@ -209,29 +209,30 @@ def elastic_transform(v, g, strength, sigma, wander):
 # %% ../../nbs/33_shift.ipynb #5658ccb0
 CORRUPTIONS = dict(
     gaussian_noise=(gaussian_noise, .04, .06, .08, .09, .10),
-                   shot_noise=(shot_noise, 500, 250, 100, 75, 50),
+    shot_noise=(shot_noise, 500, 250, 100, 75, 50),
     impulse_noise=(impulse_noise, .01, .02, .03, .05, .07),
-                   speckle_noise=(speckle_noise, .06, .1, .12, .16, .2),
+    speckle_noise=(speckle_noise, .06, .1, .12, .16, .2),
     gaussian_blur=(blur_corruption, .4, .6, .7, .8, 1),
-                   defocus_blur=(defocus_blur, (.3, .4), (.4, .5), (.5, .6), (1, .2), (1.5, .1)),
+    defocus_blur=(defocus_blur, (.3, .4), (.4, .5), (.5, .6), (1, .2), (1.5, .1)),
     glass_blur=(glass_blur, (.05, 1), (.25, 1), (.4, 1), (.25, 2), (.4, 2)),
-                   motion_blur=(motion_blur, (6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
+    motion_blur=(motion_blur, (6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
     zoom_blur=(zoom_blur, 1.06, 1.11, 1.16, 1.21, 1.26),
-                   fog=(fog, (.2, 3), (.5, 3), (.75, 2.5), (1, 2), (1.5, 1.75)),
+    fog=(fog, (.2, 3), (.5, 3), (.75, 2.5), (1, 2), (1.5, 1.75)),
     snow=(snow, (.1, .2, 1, .6, 8, 3, .95), (.1, .2, 1, .5, 10, 4, .9),
           (.15, .3, 1.75, .55, 10, 4, .9), (.25, .3, 2.25, .6, 12, 6, .85),
           (.3, .3, 1.25, .65, 14, 12, .8)),
     brightness=(brightness_corruption, .05, .1, .15, .2, .3),
-                   contrast=(contrast_corruption, .75, .5, .4, .3, .15),
-                   saturate=(saturate, (.3, 0), (.1, 0), (1.5, 0), (2, .1), (2.5, .2)),
+    contrast=(contrast_corruption, .75, .5, .4, .3, .15),
+    saturate=(saturate, (.3, 0), (.1, 0), (1.5, 0), (2, .1), (2.5, .2)),
     jpeg_compression=(jpeg_compression, 80, 65, 58, 50, 40),
-                   pixelate=(pixelate, .95, .9, .85, .75, .65),
+    pixelate=(pixelate, .95, .9, .85, .75, .65),
     elastic_transform=(elastic_transform, (0, 0, 2.56), (1.6, 6.4, 2.24), (2.56, 1.92, 1.92),
                        (3.2, 1.28, 1.6), (3.2, .96, .96)))
 CORRUPTION_KINDS = dict(noise=('gaussian_noise', 'shot_noise', 'impulse_noise', 'speckle_noise'),
-             blur=('gaussian_blur', 'defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur'),
-             light=('fog', 'snow', 'brightness', 'contrast', 'saturate'),
-             pixels=('jpeg_compression', 'pixelate', 'elastic_transform'))
+                        blur=('gaussian_blur', 'defocus_blur', 'glass_blur', 'motion_blur',
+                              'zoom_blur'),
+                        light=('fog', 'snow', 'brightness', 'contrast', 'saturate'),
+                        pixels=('jpeg_compression', 'pixelate', 'elastic_transform'))
 
 def corrupt(
     x: torch.Tensor,    # uint8 N,3,32,32

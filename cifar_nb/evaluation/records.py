@@ -2,9 +2,8 @@
 what they are, never by file name.
 
 A record is a JSON file with a `manifest` (core.manifest). That of a run has `result`, `log`,
-`timing` and `evaluations` besides, that of a trial of a
-study its figures. Files that are damaged or foreign are passed over and named. Tests:
-tests/test_records.py.
+`timing` and `evaluations` besides, that of a trial of a study its figures. Files that are damaged
+or foreign are passed over and named. Tests: tests/test_records.py.
 """
 import sys
 from pathlib import Path
@@ -22,8 +21,8 @@ from ..recipes.spec import trained, trained_twin
 from ..training.runs import EVALUATION, FIGURE, RESULT_FORM
 
 __all__ = ['Results', 'load_results', 'record_run', 'grouped', 'one_a_seed', 'test_evaluations',
-           'with_test_figures', 'counts_as_full', 'full_record',
-           'write_record', 'find_trial', 'keep_trial', 'study_records', 'file_stem']
+           'with_test_figures', 'counts_as_full', 'full_record', 'write_record', 'find_trial',
+           'keep_trial', 'study_records', 'file_stem']
 
 
 def warn(sentence: str): print(f'cifar_nb: {sentence}', file=sys.stderr)

@@ -209,14 +209,14 @@ def facts(r: dict, m: dict) -> dict:
         'MACs': f"{r['macs']:,}",
         'training time': f"{r['seconds']:.0f} s, {r['images_per_second']:.0f} images/s",
         'machine': f"{r['hardware']} ({r['device']}, {r['threads']} threads), {r['precision']}, "
-            f"torch {r['torch']}",
+        f"torch {r['torch']}",
         'weights': r['checkpoint'],
         'test images': f"{m['images']:,} ({m['set']}), {m['views']}",
         'test accuracy': f"{m['accuracy']:.2f}% ± {standard_error(m['accuracy'], m['images']):.2f} "
-            "(binomial standard error)",
+        "(binomial standard error)",
         'test loss': f"{m['loss']:.4f}",
         'calibration error': f"{m['ece']:.2f} points (ECE, 15 bins, probabilities as the network "
-            "gives them)",
+        "gives them)",
     }
 
 # %% ../../nbs/07_evaluation.ipynb #9f6cae41

@@ -22,8 +22,7 @@ from .memory import change, recall
 
 __all__ = ['Wrong', 'Exercise', 'exercise', 'is_stub', 'Verdict', 'load_exercises', 'find_exercise',
            'judge', 'same', 'progress_file', 'read_progress', 'remember_verdict', 'check',
-           'Progress',
-           'progress', 'prove']
+           'Progress', 'progress', 'prove']
 
 
 class Wrong(Exception):

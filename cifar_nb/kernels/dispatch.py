@@ -24,7 +24,7 @@ __all__ = ['KERNELS', 'use_cpu_kernels', 'use_torch_layers', 'cpu_kernels']
 
 KERNELS = ('fused_norm', 'product', 'winograd')
 PLAIN_LAYERS = {FusedBatchNorm: BatchNorm, ProductConv: Conv, WinogradConv: Conv,
-         PooledWinogradConv: Conv, AlreadyPooled: nn.MaxPool2d}
+                PooledWinogradConv: Conv, AlreadyPooled: nn.MaxPool2d}
 
 
 def use_cpu_kernels(net: nn.Module, say=print, names=KERNELS) -> list:

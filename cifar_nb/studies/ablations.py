@@ -169,13 +169,13 @@ STUDIES += [
 # %% ../../nbs/21_ablations.ipynb #fc612c88
 MEASURES = {
     'accuracy': 'of held-out images after the last epoch (%)',
-            'speed': 'mean of that accuracy over all epochs (%)',
+    'speed': 'mean of that accuracy over all epochs (%)',
     'falls': 'sum of all falls of that accuracy from one epoch to the next',
-            'late fall': 'from the best epoch to the last',
+    'late fall': 'from the best epoch to the last',
     'gap': 'accuracy of as many training images, not augmented, less that of the held-out ones',
     'disturbed': 'mean accuracy of held-out images with noise, with a hole, at half contrast (%)',
     'gain of mirror': 'of averaging an image and its mirror image',
-            'gain of 5 views': "of averaging report 002's views"}
+    'gain of 5 views': "of averaging report 002's views"}
 
 def disturbed(x: torch.Tensor, seed: int = 0) -> tuple:
     """uint8 images `x` (`N,3,H,W`) with noise of 16 levels, with a hole of 12 x 12 pixels, and at
@@ -271,7 +271,7 @@ def run_study(
     def experiment(i, t):
         return Experiment(
             f'{i}/{len(todo)} {t.study or "base"}: {t.variation}, seed {t.seed}',
-                          wanted(t, scale, x, y, device, data),
+            wanted(t, scale, x, y, device, data),
             lambda: run_trial(t, scale, x, y, device), t.words(scale),
             own=dict(study=t.study, variation=t.variation, base=recipe_fingerprint(t.base),
                      scale=scale.name))
@@ -299,7 +299,7 @@ def table(study: Study, runs, scale: str = 'fast', measure: str | None = None) -
 
 # %% ../../nbs/21_ablations.ipynb #cf70aecb
 def study_progress(folder='results', studies=None, scale: Scale = SCALES['fast'],
-             seeds: int = 3) -> Table:
+                   seeds: int = 3) -> Table:
     """How many of the trials of each study `folder` holds, what it asks, and whose claims it bears
     on."""
     def is_of(r, t):

@@ -3,9 +3,9 @@ told.
 
 Tests: tests/test_experiments.py, tests/test_faults.py.
 """
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-from collections.abc import Callable
 
 from ..core.errors import Diverged
 from ..core.files import LOCK, locked, make_folder

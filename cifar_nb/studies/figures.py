@@ -3,7 +3,7 @@
 from statistics import mean
 
 from ..core.plotting import ACCENT, GREY, STAGES
-from ..teams.claims import compare, LESS_IS_BETTER, trials
+from ..teams.claims import LESS_IS_BETTER, compare, trials
 from .ablations import STUDIES
 
 __all__ = ['show_studies']

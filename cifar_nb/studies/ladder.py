@@ -95,7 +95,7 @@ def run_ladder(x, y, folder='results', seeds: int = 1, held: int = 5000, device:
         return Experiment(
             f'{rung}, seed {seed}', planned(recipe, x, y, seed=seed, data=data, **settings),
             lambda: train_rung(rung, recipe, x, y, seed, held, device, kernels), (f'{i:02}', rung),
-                          own=dict(variation=rung))
+            own=dict(variation=rung))
     def figures(r):
         return (f'{r["accuracy"]:.2f}% ({r["tta_accuracy"]:.2f}% with TTA of '
                 f'{len(r["tta_transforms"])}) in {r["seconds"]:.0f} s')

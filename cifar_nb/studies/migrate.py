@@ -2,9 +2,8 @@
 one.
 
 What a record tells is checked against today's recipes (parameters, multiply-adds, learning rates,
-or the fingerprint that it carries); what does not agree,
-and what nobody wrote down, is marked as unknown. Calling it again changes nothing. Tests:
-tests/test_migrate.py.
+or the fingerprint that it carries); what does not agree, and what nobody wrote down, is marked as
+unknown. Calling it again changes nothing. Tests: tests/test_migrate.py.
 """
 import hashlib
 import json

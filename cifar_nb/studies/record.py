@@ -77,8 +77,8 @@ def errors(results, names=('quick', 'laptop')) -> dict:
 # %% ../../nbs/31_record.ipynb #cc75fde4
 def at_rate(recipe: Recipe, lr: float, **changes) -> Recipe:
     """`recipe` with the filters' rate `lr`, and the other rates and the decay in the proportions
-    that `laptop` has (the last layer's goes with the number of features); other `changes` as in
-    chapter 30."""
+    that `laptop` has (the last layer's goes with the number of features); other `changes` as
+    in `vary`."""
     o = LAPTOP.phases[0].optimizer
     recipe = vary(recipe, **changes)
     scale, features = lr / o.lr, recipe.net.widths[-1] / LAPTOP.net.widths[-1]

@@ -50,7 +50,7 @@ def recorded(m: Member, results: list) -> bool:
                for r in results)
 
 def missing_runs(recipes: list, seeds, results: list, x, y, runs='runs', data: str = 'cifar10',
-            devices=('cpu',), first: int | None = None, **settings) -> list:
+                 devices=('cpu',), first: int | None = None, **settings) -> list:
     """A `Member` for each of `recipes` and `seeds`, trained on `x`, `y`, that `results` have no
     record of, seed by seed and on one device the cheapest first; `first` says that the images are
     the first of more."""
@@ -155,9 +155,9 @@ def _speed(runs) -> dict:
 
 # %% ../../nbs/39a_reproduce.ipynb #74f133f0
 def command_reproduce(names=(), seeds: int = 3, together: int = 1, minutes: float | None = None,
-        results='results', runs='runs', data: str | None = None, device: str | None = None,
-        images: int | None = None,
-        listed: bool = False, compile: bool = False, say=print) -> list:
+                      results='results', runs='runs', data: str | None = None,
+                      device: str | None = None, images: int | None = None,
+                      listed: bool = False, compile: bool = False, say=print) -> list:
     """What `cifar_nb reproduce` does: with `listed` say what is missing, else train, examine and
     record it until `minutes` are over; what is still missing."""
     for name, value in (('seeds', seeds), ('together', together)):

@@ -28,9 +28,9 @@ __all__ = ['TRAININGS', 'trained_with', 'train_and_survey', 'what_of', 'run_trai
 
 TRAININGS = {
     'as it is': (), 'jitter': (ColorJitter(.3, .3, .3, .1),), 'cutout': (Cutout(16),),
-             'erasing': (RandomErasing(.5),), 'blur': (GaussianBlur(),),
+    'erasing': (RandomErasing(.5),), 'blur': (GaussianBlur(),),
     'AutoAugment': (AutoAugment(),), 'TrivialAugment': (TrivialAugmentWide(),),
-             'AugMix': (AugMix(),), 'a first layer that learns': dict(whitened=False)}
+    'AugMix': (AugMix(),), 'a first layer that learns': dict(whitened=False)}
 
 def trained_with(new, recipe: Recipe = None) -> Recipe:
     """`recipe` (default: quick) with what is `new`: operations, to come before its images are made
@@ -72,7 +72,7 @@ def run_trainings(x, y, folder='results', seeds: int = 1, names=tuple(TRAININGS)
             f'{name}, seed {seed}', planned(
                 trained_with(TRAININGS[name], recipe), x, y, seed=seed, data=data, **settings),
             lambda: train_and_survey(name, x, y, seed, held, recipe, device, **what),
-                          ('training', name), asked=dict(asked=what_of(what)))
+            ('training', name), asked=dict(asked=what_of(what)))
     def figures(r):
         return (f"{r['survey']['clean']:.2f}% clean, {kept(r['survey'])['spoiled']:.2f}% spoiled, "
                 f"{r['seconds']:.0f} s of training")

@@ -3,12 +3,12 @@ differences between trials with their error.
 
 Tests: tests/test_teams.py, tests/test_ablations.py, chapter 09.
 """
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from statistics import mean, stdev, variance
 from typing import NamedTuple
-from collections.abc import Callable
 
 from ..core.errors import InputError, missing
 from ..core.manifest import UNKNOWN, experiment, fingerprint

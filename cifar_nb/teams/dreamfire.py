@@ -31,13 +31,13 @@ def size(a: int, b: int, c: int) -> int:
 # %% ../../nbs/13_dreamfire.ipynb #39002e27
 _phase = Phase(
     epochs=50, batch_size=128, std=(0.2471, 0.2435, 0.2616),
-               optimizer=Optimizer('AdamW', lr=0.01, weight_decay=0.001),
+    optimizer=Optimizer('AdamW', lr=0.01, weight_decay=0.001),
     augment=(RandomHorizontalFlip(), RandomCrop(4), ColorJitter(0.2, 0.2, 0.2), RandomRotation(15)),
-               schedule=Schedule('cosine', warmup_epochs=5, warmup_start_factor=0.2, t_max=45,
-                                 eta_min=1e-5))
+    schedule=Schedule('cosine', warmup_epochs=5, warmup_start_factor=0.2, t_max=45,
+                      eta_min=1e-5))
 report = Recipe(
     name='dreamfire', title='Dreamfire', net=net, phases=(_phase,),
-                source='report 003, Liu, Min and Jia, 2025',
+    source='report 003, Liu, Min and Jia, 2025',
     notes=('warm-up of 5 epochs, smallest rate and constants of normalization are taken from the '
            'code',
            'of the two optimizers in the report, AdamW of the methodology'))

@@ -28,7 +28,7 @@ _sgd = Optimizer('SGD', lr=0.1, momentum=0.9, weight_decay=5e-4)
 _views = ('identity', 'flip', 'vflip', 'centre crop', 'blur')
 report = Recipe(
     name='learning_too_deep', title='LearningtooDeep', net=net, tta_transforms=_views,
-                source='report 002, Shaik, Reddy and Dasari, 2025',
+    source='report 002, Shaik, Reddy and Dasari, 2025',
     phases=(
         Phase(epochs=100, batch_size=128, optimizer=_sgd, schedule=Schedule('cosine', t_max=100),
               augment=(RandomCrop(2), RandomHorizontalFlip(0.5), RandomVerticalFlip(0.05),

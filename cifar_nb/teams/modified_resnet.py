@@ -23,12 +23,12 @@ net = NetSpec(widths=(64, 128, 256), depths=(2, 2, 2), strides=(1, 2, 2))
 # %% ../../nbs/11_modified_resnet.ipynb #402be995
 _phase = Phase(
     epochs=50, batch_size=128, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
-               optimizer=Optimizer('Adam', lr=1e-3, weight_decay=1e-4),
+    optimizer=Optimizer('Adam', lr=1e-3, weight_decay=1e-4),
     augment=(RandomCrop(4), RandomHorizontalFlip(), ColorJitter(0.3, 0.3, 0.3, 0.1),
              RandomRotation(20)), schedule=Schedule('plateau', gamma=0.1, patience=5))
 report = Recipe(
     name='modified_resnet', title='ModifiedResNet', net=net, phases=(_phase,),
-                source='report 001, Kanjula and Sehati, 2024',
+    source='report 001, Kanjula and Sehati, 2024',
     notes=('all numbers are taken from the code',
            'the plateau watches the held-out or the training loss, never the test loss'))
 code = replace(

@@ -25,7 +25,7 @@ _phase = Phase(epochs=250, batch_size=64, label_smoothing=0.05,
                schedule=Schedule('cosine', warmup_epochs=25, warmup_start_factor=0.136, t_max=225))
 report = Recipe(
     name='narrow_resnet', title='Narrow ResNet-18', net=net, phases=(_phase,),
-                source='report 000, Durga, Pawar and Ojha, 2025',
+    source='report 000, Durga, Pawar and Ojha, 2025',
     notes=('peak rate, batch size, hole size, batch norm momentum and init are taken from the code',
            'the overview mentions colour adjustments without saying which; none are used'))
 code = replace(

@@ -28,31 +28,31 @@ implied = NetSpec(widths=(64, 128, 256), depths=(4, 5, 3), strides=(1, 2, 2))
 # %% ../../nbs/14_neural_nomads.ipynb #f32fbbc5
 _phase = Phase(
     epochs=100, batch_size=128, label_smoothing=0.1,
-               optimizer=Optimizer('AdamW', lr=1e-4, weight_decay=1e-2),
-               schedule=Schedule('cosine', t_max=100),
+    optimizer=Optimizer('AdamW', lr=1e-4, weight_decay=1e-2),
+    schedule=Schedule('cosine', t_max=100),
     augment=(RandomRotation(15), RandomHorizontalFlip(), RandomCrop(4), ColorJitter(0.2, 0.2, 0.2),
              AutoAugment(), RandomErasing(0.2)))
 report = Recipe(
     name='neural_nomads', title='Neural Nomads', net=net, phases=(_phase,),
-                source='report 004, Hedvikar, Harish and Deole, 2025',
+    source='report 004, Hedvikar, Harish and Deole, 2025',
     notes=('of the two optimizers in the report, the one in the list of the final configuration',
            'strength of the jitter, order of the operations and policy of AutoAugment are assumed',
            'dropout, named in the conclusion only, is left out'))
 code = replace(report, variant='code', title='Neural Nomads, 4.99M reading', net=implied,
                notes=report.notes + (
-    'no code was at hand: this is the likeliest network with the 4.99 million parameters that the '
-                                     'report states',))
+                   'no code was at hand: this is the likeliest network with the 4.99 million '
+                   'parameters that the report states',))
 plain = replace(report, name='plain', title='Plain network of report 004',
                 net=replace(net, block='plain'),
                 notes=('the comparison without shortcuts; its depth is assumed to be the same',))
 
 # %% ../../nbs/14_neural_nomads.ipynb #a2db07e7
 as_told = dict(optimizer=('Adam', 'AdamW'),       # sections 1.4 and 2.2
-            blocks=(6, 3 * 2),                 # sections 1.4 and 2.1
-            flattens=(60, 40),                 # epochs, two paragraphs of section 3.1
-            rate=(1e-4, 1e-4), epochs=(100, 100, 100), batch=(128, 128),
-            # the sections that name it; 2.1 and 2.2 list the design and the configuration
-            dropout=('conclusion',))
+               blocks=(6, 3 * 2),                 # sections 1.4 and 2.1
+               flattens=(60, 40),                 # epochs, two paragraphs of section 3.1
+               rate=(1e-4, 1e-4), epochs=(100, 100, 100), batch=(128, 128),
+               # the sections that name it; 2.1 and 2.2 list the design and the configuration
+               dropout=('conclusion',))
 
 def at_epoch(recipe, epoch, key, results):
     "The mean of `key` in the log line of `epoch` over the full runs of `recipe`, None without any."

@@ -28,9 +28,9 @@ from .signals import Interrupted
 from .train import describe_images, planned, train
 
 __all__ = ['too_old', 'choose_devices', 'Member', 'plan_members', 'identified', 'is_run_of',
-           'train_worker',
-           'worker_main', 'command_for', 'launch', 'tail', 'share_done', 'check_runs', 'stop',
-           'raise_for_status', 'threads_each', 'train_members', 'status', 'live_curves']
+           'train_worker', 'worker_main', 'command_for', 'launch', 'tail', 'share_done',
+           'check_runs', 'stop', 'raise_for_status', 'threads_each', 'train_members', 'status',
+           'live_curves']
 
 
 def too_old(capability: tuple, built_for: list) -> bool:

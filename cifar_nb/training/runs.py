@@ -135,7 +135,7 @@ class RunFiles:
 GET_AGAIN = 'take a copy from where it came, or train again.'
 FIGURE = (float, None)  # null: it was nan or inf
 LOG_FORM = {'epoch': int, 'lr': float, 'train_loss': FIGURE, 'train_accuracy': float,
-       'val_loss?': FIGURE, 'val_accuracy?': float}
+            'val_loss?': FIGURE, 'val_accuracy?': float}
 METRICS = {'accuracy': float, 'loss?': FIGURE, 'ece?': FIGURE, 'images?': int,
            'classes?': {'*': {'*': float}}, 'confusion?': [[int]]}
 RESULT_FORM = {
@@ -199,25 +199,20 @@ def legacy_manifest(run: RunFiles) -> dict:
     held = r.get('val_images', UNKNOWN if not log or 'val_accuracy' in log[0] else 0)
     images = r['train_images'] + held if 'train_images' in r and held != UNKNOWN else UNKNOWN
     recipe = as_before(run.recipe, r['seed']) if 'seed' in r else run.recipe
-    machine = dict(device=r.get('device', UNKNOWN), processor=r.get('hardware', UNKNOWN),
-                   processes=r.get('processes', UNKNOWN), threads=r.get('threads', UNKNOWN),
-                   kernels=UNKNOWN, compile=UNKNOWN,
-                   versions=dict(cifar_nb=UNKNOWN, commit=UNKNOWN, torch=r.get('torch', UNKNOWN),
-                                 python=r.get('python', UNKNOWN)))
-    return unknown_manifest(run=fingerprint([r, log]), name=run.recipe.name,
-                            variant=run.recipe.variant, recipe=trained(recipe),
-                            data=dict(name=r.get('data', UNKNOWN), images=images,
-                                      fingerprint=UNKNOWN) | (
-                                          dict(train_images=r['train_images']) if images == UNKNOWN
-                                          and r else {}),
-                            validation=UNKNOWN if held == UNKNOWN
-                            and not log else dict(images=held, indices=UNKNOWN if held else None),
-                            seed=r.get('seed', UNKNOWN),
-                            weights=UNKNOWN if held == UNKNOWN else 'best on validation'
-                            if held else 'last',
-                            precision=r.get('precision', UNKNOWN),
-                            memory_format=r.get('memory_format', UNKNOWN),
-                            sittings=[dict(began=UNKNOWN, epoch=0, **machine)])
+    def stated(*keys): return {k: r.get(k, UNKNOWN) for k in keys}
+    data = dict(name=r.get('data', UNKNOWN), images=images, fingerprint=UNKNOWN)
+    if images == UNKNOWN and r: data['train_images'] = r['train_images']
+    validation = (UNKNOWN if held == UNKNOWN and not log else
+                  dict(images=held, indices=UNKNOWN if held else None))
+    weights = (UNKNOWN if held == UNKNOWN else 'best on validation' if held else 'last')
+    versions = dict(cifar_nb=UNKNOWN, commit=UNKNOWN, **stated('torch', 'python'))
+    sitting = dict(began=UNKNOWN, epoch=0, device=r.get('device', UNKNOWN),
+                   processor=r.get('hardware', UNKNOWN), **stated('processes', 'threads'),
+                   kernels=UNKNOWN, compile=UNKNOWN, versions=versions)
+    return unknown_manifest(
+        run=fingerprint([r, log]), name=run.recipe.name, variant=run.recipe.variant,
+        recipe=trained(recipe), data=data, validation=validation, weights=weights,
+        **stated('seed', 'precision', 'memory_format'), sittings=[sitting])
 
 
 def legacy_evaluations(result: dict, manifest: dict) -> list:

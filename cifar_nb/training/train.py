@@ -1,9 +1,7 @@
-"""Plain module: a recipe and images become a run: what is written, in which order, and what stops
-it.
+"""Plain module: from a recipe and images to a run: what is written, in which order, what stops it.
 
 The steps themselves are those of `training.loop`. Tests: tests/test_training.py,
-tests/test_runs.py,
-tests/test_faults.py, chapter 06.
+tests/test_runs.py, tests/test_faults.py, chapter 06.
 """
 import platform
 import time
@@ -24,7 +22,7 @@ from ..recipes.spec import Recipe, trained
 from .checkpoints import (Run, keep_best, load_checkpoint, save_checkpoint, write_lines,
                           write_weights)
 from .distributed import agree, asked, from_first, joined
-from .loop import Trainer, check_seed, end_epoch, network, compile_forward, train_epoch
+from .loop import Trainer, check_seed, compile_forward, end_epoch, network, train_epoch
 from .precision import Precision, choose_device, choose_precision, hardware, memory_order
 from .runs import RunFiles, as_before, claimed, drop_checkpoint
 from .signals import Interrupted, noting_signals
@@ -35,30 +33,28 @@ __all__ = ['train', 'kept_weights', 'manifest_of', 'planned', 'describe_images',
 
 def train(
     recipe: Recipe,
-    x: torch.Tensor,         # uint8 images N,3,32,32
-    y: torch.Tensor,         # int64 labels N
-    out=None,                # folder of the run; None keeps everything in memory
+    x: torch.Tensor,               # uint8 images N,3,32,32
+    y: torch.Tensor,               # int64 labels N
+    out=None,                      # folder of the run; None keeps everything in memory
     *,
     seed: int = 0,
-    device: str | None = None,      # default: a GPU where there is one
-    precision: str | None = None,   # default: by capability
-    holdout: int = 0,        # images held out of `x` for validation, to judge the epochs by
-    # which weights to keep: 'last', or 'best on validation', the default with a hold-out
-    keep: str | None = None,
-    # False: PyTorch's own layers; default: compiled kernels on a processor, where they work
-    kernels: bool | None = None,
-    resume: bool = False,    # go on with what is in `out`
-    compile=False,           # True, or a backend of `torch.compile`
-    say=print,               # takes a sentence; `lambda s: None` for silence
-    progress: bool = True,   # show a bar
-    info: dict | None = None,       # more facts for result.json, say the name of the data
+    device: str | None = None,     # default: a GPU where there is one
+    precision: str | None = None,  # default: by capability
+    holdout: int = 0,              # images held out of `x` for validation, to judge the epochs by
+    keep: str | None = None,       # weights: 'last', or 'best on validation' (default with holdout)
+    kernels: bool | None = None,   # False: PyTorch's own layers; default: ours where they work
+    resume: bool = False,          # go on with what is in `out`
+    compile=False,                 # True, or a backend of `torch.compile`
+    say=print,                     # takes a sentence; `lambda s: None` for silence
+    progress: bool = True,         # show a bar
+    info: dict | None = None,      # more facts for result.json, say the name of the data
 ) -> Trainer:
     """Train `recipe`, with the other processes if `torchrun` started several; the trainer has
     network and log. Interrupted, it saves and raises `Interrupted`."""
     kept, held = split(y, holdout) if holdout else (torch.arange(len(y)), None)
     keep = kept_weights(keep, holdout)
-    with noting_signals() as caught, joined() as group, torch.random.fork_rng(), ExitStack(
-        ) as stack:
+    with (noting_signals() as caught, joined() as group, torch.random.fork_rng(),
+          ExitStack() as stack):
         t = Trainer(recipe, len(kept), seed, device, precision, group)
         t.keep = keep
         if not group.first: say, progress = (lambda s: None), False
@@ -91,17 +87,15 @@ def manifest_of(recipe: Recipe, data: dict, held, seed: int, keep: str, precisio
                 device, kernels: list, processes: int = 1, compile=False) -> dict:
     """What a training is, for `manifest.json`; `data` from `describe_images`, `held` the indices of
     the images held out, None for none."""
+    validation = (dict(images=0, indices=None) if held is None else
+                  dict(images=len(held), indices=tensors_fingerprint(held)))
     return new_manifest(
         trained(recipe), recipe.name, recipe.variant, data=data, seed=check_seed(seed),
-                        weights=keep,
-        validation=dict(images=0, indices=None)
-                        if held is None else dict(
-                            images=len(held), indices=tensors_fingerprint(held)),
+        weights=keep, validation=validation,
         precision=precision.name, memory_format=memory_order(precision), device=device.type,
-                        processor=hardware(device), processes=processes,
+        processor=hardware(device), processes=processes,
         threads=torch.get_num_threads(), kernels=kernels,
-                        compile='inductor' if compile is True else compile or False,
-                        versions=versions())
+        compile='inductor' if compile is True else compile or False, versions=versions())
 
 def planned(recipe: Recipe, x, y, *, seed: int = 0, device: str | None = None,
             precision: str | None = None, holdout: int = 0, keep: str | None = None,
@@ -206,13 +200,12 @@ def finish_run(t: Trainer, out: Path, holdout: int = 0, info: dict | None = None
     seconds = sum(line['seconds'] for line in t.timing)
     write_atomic(out / 'result.json', to_json(dict(
         recipe=t.recipe.name, variant=t.recipe.variant, seed=t.seed, epochs=t.recipe.epochs,
-                                                   train_images=t.images, val_images=holdout,
-        parameters=count_parameters(t.net), macs=count_macs(t.recipe.net.build()),
-                                                   seconds=round(seconds, 2),
+        train_images=t.images, val_images=holdout, parameters=count_parameters(t.net),
+        macs=count_macs(t.recipe.net.build()), seconds=round(seconds, 2),
         images_per_second=round(sum(sum(p.taken(t.images)) for p in t.recipe.phases) / seconds, 1),
-                                                   checkpoint=t.keep,
+        checkpoint=t.keep,
         best_val_accuracy=t.best if t.best_weights is not None else None, last=t.log[-1],
-                                                   **machine(t),
+        **machine(t),
         **{**(info or {}), 'data': t.manifest['data']['name'], 'run': t.manifest['run'],
            'weights': Run.weights_of(out)})))
     drop_checkpoint(out)
