@@ -178,7 +178,7 @@ def test_the_quickest_learner_stands_first():
                                 seconds=60., images_per_second=30., best_val_accuracy=best))
     rows = ten_minutes([record('a', 50.), record('b', 90.), record('c', 70.)])
     assert [r['recipe'] for r in rows] == ['b', 'c', 'a']
-    assert rows[0]['held-out %'] == '90.0 ± 3.0' and rows[0]['images seen'] == '1,800'
+    assert rows[0]['validation %'] == '90.0 ± 3.0' and rows[0]['images seen'] == '1,800'
 
 
 # What studies found

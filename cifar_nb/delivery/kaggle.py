@@ -112,8 +112,8 @@ def expression(value, indent: int = 0, width: int = 100, before: int = 0) -> str
                    ',' * (not name and len(parts) == 1))
     if indent + before + len(name) + len(line) + 3 <= width: return f'{name}({line}{comma})'
     inner = ' ' * (indent + 4)
-    return f'{name}(\n' + ''.join(
-        f'{inner}{k}{expression(v, indent + 4, width, len(k))},\n' for k, v in parts) + ' ' * indent + ')'
+    lines = (f'{inner}{k}{expression(v, indent + 4, width, len(k))},\n' for k, v in parts)
+    return f'{name}(\n{"".join(lines)}{" " * indent})'
 
 
 def team_recipes() -> dict:

@@ -66,6 +66,6 @@ def run_temperature(
     known = data['fingerprint'] if data['fingerprint'] != UNKNOWN else None
     if held + used != len(y) or known not in (None, tensors_fingerprint(x, y)):
         raise InputError(f'{run.path} was trained with {held + used} other images of '
-                         f'{data["name"]}, held-out ones included: give the same ones.')
+                         f'{data["name"]}, those for validation included: give the same ones.')
     i = split(y, held)[1]
     return fit_temperature(predict(run.load_net(device), x[i], run.recipe.phases[-1]), y[i])

@@ -53,7 +53,7 @@ def in_full(schedule: Schedule, epochs: int) -> Schedule:
 
 # %% ../../nbs/21_ablations.ipynb #fa809941
 class Scale(NamedTuple):
-    "How much a study trains: on how many of the training images, held-out ones included."
+    "How much a study trains: on how many of the training images, those for validation included."
     name: str
     images: int
     held: int
@@ -168,12 +168,12 @@ STUDIES += [
 
 # %% ../../nbs/21_ablations.ipynb #fc612c88
 MEASURES = {
-    'accuracy': 'of held-out images after the last epoch (%)',
+    'accuracy': 'of validation images after the last epoch (%)',
     'speed': 'mean of that accuracy over all epochs (%)',
     'falls': 'sum of all falls of that accuracy from one epoch to the next',
     'late fall': 'from the best epoch to the last',
-    'gap': 'accuracy of as many training images, not augmented, less that of the held-out ones',
-    'disturbed': 'mean accuracy of held-out images with noise, with a hole, at half contrast (%)',
+    'gap': 'accuracy of as many training images, not augmented, less that of the validation images',
+    'disturbed': 'mean accuracy of validation images with noise, with a hole, at half contrast (%)',
     'gain of mirror': 'of averaging an image and its mirror image',
     'gain of 5 views': "of averaging report 002's views"}
 

@@ -113,7 +113,7 @@ def _rung_row(name, runs, base, key='accuracy'):
             'PFLOP': f'{mean(r["pflop"] for r in runs):.3f}'}, a
 
 def ladder_table(records, names=None) -> Table:
-    """One row a rung: accuracy on held-out images (mean and standard deviation over seeds), the
+    """One row a rung: accuracy on validation images (mean and standard deviation over seeds), the
     gain over the rung below, seconds of the fastest run, and price; the last row adds the views."""
     rows, below = [], None
     for name in [n for n in names or ladder() if any(r['variation'] == n for r in records)]:
@@ -146,7 +146,7 @@ def command_ladder(seeds: int = 1, results='results', data: str | None = None,
 # %% ../../nbs/30_laptop.ipynb #d757525f
 def show_ladder(records):
     """`ladder_table` as a Figure: what each rung adds (blue) or takes (orange), in percent of
-    held-out images."""
+    validation images."""
     import matplotlib.pyplot as plt
     rows = ladder_table(records)
     ends = [float(r['validation %']) for r in rows]
@@ -156,7 +156,7 @@ def show_ladder(records):
                 color=ACCENT if end < begin else STAGES[2] if i else GREY)
         ax.text(max(begin, end), i, f' {r["gain"] or r["validation %"]}', va='center', fontsize=8)
     ax.set_yticks(range(len(rows)), [r['variation'] for r in rows])
-    ax.set(xlim=(min(ends) - 1, max(ends) + .8), xlabel='accuracy on held-out images (%)')
+    ax.set(xlim=(min(ends) - 1, max(ends) + .8), xlabel='accuracy on validation images (%)')
     ax.invert_yaxis(); ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)
     return fig

@@ -144,7 +144,7 @@ def show_all_curves(
 # %% ../../nbs/20_scoreboard.ipynb #e3388a4d
 def ten_minutes(results) -> Table:
     """One row a short run on the CPU, the quickest learner first: what it had time for, and the
-    accuracy on held-out images with its standard error."""
+    accuracy on validation images with its standard error."""
     rows = []
     for r in (r['result'] for r
               in sorted(results, key=lambda r: -r['result']['best_val_accuracy'])):
@@ -154,7 +154,7 @@ def ten_minutes(results) -> Table:
              'images seen': f'{r["epochs"] * r["train_images"]:,}', 'epochs': r['epochs'],
              'minutes': f'{r["seconds"] / 60:.1f}',
              'images/s': f'{r["images_per_second"]:.0f}',
-             'held-out %': f'{a:.1f} ± {standard_error(a, r["val_images"]):.1f}'})
+             'validation %': f'{a:.1f} ± {standard_error(a, r["val_images"]):.1f}'})
     return Table(rows)
 
 # %% ../../nbs/20_scoreboard.ipynb #46d0f441

@@ -78,8 +78,8 @@ def proposed_recipe(space: Space, choice: dict, base: Recipe = FAST) -> Recipe:
 
 def objective(trial, x, y, space: Space, base: Recipe, held: int,
               device: str | None = None) -> float:
-    """Held-out accuracy (%) of what `trial` proposes, reported epoch by epoch; pruned trials raise,
-    as Optuna wants it."""
+    """Validation accuracy (%) of what `trial` proposes, reported epoch by epoch; pruned trials
+    raise, as Optuna wants it."""
     optuna, choice = need_optuna(), propose(trial, space)
     reason = too_large(net_of(space, choice), space)
     trial.set_user_attr('reason', reason)
@@ -210,7 +210,7 @@ def best_trials(found: dict, n: int = 5) -> Table:
     return Table(
         {'trial': r['number'] + 1, 'widths': r['widths'], 'depths': r['depths'],
          'lr': round(r['lr'], 3), 'parameters': r['parameters'],
-         'MACs': f"{r['macs'] / 1e6:.1f}M", 'held-out %': f"{r['curve'][-1]:.2f}"} for r in rows)
+         'MACs': f"{r['macs'] / 1e6:.1f}M", 'validation %': f"{r['curve'][-1]:.2f}"} for r in rows)
 
 # %% ../../nbs/21a_search.ipynb #c2a96aa9
 def _draw_curves(ax, trials):
@@ -219,7 +219,7 @@ def _draw_curves(ax, trials):
         ended = r['state'] == 'COMPLETE'
         ax.plot(range(1, len(r['curve']) + 1), r['curve'], '-' if ended else '.-', lw=1,
                 color=STAGES[2] if ended else GREY, alpha=.8, markevery=[-1])
-    ax.set(xlabel='epoch', ylabel='held-out accuracy (%)')
+    ax.set(xlabel='epoch', ylabel='validation accuracy (%)')
 
 def show_search(found: dict):
     "Curves, accuracy against multiply-adds, and importances of `findings`, as a Figure."

@@ -319,7 +319,7 @@ def status(members: list, now: float | None = None) -> str:
     return '\n'.join(lines)
 
 def live_curves(members: list):
-    """Training loss and accuracy of all members (held-out accuracy dashed), epoch by epoch, as a
+    """Training loss and accuracy of all members (validation accuracy dashed), epoch by epoch, as a
     Figure."""
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout='constrained')
