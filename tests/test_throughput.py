@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from cifar_nb.augment.colour import GaussianBlur
 from cifar_nb.augment.ops import CutMix, Cutout, RandomCrop, RandomHorizontalFlip
 from cifar_nb.bench.commands import command_predict
-from cifar_nb.bench.costs import cost_table, part_of, profile_step, varied
+from cifar_nb.bench.costs import bench_parts, cost_table, part_of, profile_step, varied
 from cifar_nb.bench.inference import (bench_predict, fold_batch_norm, percentile, predict_table,
                                       settled, ways_to_answer)
 from cifar_nb.bench.training import (OurWay, TheirWay, bench_train, contender, contenders, derived,
@@ -233,6 +233,8 @@ def test_the_command_writes_its_json(tmp_path):
     (lambda d: bench_train(["small"], workers=-1, data=d), "workers=-1"),
     (lambda d: bench_train(["small"], images=128, device="gpu", data=d), "no device 'gpu'"),
     (lambda d: bench_predict(["small"], repeats=-1, data=d), "repeats=-1"),
+    (lambda d: bench_parts(["small"], images=0, data=d), "bench parts: images=0"),
+    (lambda d: bench_parts(["small"], 128, repeats=0, data=d), "bench parts: repeats=0"),
     (lambda d: bench_predict(["small"], images=10**6, data=d), "were asked for"),
     (lambda d: command_predict(["small"], 32, 1, "cpu", "/nowhere/at/all.json", say=str),
      "cannot be written"),

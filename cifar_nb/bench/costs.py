@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from ..augment.arguments import count
 from ..augment.ops import Augment, Resize
 from ..core.tables import Table
 from ..core.timing import alternate, middle, once, ratio
@@ -128,7 +129,9 @@ def bench_parts(names=('laptop',), images: int | None = None, repeats: int = 3,
                 device: str | None = None, data=None) -> dict:
     """For each recipe of `names` and each of `PIECES`: how many times as long an epoch of `images`
     (default: 4,096) takes without it; 'rows', and the machine."""
-    device, images = choose_device(device), images or 4096
+    device, images = choose_device(device), 4096 if images is None else images
+    for name, value in (('images', images), ('repeats', repeats)):
+        count('bench parts', name, value)
     x, y, data = training_images(images, data)
     doc = dict(bench='parts', data=data, images=images, repeats=repeats, **machine_facts(device),
                peak=peaks(device), rows=[])

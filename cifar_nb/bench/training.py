@@ -272,8 +272,8 @@ def enough(recipe: Recipe, images: int):
     "Raise `InputError` unless `images` fill a batch."
     bs = recipe.phases[-1].batch_size
     if images >= bs: return
-    raise InputError(f'bench train: {images} images do not fill a batch of {recipe.name}; give '
-                     f'--images {bs} or more.')
+    raise InputError(f'{images} images do not fill a batch of {recipe.name}: give --images {bs} '
+                     'or more.')
 
 # %% ../../nbs/29_throughput.ipynb #00b8c299
 def training_images(images: int, data=None) -> tuple:
