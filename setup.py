@@ -30,7 +30,7 @@ setup(
         "console_scripts": [cfg["console_scripts"]],
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
     },
-    package_data={"cifar_nb": ["weights/*", "kernels/csrc/*", "py.typed"]},
+    package_data={"cifar_nb": ["core/COMMIT", "weights/*", "kernels/csrc/*", "py.typed"]},
     include_package_data=True,
     zip_safe=False,
 )

@@ -181,13 +181,21 @@ def _train_arguments(s):
                    help='hold N training images (a tenth) out and keep the epoch that is best on '
                    'them')
     s.add_argument('--images', type=int, metavar='N', help='train on the first N images only')
-    s.add_argument('--compile', action='store_true', help='let torch.compile prepare the network '
-                   'first (for a GPU; takes a minute or more)')
+    _compiling(s, 'the network')
     s.add_argument('--out', metavar='DIR', help='folder of the run (default: a new one in runs/)')
     s.add_argument('--resume', action='store_true', help='go on with an interrupted run')
     s.add_argument('--competition', metavar='FILE.pkl',
                    help="the course's test file, for submission.csv")
     s.add_argument('--results', metavar='DIR', help='also keep the figures as a JSON file in DIR')
+
+
+def _compiling(s, what):
+    s.add_argument('--compile', nargs='?', const='inductor', default=False, metavar='MODE',
+                   choices=('inductor', 'reduce-overhead', 'max-autotune'),
+                   help=f'let torch.compile prepare {what} first (for a GPU; takes a minute or '
+                   "more); 'reduce-overhead' and 'max-autotune' replay CUDA graphs")
+    s.add_argument('--curve', action='store_true', help='measure the test images after every '
+                   'epoch too, for drawing (test.jsonl); no choice is made by them')
 
 
 def _reproduce_arguments(s):
@@ -209,8 +217,7 @@ def _reproduce_arguments(s):
                    help='folder of the trainings (default: runs)')
     s.add_argument('--images', type=int, metavar='N',
                    help='train on the first N images only, for a try')
-    s.add_argument('--compile', action='store_true', help='let torch.compile prepare the networks '
-                   'first (for a GPU; takes a minute or more)')
+    _compiling(s, 'the networks')
     _where(s)
 
 

@@ -89,7 +89,7 @@ def cmd_train(a):
     with joined() as group:
         out = Path(a.out or from_first(group, folder))
         train(recipe, x, y, out, resume=a.resume, compile=a.compile, info=dict(data=data),
-              **settings)
+              curve=test if a.curve else None, **settings)
     if asked().first: finish_run_of(out, test, data, a, competition)
 
 
@@ -230,7 +230,7 @@ def cmd_reproduce(a):
     from ..studies.reproduce import command_reproduce
     command_reproduce(a.recipe, a.seeds, a.together, a.minutes, a.results, a.runs, a.data, a.device,
                       a.images,
-                      a.list, a.compile)
+                      a.list, a.compile, a.curve)
 
 
 def cmd_shift(a):

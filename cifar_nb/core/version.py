@@ -1,5 +1,10 @@
-"""Plain module: which cifar_nb this is: its version, and the commit where that is known."""
+"""Plain module: which cifar_nb this is: its version, and the commit where that is known.
+
+A clone is asked with git; in what `git archive` packs (the ZIP of a hosting site, too) the file
+COMMIT beside this module has the commit. Tests: tests/test_main.py.
+"""
 import platform
+import re
 import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -7,7 +12,7 @@ from pathlib import Path
 
 from .manifest import UNKNOWN
 
-__all__ = ['package_version', 'commit', 'versions']
+__all__ = ['package_version', 'commit', 'packed_commit', 'versions']
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,8 +25,8 @@ def package_version() -> str:
 @lru_cache(maxsize=1)
 def commit() -> str:
     """The commit of the clone that this package lies in, with + where files of the package were
-    changed since; else 'unknown'."""
-    if not (ROOT / '.git').exists(): return UNKNOWN
+    changed since; of a packed copy the commit that it was packed from; else 'unknown'."""
+    if not (ROOT / '.git').exists(): return packed_commit(Path(__file__).with_name('COMMIT'))
     def git(*argv):
         return subprocess.run(['git', '-C', str(ROOT), *argv], capture_output=True, text=True,
                               encoding='utf-8', timeout=20)
@@ -31,6 +36,13 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError): return UNKNOWN
     return (UNKNOWN if head.returncode
             else head.stdout.strip()[:12] + '+' * bool(changed.stdout.strip()))
+
+
+def packed_commit(file: Path) -> str:
+    "The commit (its first 12 digits) in `file`, which `git archive` fills in."
+    try: text = file.read_text(encoding='utf-8').strip()
+    except (OSError, UnicodeDecodeError): return UNKNOWN
+    return text[:12] if re.fullmatch('[0-9a-f]{40}', text) else UNKNOWN
 
 
 def versions() -> dict:

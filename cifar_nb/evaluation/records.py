@@ -196,6 +196,7 @@ def record_run(run, folder='results') -> Path:
                          f'({manifest["data"]["name"]}): run `cifar_nb evaluate {run.path}` first.')
     r = dict(schema=SCHEMA, manifest=manifest, result=result, log=run.log,
              timing=run.lines('timing'), evaluations=evaluations)
+    if curve := run.lines('test'): r['test_curve'] = curve
     def replaces(o):
         if not is_sane(o.get('manifest')): return False
         m = trained_twin(o['manifest'])

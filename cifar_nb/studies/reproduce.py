@@ -86,6 +86,7 @@ def reproduce(
     say=print,
     every: float = 60.,     # seconds between two lines on the state
     poll: float = 1.,
+    curve: bool = False,           # measure the test images after every epoch, for drawing
     **settings,             # for `train`: precision, compile
 ) -> list:
     """Train, examine and record what `results` do not have of `recipes` and `seeds`; the members
@@ -121,7 +122,8 @@ def reproduce(
         # training that is asked for
         look(members)
         refused = train_members(members, list(devices), images.x, images.y, until=until, show=look,
-                                poll=poll, info=info, patient=True, **settings)[1]
+                                poll=poll, info=info, patient=True,
+                                curve=(images.xt, images.yt) if curve else None, **settings)[1]
     for m, why in refused: say(f'{m.name} was left out: {why}')
     return [m for m in members if m not in done]
 
@@ -157,7 +159,8 @@ def _speed(runs) -> dict:
 def command_reproduce(names=(), seeds: int = 3, together: int = 1, minutes: float | None = None,
                       results='results', runs='runs', data: str | None = None,
                       device: str | None = None, images: int | None = None,
-                      listed: bool = False, compile: bool = False, say=print) -> list:
+                      listed: bool = False, compile=False, curve: bool = False,
+                      say=print) -> list:
     """What `cifar_nb reproduce` does: with `listed` say what is missing, else train, examine and
     record it until `minutes` are over; what is still missing."""
     for name, value in (('seeds', seeds), ('together', together)):
@@ -170,7 +173,7 @@ def command_reproduce(names=(), seeds: int = 3, together: int = 1, minutes: floa
     if images is not None and not 1 <= images <= len(pictures.x):
         raise InputError(f'--images {images}: choose a number from 1 to {len(pictures.x)}.')
     pictures = pictures.first(images)
-    settings = dict(compile=True) if compile else {}
+    settings = dict(compile=compile) if compile else {}
     members = missing_runs(recipes, range(seeds), load_results(results), pictures.x, pictures.y,
                            runs,
                            pictures.name, devices, images)
@@ -179,7 +182,7 @@ def command_reproduce(names=(), seeds: int = 3, together: int = 1, minutes: floa
     if listed: return members
     until = None if minutes is None else began + 60 * minutes
     left = reproduce(recipes, pictures, results, runs, range(seeds), devices * together, until,
-                     images, say, **settings)
+                     images, say, curve=curve, **settings)
     # it counts full runs only
     if pictures.name == 'cifar10' and images is None:
         say(f'\n{compared(recipes, load_results(results))}')

@@ -34,6 +34,7 @@ def snapshot(t: Trainer) -> dict:
               torch_rng=torch.get_rng_state())
     if t.best_weights is not None: s['best_weights'] = t.best_weights
     if t.manifest: s['manifest'] = t.manifest
+    if t.curve: s['curve'] = t.curve
     if t.losses is not None: s |= dict(losses=t.losses, order=t.order)
     if t.device.type == 'cuda': s['cuda_rng'] = torch.cuda.get_rng_state(t.device)
     if t.phase.schedule.shape == 'plateau': s['plateau'] = t.scheduler.state_dict()
@@ -45,7 +46,7 @@ def restore(t: Trainer, s: dict):
     t.begin_phase()
     t.begin_epoch()
     for k in ('step', 'lr', 'timing', 'best'): setattr(t, k, s[k])
-    t.log = [renamed_log(line) for line in s['log']]
+    t.log, t.curve = [renamed_log(line) for line in s['log']], s.get('curve', [])
     t.best_weights = ({k: v.cpu() for k, v in s['best_weights'].items()}
                       if s.get('best_weights') else None)
     if t.losses is not None: t.losses, t.order = s['losses'].to(t.device), s['order'].to(t.device)
@@ -84,10 +85,11 @@ class Run(RunFiles):
 
 
 def write_lines(t: Trainer, out: Path):
-    "Write log and timing of `t` into the folder `out`, a line of JSON an epoch."
-    for name in ('log', 'timing'):
-        write_atomic(out / f'{name}.jsonl',
-                     ''.join(to_json(line, None) + '\n' for line in getattr(t, name)))
+    """Write log and timing of `t` into the folder `out`, a line of JSON an epoch, and the test
+    curve if it has one."""
+    files = dict(log=t.log, timing=t.timing) | (dict(test=t.curve) if t.curve else {})
+    for name, lines in files.items():
+        write_atomic(out / f'{name}.jsonl', ''.join(to_json(line, None) + '\n' for line in lines))
 
 def save_checkpoint(t: Trainer, out: Path):
     "Write log, timing and everything else of `t` into the folder `out`."

@@ -137,11 +137,11 @@ def train_worker(settings: dict) -> int:
     """Train the member that `settings` describe; the exit status: 0, 2 for a user's mistake, 143
     when it was stopped."""
     s, out, group = dict(settings), Path(settings['out']), asked()
-    x, y = torch.load(s.pop('images'), weights_only=True)
+    x, y, curve = torch.load(s.pop('images'), weights_only=True)
     recipe, s['out'], s['resume'] = recipe_from_json(s.pop('recipe')), out, any(
         there(out / f) for f in ('manifest.json', 'recipe.json'))
     s['device'] = s.pop('devices')[group.local]
-    try: train(recipe, x, y, say=lambda line: print(line, flush=True), **s)
+    try: train(recipe, x, y, curve=curve, say=lambda line: print(line, flush=True), **s)
     except Lost as e: print(f'\n{e}', flush=True); return 3
     except InputError as e: print(f'\n{_SAYS}{e}', flush=True); return 2
     # torchrun ends the others if one ends otherwise
@@ -258,6 +258,7 @@ def train_members(
     parallel: str = 'members',  # or 'data': one member after the other, each on all devices
     # one that is refused does not stop the others; then (finished, [(member, why)]) comes back
     patient: bool = False,
+    curve=None,                 # for `train`: (images, labels) to measure after every epoch
     **settings,                 # for `train`: holdout, precision, info
 ) -> list:
     """Train what is not finished of `members`, each in processes of its own; the finished ones come
@@ -271,7 +272,7 @@ def train_members(
     waiting, running = [m for m in members if not m.finished], {}
     threads = threads_each(len(devices))
     with tempfile.TemporaryDirectory() as tmp:
-        torch.save((x, y), Path(tmp, 'images.pt'))
+        torch.save((x, y, curve), Path(tmp, 'images.pt'))
         try:
             while (waiting or running) and (until is None or time.time() < until):
                 for i in [i for i in range(len(places)) if i not in running][:len(waiting)]:

@@ -3,7 +3,8 @@ again.
 
     manifest.json      what the run is (core.manifest), written first
     recipe.json        the recipe with its title, notes and claims
-    log.jsonl          a line an epoch; timing.jsonl: its seconds
+    log.jsonl          a line an epoch; timing.jsonl: its seconds; test.jsonl: the test figures, if
+    they were asked for, for drawing
     checkpoint.pt      all that is needed to go on; gone when the run is finished
     model.safetensors  the network
     result.json        what people want to know; written last: where it is, the run is finished

@@ -22,13 +22,15 @@ from ..recipes.spec import Recipe, trained
 from .checkpoints import (Run, keep_best, load_checkpoint, save_checkpoint, write_lines,
                           write_weights)
 from .distributed import agree, asked, from_first, joined
-from .loop import Trainer, check_seed, compile_forward, end_epoch, network, train_epoch
+from .loop import (MODES, Trainer, check_seed, compile_forward, end_epoch, loss_and_accuracy,
+                   network, predict, train_epoch)
 from .precision import Precision, choose_device, choose_precision, hardware, memory_order
 from .runs import RunFiles, as_before, claimed, drop_checkpoint
 from .signals import Interrupted, noting_signals
 
-__all__ = ['train', 'kept_weights', 'manifest_of', 'planned', 'describe_images', 'first_look',
-           'first_line', 'run_epochs', 'interrupt', 'claim', 'begin_run', 'finish_run', 'machine']
+__all__ = ['train', 'kept_weights', 'check_compile', 'manifest_of', 'planned', 'describe_images',
+           'first_look', 'first_line', 'run_epochs', 'measure', 'interrupt', 'claim', 'begin_run',
+           'finish_run', 'machine']
 
 
 def train(
@@ -44,7 +46,9 @@ def train(
     keep: str | None = None,       # weights: 'last', or 'best on validation' (default with holdout)
     kernels: bool | None = None,   # False: PyTorch's own layers; default: ours where they work
     resume: bool = False,          # go on with what is in `out`
-    compile=False,                 # True, or a backend of `torch.compile`
+    compile=False,                 # True, or a backend or a mode of `torch.compile`
+    # (images, labels) to measure after every epoch: for drawing, for no choice whatever
+    curve=None,
     say=print,                     # takes a sentence; `lambda s: None` for silence
     progress: bool = True,         # show a bar
     info: dict | None = None,      # more facts for result.json, say the name of the data
@@ -53,6 +57,7 @@ def train(
     network and log. Interrupted, it saves and raises `Interrupted`."""
     kept, held = split(y, holdout) if holdout else (torch.arange(len(y)), None)
     keep = kept_weights(keep, holdout)
+    check_compile(recipe, compile)
     with (noting_signals() as caught, joined() as group, torch.random.fork_rng(),
           ExitStack() as stack):
         t = Trainer(recipe, len(kept), seed, device, precision, group)
@@ -69,7 +74,8 @@ def train(
         out = None if out is None else begin_run(t, Path(out), resume, say, stack)
         if compile: compile_forward(t, 'inductor' if compile is True else compile, say)
         held = None if held is None else (x[held], y[held])
-        run_epochs(t, x[kept].to(t.device), y[kept].to(t.device), held, out, caught, say, progress)
+        run_epochs(t, x[kept].to(t.device), y[kept].to(t.device), held, curve, out, caught, say,
+                   progress)
         if t.best_weights is not None: network(t).load_state_dict(t.best_weights)
         if out is not None: from_first(group, lambda: finish_run(t, out, holdout, info))
     return t
@@ -82,6 +88,13 @@ def kept_weights(keep: str, holdout: int) -> str:
     if keep != 'last' and not holdout:
         raise InputError('keep=\'best on validation\' needs images to judge by: hold some out.')
     return keep
+
+def check_compile(recipe: Recipe, compile):
+    """Raise `InputError` for micro-batches with CUDA graphs, whose memory holds the gradients of
+    one of them only."""
+    if compile in MODES and any(0 < p.micro_batch < p.batch_size for p in recipe.phases):
+        raise InputError(f'compile {compile!r} keeps the gradients of one micro-batch only, and '
+                         f'{recipe.name} adds up several: compile it without a mode.')
 
 def manifest_of(recipe: Recipe, data: dict, held, seed: int, keep: str, precision: Precision,
                 device, kernels: list, processes: int = 1, compile=False) -> dict:
@@ -134,7 +147,7 @@ def first_line(t: Trainer) -> str:
             f'{"channels last" if p.channels_last else "channels first"} ({p.reason})')
 
 
-def run_epochs(t, x, y, held, out, caught, say, progress):
+def run_epochs(t, x, y, held, curve, out, caught, say, progress):
     "Train until the recipe's last epoch, saving after each one and at a signal."
     from tqdm.auto import tqdm
     while t.epoch < t.recipe.epochs:
@@ -148,7 +161,9 @@ def run_epochs(t, x, y, held, out, caught, say, progress):
             train_epoch(t, x, y, after)
             t.sums.tolist()  # waits for the device
         share = max(1 - at / t.steps, 1 / t.steps)  # of the epoch, that was trained in this run
+        phase = t.phase
         end_epoch(t, (time.perf_counter() - start) / share, held)
+        if curve is not None: measure(t, *curve, phase)
         keep_best(t)
         if out is not None and t.epoch < t.recipe.epochs:
             from_first(t.group, lambda: save_checkpoint(t, out))
@@ -158,6 +173,13 @@ def run_epochs(t, x, y, held, out, caught, say, progress):
             f', {t.timing[-1]["images_per_second"]:.0f} images/s')
         signum = agree(t.group, caught)
         if signum and t.epoch < t.recipe.epochs: interrupt(t, out, signum)
+
+def measure(t: Trainer, x, y, phase):
+    """Note loss and accuracy (%) of the network on the images `x` with the labels `y` after the
+    epoch that has ended, which was of `phase`: it draws no random number and changes nothing."""
+    def judge(): return loss_and_accuracy(predict(network(t), x, phase, t.precision), y)
+    loss, accuracy = from_first(t.group, judge)
+    t.curve.append(dict(epoch=t.epoch, test_loss=loss, test_accuracy=accuracy))
 
 def interrupt(t, out, signum):
     "Save and raise `Interrupted`."
