@@ -202,9 +202,9 @@ class Bare:
 def recipe(*phases, net=NET, **rest): return Recipe('toy', net, phases or (PHASE,), **rest)
 
 
-def ours(r, x=X, y=Y, out=None, precision='fp32 nchw', **more):
+def ours(r, x=X, y=Y, out=None, precision='fp32 nchw', say=str, **more):
     return train(r, x, y, out, device='cpu', precision=precision, kernels=False, progress=False,
-                 say=str, **more)
+                 say=say, **more)
 
 
 def check_weights(net, wanted, atol=2e-5):
@@ -724,3 +724,63 @@ def test_a_seed_that_is_none(seed):
 def test_the_first_and_the_last_seed(seed):
     p = replace(PHASE, epochs=1, augment=(AlternatingFlip(),))
     check(ours(recipe(p), seed=seed), Textbook(NET, Chapter(1, draws=(), then=turned), seed=seed))
+
+
+# What is only noted
+
+def test_a_test_curve_changes_nothing_and_is_that_of_the_network_of_each_epoch(tmp_path):
+    """Every epoch's line against the network that a training of that many epochs ends with (the
+    rate is constant), stopped and resumed; the rest of the run is the same to the digit."""
+    r = recipe(replace(PHASE, epochs=3, schedule=Schedule('constant')))
+    xt, yt = X, Y
+    quiet = ours(r, out=tmp_path/'quiet')
+    drawn = ours(r, out=tmp_path/'drawn', curve=(xt, yt))
+    assert quiet.log == drawn.log and not quiet.curve
+    for a, b in zip(quiet.net.state_dict().values(), drawn.net.state_dict().values()):
+        assert torch.equal(a, b)
+    lines = [json.loads(line) for line in (tmp_path/'drawn/test.jsonl').read_text().splitlines()]
+    assert lines == drawn.curve and not (tmp_path/'quiet/test.jsonl').exists()
+    for n, line in enumerate(lines, 1):
+        net = ours(recipe(replace(r.phases[0], epochs=n))).net.eval()
+        with torch.no_grad():
+            logits = net(Augment((), PHASE.mean, PHASE.std)(xt).contiguous())
+        assert line['epoch'] == n
+        assert line['test_loss'] == pytest.approx(F.cross_entropy(logits, yt).item(), rel=1e-4)
+        assert line['test_accuracy'] == pytest.approx(
+            100 * (logits.argmax(1) == yt).float().mean().item(), abs=1.01)
+
+
+def test_a_test_curve_goes_on(tmp_path):
+    r, xt, yt = recipe(replace(PHASE, epochs=3)), X, Y
+    whole = ours(r, curve=(xt, yt)).curve
+    def stop(sentence):
+        if sentence.startswith('epoch 2'): signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Interrupted): ours(r, out=tmp_path/'run', curve=(xt, yt), say=stop)
+    assert len(Run(tmp_path/'run').lines('test')) == 2
+    assert ours(r, out=tmp_path/'run', curve=(xt, yt), resume=True).curve == whole
+    assert Run(tmp_path/'run').lines('test') == whole
+
+
+@pytest.mark.parametrize('how, kept', [('nonsense', False), ('eager', 'eager')])
+def test_the_manifest_says_whether_the_network_was_compiled(how, kept, tmp_path):
+    "A backend that does not work leaves the network as it is written, and nobody may read otherwise."
+    t = ours(recipe(replace(PHASE, epochs=1)), out=tmp_path/'run', compile=how)
+    m = json.loads((tmp_path/'run/manifest.json').read_text())
+    assert m['sittings'][-1]['compile'] == kept == t.manifest['sittings'][-1]['compile']
+
+
+def test_graphs_want_whole_batches():
+    with pytest.raises(InputError, match="'reduce-overhead' keeps the gradients of one micro-batch"):
+        ours(recipe(replace(PHASE, micro_batch=5)), compile='reduce-overhead')
+
+
+def test_sizes_of_batches_are_warmed_up_without_gradients_of_others(monkeypatch):
+    "Gradients lie in the memory of a CUDA graph: those of one size must be gone before the next."
+    t, kept = Trainer(recipe(), 100, device='cpu'), []
+    def noted(t, xb, yb, whole, counts=True):
+        kept.append((len(xb), [p.grad is None for p in t.net.parameters()]))
+        return gradients(t, xb, yb, whole, counts)
+    gradients = training.gradients
+    monkeypatch.setattr(training, 'gradients', noted)
+    training.warm_up(t)
+    assert len(kept) > 1 and all(all(none) for _, none in kept)

@@ -265,6 +265,8 @@ def warm_up(t: Trainer):
                 xb = torch.zeros(n, 3, 32, 32, dtype=t.precision.dtype, device=t.device).to(
                     memory_format=t.precision.memory_format)
                 gradients(t, xb, torch.zeros(n, dtype=torch.long, device=t.device), n)
+                # in the memory of a CUDA graph, which the next size overwrites
+                t.opt.zero_grad(set_to_none=True)
     finally:
         t.net.load_state_dict(before)
         t.opt.zero_grad(set_to_none=True)
@@ -283,6 +285,6 @@ def compile_forward(t: Trainer, how='inductor', say=print):
         t.warmup = time.perf_counter() - start
     except Exception as e:
         t.forward = t.net
-        say(f'torch.compile does not work here ({type(e).__name__}), so the network runs as it is '
-            'written')
+        why = f'{type(e).__name__}: {e}'.splitlines()[0][:200]
+        say(f'torch.compile does not work here ({why}), so the network runs as it is written')
     else: say(f'compiled in {t.warmup:.1f} s')

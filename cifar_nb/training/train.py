@@ -28,9 +28,9 @@ from .precision import Precision, choose_device, choose_precision, hardware, mem
 from .runs import RunFiles, as_before, claimed, drop_checkpoint
 from .signals import Interrupted, noting_signals
 
-__all__ = ['train', 'kept_weights', 'check_compile', 'manifest_of', 'planned', 'describe_images',
-           'first_look', 'first_line', 'run_epochs', 'measure', 'interrupt', 'claim', 'begin_run',
-           'finish_run', 'machine']
+__all__ = ['train', 'kept_weights', 'check_compile', 'manifest_of', 'note_uncompiled', 'planned',
+           'describe_images', 'first_look', 'first_line', 'run_epochs', 'measure', 'interrupt',
+           'claim', 'begin_run', 'finish_run', 'machine']
 
 
 def train(
@@ -72,7 +72,9 @@ def train(
             recipe, describe_images(x, y, (info or {}).get('data')), held, seed, keep, t.precision,
             t.device, used, group.size, compile)
         out = None if out is None else begin_run(t, Path(out), resume, say, stack)
-        if compile: compile_forward(t, 'inductor' if compile is True else compile, say)
+        if compile:
+            compile_forward(t, 'inductor' if compile is True else compile, say)
+            if t.forward is t.net: note_uncompiled(t, out)
         held = None if held is None else (x[held], y[held])
         run_epochs(t, x[kept].to(t.device), y[kept].to(t.device), held, curve, out, caught, say,
                    progress)
@@ -109,6 +111,12 @@ def manifest_of(recipe: Recipe, data: dict, held, seed: int, keep: str, precisio
         processor=hardware(device), processes=processes,
         threads=torch.get_num_threads(), kernels=kernels,
         compile='inductor' if compile is True else compile or False, versions=versions())
+
+def note_uncompiled(t: Trainer, out: Path | None):
+    "Put into the manifest that the network of this sitting runs as it is written, after all."
+    t.manifest['sittings'][-1]['compile'] = False
+    def write(): write_atomic(out / 'manifest.json', to_json(t.manifest))
+    if out is not None: from_first(t.group, write)
 
 def planned(recipe: Recipe, x, y, *, seed: int = 0, device: str | None = None,
             precision: str | None = None, holdout: int = 0, keep: str | None = None,
