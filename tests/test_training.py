@@ -763,14 +763,15 @@ def test_a_test_curve_goes_on(tmp_path):
 
 @pytest.mark.parametrize('how, kept', [('nonsense', False), ('eager', 'eager')])
 def test_the_manifest_says_whether_the_network_was_compiled(how, kept, tmp_path):
-    "A backend that does not work leaves the network as it is written, and nobody may read otherwise."
+    "Where a backend does not work, the network stays as it is written, and the manifest says so."
     t = ours(recipe(replace(PHASE, epochs=1)), out=tmp_path/'run', compile=how)
     m = json.loads((tmp_path/'run/manifest.json').read_text())
     assert m['sittings'][-1]['compile'] == kept == t.manifest['sittings'][-1]['compile']
 
 
 def test_graphs_want_whole_batches():
-    with pytest.raises(InputError, match="'reduce-overhead' keeps the gradients of one micro-batch"):
+    says = "'reduce-overhead' keeps the gradients of one micro-batch"
+    with pytest.raises(InputError, match=says):
         ours(recipe(replace(PHASE, micro_batch=5)), compile='reduce-overhead')
 
 
