@@ -206,7 +206,10 @@ def test_recorded_runs_close_what_is_open():
             if not isinstance(claimed_accuracy(m).value, tuple) else 93.5, seed)
         for m in TEAMS for seed in (0, 1)]
     results += [run(get_recipe(n), a)
-                for n, a in (("resnet18", 95.), ("plain", 75.2), ("neural_nomads", 93.4))]
+                for n, a in (("plain", 75.2), ("neural_nomads", 93.4))]
+    # ResNet-18 under the training of two of the teams
+    results += [run(replace(get_recipe(n, "code"), net=NetSpec()), 95.)
+                for n in ("modified_resnet", "dreamfire")]
     before, after = all_claims(), all_claims(results)
     closed = {(t, b.what): a.verdict for (t, b), (_, a) in zip(before, after) if b.verdict == "open"
               and a.verdict != "open"}
@@ -218,7 +221,8 @@ def test_recorded_runs_close_what_is_open():
             "Neural Nomads", "validation accuracy at the end"): "agrees",
         ("Neural Nomads", "training accuracy at epoch 70"): "agrees", (
             "Neural Nomads", "accuracy of the network without shortcuts"): "agrees"}
-    assert closed["LearningtooDeep", "cats and dogs, deer and horses are confused most"] == "agrees"
+    says = "cats and dogs, deer and horses challenge the model"
+    assert closed["LearningtooDeep", says] == "agrees"
     assert closed["Dreamfire", "time an epoch saved, beside ResNet-18"] == "differs"
     assert closed["ModifiedResNet", "better than the baseline ResNet"] == "differs"
     assert closed["Neural Nomads", "residual better than plain"] == "agrees"
@@ -292,3 +296,53 @@ def test_the_short_form_is_a_table_of_the_networks():
     (1, 1, "not checkable", "", "not checkable")])
 def test_the_rule_of_the_verdict(value, found, check, unit, says):
     assert verdict(Claim("a", value, unit, "b", check), found) == says
+
+
+# Figures with the spread of the seeds
+
+def test_the_margin_of_one_more_run():
+    """By hand: groups (1, 3) and (10, 10, 13) have squares 2 and 6 with 1 and 2 degrees of freedom;
+    t(.975, 3) = 3.18245."""
+    from cifar_nb.teams.claims import estimate, pooled_spread
+    groups = [[1., 3.], [10., 10., 13.], [50.]]
+    assert pooled_spread(groups) == (pytest.approx((8 / 3) ** .5), 3)
+    e = estimate([90., 91.], groups)
+    assert (e.value, e.n) == (90.5, 2)
+    assert e.margin == pytest.approx(3.18245 * (8 / 3) ** .5 * 1.5 ** .5, rel=1e-5)
+    assert e.brief() == "90.50 ± 6.36 (n = 2)"
+    # 90 % of 10,000: a standard error of .3 points
+    assert estimate([90.], [[1.], [2.]]).margin == pytest.approx(.6)
+    assert estimate([], groups) is None
+
+
+@pytest.mark.parametrize("value, says", [
+    (92.4, "agrees"), (92.6, "differs"), (91.3, "differs"), ((92.4, 95), "agrees"),
+    ((92.6, 95), "differs"), ((80, 91.6), "agrees"), ((80, 91.4), "differs")])
+def test_an_estimate_agrees_within_its_margin(value, says):
+    from cifar_nb.recipes.spec import Claim
+    from cifar_nb.teams.claims import Estimate
+    assert verdict(Claim("accuracy", value, "%", "", "measured"), Estimate(92., .5, 1)) == says
+
+
+def test_better_by_more_than_the_seeds():
+    """quick's three seeds spread by 1 (2 degrees of freedom, t = 4.30265): two single runs must
+    differ by 4.30265 * 2 ** .5 = 6.08."""
+    from cifar_nb.teams.reading import better
+    spread = [run(get_recipe("quick"), a, s) for s, a in enumerate((89., 90., 91.))]
+    a, b = get_recipe("dreamfire", "code"), get_recipe("modified_resnet", "code")
+    def asked(x, y): return better(a, b, [*spread, run(a, x), run(b, y)])
+    assert asked(96.1, 90.).startswith("yes: ") and asked(90., 96.1).startswith("no: ")
+    assert asked(96., 90.).startswith("open: no difference seen") and better(a, b, spread) is None
+
+
+def test_a_race_beside_the_records(tmp_path):
+    from cifar_nb.evaluation.records import Results
+    from cifar_nb.teams.claims import raced
+    (tmp_path / "bench").mkdir()
+    rows = [{"recipe": "a", "way": "plain", "images/s": 3.},
+            {"recipe": "b", "way": "plain", "images/s": 2.}]
+    (tmp_path / "bench/predict-cpu.json").write_text(json.dumps(dict(rows=rows)), encoding="utf-8")
+    there = Results([], tmp_path)
+    assert raced(there, "predict-cpu", recipe="b", way="plain") == 2.
+    assert raced(there, "predict-cpu", recipe="b", way="folded") is None
+    assert raced(there, "train-cpu", recipe="b") is None and raced([], "predict-cpu") is None

@@ -121,14 +121,17 @@ def show_all_curves(
     logs: dict,
     results=(),
 ):
-    """Test accuracy that each team's program printed against the PFLOP spent up to that epoch, and
-    full runs of ours as stars, as a Figure."""
+    """Test accuracy that each team's program printed against the PFLOP spent up to that epoch; full
+    runs of ours dashed, where they were measured after every epoch, with a star at the end."""
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7, 3.4), layout='constrained')
     for i, team in enumerate(t for t in TEAMS if t.report.name in logs):
         r, color = team.code, plt.get_cmap('viridis')(i / 4)
         ax.plot(*zip(*spent(r, logs[r.name])), '.-', ms=3, lw=1, color=color,
                 label=f'{r.source[7:10]} {r.title}')
+        for run in our_runs(r, results):
+            if curve := spent(r, run.get('test_curve', [])):
+                ax.plot(*zip(*curve), '--', lw=1, color=color)
         if our_runs(r, results):
             ax.plot(training_cost(r), accuracy(r, results), '*', ms=11, color=color, mec='white')
     for r in book_recipes(results):

@@ -4,23 +4,53 @@ differences between trials with their error.
 Tests: tests/test_teams.py, tests/test_ablations.py, chapter 09.
 """
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from statistics import mean, stdev, variance
 from typing import NamedTuple
 
 from ..core.errors import InputError, missing
+from ..core.files import read_json, there
 from ..core.manifest import UNKNOWN, experiment, fingerprint
 from ..core.tables import Table, words
 from ..evaluation.records import one_a_seed, study_records
 from ..evaluation.report import standard_error
 from ..recipes.spec import Claim
 
-__all__ = ['decimals', 'verdict', 'Check', 'computed', 'measured', 'not_checkable', 'check_claims',
+__all__ = ['Estimate', 'pooled_spread', 'estimate', 'decimals', 'verdict', 'Check', 'computed', 'measured', 'not_checkable', 'check_claims',
            'stated', 'claims_table', 'Comparison', 'compare', 'LESS_IS_BETTER', 'trial_runs',
-           'trials', 'contest', 'mattered']
+           'trials', 'contest', 'mattered', 'in_all', 'raced']
 
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean `value` of `n` runs, and the `margin` by which one more run may lie beside it (95 of
+    100 do), both in the unit of the figure."""
+    value: float
+    margin: float
+    n: int
+    def brief(self) -> str: return f'{self.value:.2f} ± {self.margin:.2f} (n = {self.n})'
+
+def pooled_spread(groups) -> tuple:
+    """(standard deviation, degrees of freedom) of figures around the means of their `groups`; (0.0,
+    0) where no group has two."""
+    freedom = sum(len(g) - 1 for g in groups if len(g) > 1)
+    squares = sum((len(g) - 1) * variance(g) for g in groups if len(g) > 1)
+    return (squares / freedom) ** .5 if freedom else 0., freedom
+
+def estimate(values, groups=()):
+    """The `Estimate` (None without any) from the figures `values` (%) of runs that differ by their
+    seed, with the spread that the seeds make in all `groups` of such runs; where no run was
+    repeated, with two binomial errors on 10,000 images."""
+    if not values: return None
+    try: from scipy.stats import t
+    except ImportError: raise missing('scipy', 'notebook') from None
+    (s, freedom), n = pooled_spread(groups), len(values)
+    # equal runs are repeats of one: nothing is known of their spread
+    margin = (float(t.isf(.025, freedom)) * s * (1 + 1 / n) ** .5 if s else
+              2 * standard_error(mean(values), 10_000))
+    return Estimate(mean(values), margin, n)
 
 def decimals(value) -> int:
     """How many digits `value` has after the point, as it is written: 95.53 has 2, 5e-4 has 4, 250
@@ -33,7 +63,10 @@ def verdict(claim: Claim, found) -> str:
     v, number = claim.value, lambda n: isinstance(n, (int, float)) and not isinstance(n, bool)
     if claim.check == 'not checkable': return 'not checkable'
     if found is None or words(found).startswith('open:'): return 'open'
-    if isinstance(v, tuple) and number(found): ok = v[0] <= found <= v[1]
+    if isinstance(found, Estimate):
+        least, most = v if isinstance(v, tuple) else (v, v)
+        ok = least - found.margin <= found.value <= most + found.margin
+    elif isinstance(v, tuple) and number(found): ok = v[0] <= found <= v[1]
     elif not number(v) or not number(found): ok = words(v) == words(found).split(':')[0]
     elif claim.check == 'measured' and claim.unit == '%':
         ok = abs(found - v) <= 2 * standard_error(v, 10_000)
@@ -87,6 +120,8 @@ class Comparison(NamedTuple):
     error: float       # standard error of the difference
     p: float           # of Welch's two-sided test
     finding: str       # 'better', 'worse' or 'no difference seen'
+    detectable: float  # a true difference that would have been seen in 80 of 100 such comparisons
+    runs: tuple        # how many there are of these and of the others
 
 def compare(these, others, lower: bool = False, alpha: float = .05) -> Comparison:
     """`these` figures (two or more) beside the `others`, by Welch's test (1947) at level `alpha`;
@@ -103,9 +138,11 @@ def compare(these, others, lower: bool = False, alpha: float = .05) -> Compariso
     freedom = 1 / (shares[0] ** 2 / (len(these) - 1) + shares[1] ** 2 / (len(others) - 1))
     # equal runs are repeats of one: nothing is known of their spread
     p = float(2 * t.sf(abs(difference) / error, freedom)) if error else 1.0
-    return Comparison(m, stdev(these), difference, error, p,
-                      'no difference seen' if p >= alpha else 'better'
-                      if (difference > 0) != lower else 'worse')
+    finding = ('no difference seen' if p >= alpha else 'better'
+               if (difference > 0) != lower else 'worse')
+    seen = float(t.isf(alpha / 2, freedom) + t.isf(.2, freedom)) * error
+    return Comparison(m, stdev(these), difference, error, p, finding, seen,
+                      (len(these), len(others)))
 
 
 # among the measures of a run; of the others, more is better
@@ -163,14 +200,17 @@ def _told(where, c, what, claimed, late=False):
     answer = ('yes' if seen and c.finding in claimed else 'no' if seen
               and not (late and 'small' in where) else 'open')
     why = '' if answer != 'open' else ', too short to refute' if seen else ' no difference seen'
-    return f'{answer}: {where}{why}, {what} {c.difference:+.1f} ± {c.error:.1f} points'
+    n = ' and '.join(str(n) for n in dict.fromkeys(c.runs) if n)
+    could = '' if seen else f'; {c.detectable:.1f} would be'
+    return (f'{answer}: {where}{why}, {what} {c.difference:+.1f} ± {c.error:.1f} points '
+            f'(n = {n}, p = {c.p:.2g}{could})')
 
 
 def contest(study: str, better, than=('base',), measure: str = 'accuracy',
-            late: bool = False) -> Callable:
+            late: bool = False, told: str = '') -> Callable:
     """`find(results)` for the claim that the best of the variations `better` of a study beats the
     best of `than` by `measure` (a gain: beats 0, `than=()`); `late`: it may pay in long trainings
-    only, so small scale cannot refute it."""
+    only, so small scale cannot refute it; `told`: what the measure is called."""
     lower = measure in LESS_IS_BETTER
     def best(found, names): return (min if lower else max)((found[n] for n in names), key=mean)
     def find(results):
@@ -180,7 +220,7 @@ def contest(study: str, better, than=('base',), measure: str = 'accuracy',
         a, b = best(there[1], better), best(there[1], than) if than else [0., 0.]
         # the best of several: so many tests
         return _told(there[0], compare(a, b, lower, .05 / (len(better) * max(1, len(than)))),
-                     measure, ('better',), late)
+                     told or measure, ('better',), late)
     return find
 
 def mattered(study: str, measure: str = 'accuracy') -> Callable:
@@ -196,3 +236,23 @@ def mattered(study: str, measure: str = 'accuracy') -> Callable:
              for k, v in others.items()), key=lambda kc: kc[1].p)
         return _told(there[0], c, f'{measure} with {name}', ('better', 'worse'))
     return find
+
+
+def in_all(measure: str) -> Callable:
+    """`find(results)` for the claim that `measure`, what a change gains beside the same network
+    without it, is above 0: over the trials of all studies."""
+    def find(results):
+        runs = [r for r in trial_runs(results) if r['manifest']['data'].get('name') != 'toy']
+        gains = [r['measures'][measure] for r in runs if measure in r['measures']]
+        if len(gains) < 2: return None
+        c = compare(gains, [0., 0.])._replace(runs=(len(gains),))
+        return _told('over all studies', c, measure, ('better',))
+    return find
+
+def raced(results, bench: str, **row):
+    """The images/s of the first row with the values of `row` in the record `bench`.json of a race,
+    which lies beside the records `results`; None without one."""
+    folder = getattr(results, 'folder', None)
+    file = folder and Path(folder, 'bench', f'{bench}.json')
+    rows = read_json(file, 'race again.')['rows'] if file and there(file) else []
+    return next((r['images/s'] for r in rows if row.items() <= r.items()), None)

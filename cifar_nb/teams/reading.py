@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['rows_of', 'differences', 'operations', 'Part', 'parts', 'draw_net', 'Facts', 'spec_facts', 'beside_resnet18',
-           'show_schedule', 'show_augmented', 'sketch', 'falls', 'yes', 'read_log', 'full_runs', 'our_runs', 'accuracy',
-           'better', 'show_logged']
+           'show_schedule', 'show_augmented', 'sketch', 'falls', 'yes', 'read_log', 'full_runs', 'kinds_of', 'our_runs',
+           'tested', 'accuracy', 'measure', 'better', 'show_logged']
 
 # %% ../../nbs/09_reading.ipynb #c2530cc1
 import csv
@@ -24,6 +24,7 @@ from ..core.tables import Table
 from ..evaluation.records import counts_as_full, one_a_seed
 from ..models.resnet import NetSpec, count_macs, count_parameters, memory
 from ..recipes.spec import Recipe, trained
+from .claims import estimate
 from ..training.train import train
 
 # %% ../../nbs/09_reading.ipynb #e5a0d2a8
@@ -262,14 +263,19 @@ def full_runs(recipe: Recipe, results=()) -> list:
     CIFAR-10's training images, and were asked about the test set."""
     return [r for r in results if counts_as_full(r) and r['manifest']['recipe'] == trained(recipe)]
 
-def our_runs(recipe: Recipe, results=()) -> list:
-    """The full runs of `recipe` that may be averaged, one a seed: of several kinds (other precision
-    or kernels) the one with the most runs, the last such."""
+def kinds_of(records) -> list:
+    "`records` in lists of those that may be averaged: they differ by seed and machine only."
     kinds = []
-    for r in full_runs(recipe, results):
+    for r in records:
         home = next((k for k in kinds if comparable(k[0]['manifest'], r['manifest'])), None)
         if home is None: kinds.append([r])
         else: home.append(r)
+    return kinds
+
+def our_runs(recipe: Recipe, results=()) -> list:
+    """The full runs of `recipe` that may be averaged, one a seed: of several kinds (other precision
+    or kernels) the one with the most runs, the last such."""
+    kinds = kinds_of(full_runs(recipe, results))
     if kinds or recipe.variant != 'code':
         return max(map(one_a_seed, reversed(kinds)), key=len, default=[])
     from cifar_nb.teams.zoo import get_recipe  # which imports this module
@@ -277,23 +283,39 @@ def our_runs(recipe: Recipe, results=()) -> list:
     # a code that ran the network of its report
     return our_runs(report, results) if report.net == recipe.net else []
 
+def tested(r: dict) -> float:
+    "The test accuracy (%, single view) of the record `r`."
+    return r['result']['test']['accuracy']
+
 def accuracy(recipe: Recipe, results=()):
     "Mean test accuracy (%, single view) of `our_runs`, None without any."
-    a = [r['result']['test']['accuracy'] for r in our_runs(recipe, results)]
+    a = [tested(r) for r in our_runs(recipe, results)]
     return sum(a) / len(a) if a else None
+
+def measure(recipe: Recipe, results=(), figure=tested):
+    """The `Estimate` of `figure` (of a record, %) from `our_runs`, with the spread that seeds make
+    in all full runs; None without any."""
+    def of(runs): return [figure(r) for r in runs]
+    groups = [of(one_a_seed(k)) for k in kinds_of(filter(counts_as_full, results))]
+    return estimate(of(our_runs(recipe, results)), groups)
 
 # %% ../../nbs/09_reading.ipynb #1b125a04
 def better(a: Recipe, b: Recipe, results=()):
-    """'yes: ...' or 'no: ...', whether `a` has the higher mean test accuracy in full runs; None
-    unless there are runs of both."""
-    ours, theirs = accuracy(a, results), accuracy(b, results)
-    return (None if ours is None
-            or theirs is None else yes(ours > theirs, f'{ours:.2f} and {theirs:.2f} %'))
+    """Whether `a` has the higher test accuracy in full runs: 'yes: ...', 'no: ...', or 'open: ...'
+    where seeds alone make such a difference; None unless there are runs of both."""
+    ours, theirs = measure(a, results), measure(b, results)
+    if ours is None or theirs is None: return None
+    both = f'{ours.brief()} and {theirs.brief()} %'
+    # a margin is s * sqrt(1 + 1/n); the difference of the means has s * sqrt(1/n + 1/m)
+    s = ours.margin / (1 + 1 / ours.n) ** .5
+    if abs(ours.value - theirs.value) <= s * (1 / ours.n + 1 / theirs.n) ** .5:
+        return f'open: no difference seen, {both}'
+    return yes(ours.value > theirs.value, both)
 
 # %% ../../nbs/09_reading.ipynb #fbfa6320
 def show_logged(logged: list, runs=(), keys=('train_accuracy', 'test_accuracy')):
-    """The team's logged points, and over them the curves of our full runs with a star for each test
-    accuracy, as a Figure."""
+    """The team's logged points, and over them the curves of our full runs (dashed: test figures,
+    where they were measured after every epoch) with a star for each test accuracy, as a Figure."""
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7, 2.8), layout='constrained')
     for key, color in zip(keys, (STAGES[0], STAGES[2])):
@@ -305,15 +327,18 @@ def show_logged(logged: list, runs=(), keys=('train_accuracy', 'test_accuracy'))
         ax.plot([l['epoch'] for l in r['log']], [l['train_accuracy'] for l in r['log']], lw=1,
                 color=ACCENT,
                 label=f"ours ({r['result']['variant']}), training, seed {r['result']['seed']}")
+        if curve := r.get('test_curve'):
+            ax.plot([l['epoch'] for l in curve], [l['test_accuracy'] for l in curve], '--', lw=1,
+                    color=ACCENT, label=f"ours ({r['result']['variant']}), test")
         ax.plot(r['result']['epochs'], r['result']['test']['accuracy'], '*', ms=10, color=ACCENT)
     lowest = min(
         [row[k] for row in logged for k in keys if k in row] + [
             l['train_accuracy'] for r in runs for l in r['log']] + [80])
     if not runs:
-        ax.text(.98, .06, 'no full run of ours is recorded yet', transform=ax.transAxes, ha='right',
+        ax.text(.02, .92, 'no full run of ours is recorded yet', transform=ax.transAxes,
                 fontsize=8, color=GREY)
     ax.set(xlabel='epoch', ylabel='accuracy (%)', xlim=(0, None), ylim=(lowest - 5, 101))
-    ax.legend(frameon=False, fontsize=8, loc='upper left')
+    ax.legend(frameon=False, fontsize=8, loc='lower right')
     ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)
     return fig
