@@ -26,12 +26,13 @@ def recipe_asked(name: str, variant: str | None = None, epochs: int | None = Non
     if epochs is not None and 'epochs' in changes:
         raise InputError('--epochs and --set epochs are the same: give it once.')
     if epochs is not None: changes['epochs'] = epochs
-    if settings and (lines := changes_between(recipe, changed := recipe.with_(**changes))):
-        _check_name(changed, changes)
-        say(f'{recipe.name} with {"; ".join(lines)}')
-    else: changed = recipe.with_(**changes)
+    changed = recipe.with_(**changes)
+    if 'name' in changes and _is_another(changed):
+        raise InputError(f'{changed.name} is another recipe already: choose another name.')
     check_views(changed.tta_transforms)
     check_trainable(changed)
+    lines = changes_between(recipe, changed) if settings else ()
+    if lines: say(f'{recipe.name} with {"; ".join(lines)}')
     return changed, base
 
 
@@ -61,8 +62,3 @@ def _is_another(recipe: Recipe) -> bool:
     lengths = [base, *([base.with_epochs(recipe.epochs)]
                        if recipe.epochs >= len(base.phases) else [])]
     return trained(recipe) not in [trained(r) for r in lengths]
-
-
-def _check_name(recipe: Recipe, changes: dict):
-    if changes.get('name') and _is_another(recipe):
-        raise InputError(f'{recipe.name} is another recipe already: choose another name.')

@@ -20,7 +20,7 @@ from ..models.count import counts_of
 from ..teams.zoo import list_recipes
 from ..training.checkpoints import Run
 from ..training.distributed import asked, from_first, joined
-from ..training.loggers import logging_to
+from ..training.loggers import logger, logging_to
 from ..training.precision import choose_device, hardware
 from ..training.runs import unfinished_runs
 from ..training.train import planned, train
@@ -67,6 +67,7 @@ def folder_to_resume(manifest: dict, root='runs', say=print) -> Path:
 def cmd_train(a):
     "Train, evaluate, write the submission, and say where everything lies."
     recipe, base = recipe_asked(a.recipe, a.variant, a.epochs, a.settings)
+    log_to = logger(a.log) if a.log else None  # missing now rather than after the first epoch
     if a.results and os.path.exists(a.results) and not os.path.isdir(a.results):
         raise InputError(f'--results {a.results} is a file: name a folder.')
     competition = load_competition(a.competition) if a.competition else None
@@ -89,7 +90,7 @@ def cmd_train(a):
                 planned(recipe, x, y, data=data, **settings)))
     with joined() as group:
         out = Path(a.out or from_first(group, folder))
-        with logging_to(a.log, out) as callback:
+        with logging_to(log_to, out) as callback:
             train(recipe, x, y, out, resume=a.resume, compile=a.compile, info=dict(data=data),
                   curve=test if a.curve else None, base=base, callback=callback, **settings)
     if asked().first: finish_run_of(out, test, data, a, competition)

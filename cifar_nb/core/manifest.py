@@ -177,7 +177,8 @@ def is_known(m: dict, leave=()) -> bool:
 
 SITTING = {'kernels?': ([str], str), **{f'{k}?': str for k in ('began', 'device', 'processor')}}
 MANIFEST = dict(schema=int, run=str, name=str, variant=str, recipe=(dict, str),
-                **{'differs?': dict(of=str, variant=str, lines=[str])}, data=dict(name=str, images=(int, str), fingerprint=str),
+                **{'differs?': dict(of=str, variant=str, lines=[str])},
+                data=dict(name=str, images=(int, str), fingerprint=str),
                 validation=(dict(images=(int, str), indices=(str, None)), str), seed=(int, str),
                 weights=str, precision=str, memory_format=str, sittings=[SITTING])
 

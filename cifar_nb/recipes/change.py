@@ -9,7 +9,7 @@ from ..core.errors import InputError, check_choice
 from ..core.files import read_json, read_text
 from ..core.forms import misfit
 from .checks import shown
-from .spec import Optimizer, Recipe, Schedule, build_scheduler, recipe_from_json, stretch
+from .spec import Recipe, build_scheduler, recipe_from_json, stretch
 from .vary import fields_of, vary
 
 __all__ = ['changed', 'changes_from', 'changes_between', 'read_recipe', 'check_trainable']
@@ -17,13 +17,13 @@ __all__ = ['changed', 'changes_from', 'changes_between', 'read_recipe', 'check_t
 LONGEST = 100  # characters of a name
 
 
-def changed(recipe: Recipe, name: str = '', title: str = '', epochs: int | None = None,
-            **changes) -> Recipe:
+def changed(recipe: Recipe, name: str | None = None, title: str | None = None,
+            epochs: int | None = None, **changes) -> Recipe:
     """`recipe` planned for `epochs` (default: its own number), and then with the `changes` that
     `vary` takes. What differs is added to name and title, unless they are given: the figures of
     'quick, lr=0.05' are not those of quick. Without a change it is the recipe itself."""
     for key, text in (('name', name), ('title', title)):
-        if not isinstance(text, str) or len(text) > LONGEST:
+        if text is not None and (not isinstance(text, str) or not 0 < len(text) <= LONGEST):
             raise InputError(f'{key}={shown(text)}: give a text of at most {LONGEST} characters.')
     if epochs is not None and type(epochs) is not int:
         raise InputError(f'epochs={shown(epochs)}: give a whole number.')
@@ -92,10 +92,12 @@ def _place(recipe, key: str) -> tuple:
     *parts, field = key.split('.')
     phase = parts.pop(0) if parts and re.fullmatch('phase[0-9]+', parts[0]) else ''
     homes = fields_of(recipe)
+    if phase: homes |= dict(network=set(), recipe={'without'})
     if re.fullmatch('phase[0-9]+', field):
         raise InputError(f'{field} is a whole phase: name the field in it, such as {field}.lr.')
     if not parts:
-        check_choice('field of a recipe', field, sorted({*set.union(*homes.values()), *OTHERS}))
+        known = {*set.union(*homes.values()), *(() if phase else OTHERS)}
+        check_choice(f'field of a {"phase" if phase else "recipe"}', field, sorted(known))
         return phase, field
     check_choice('part of a recipe', parts[0], tuple(PARTS))
     known = homes[PARTS[parts[0]]] | ({'name'} if parts[0] == 'optimizer' else set())
@@ -127,7 +129,7 @@ def _differing(a, b, before: str = '', names=()) -> list:
     "A line for each field in which the dataclasses `a` and `b` of one kind differ."
     return [f'{before}{dict(names).get(f.name, f.name)}: {_text(u)} -> {_text(v)}'
             for f in fields(a) if (u := getattr(a, f.name)) != (v := getattr(b, f.name))
-            and not isinstance(u, (Optimizer, Schedule))]
+            and f.name not in ('optimizer', 'schedule')]
 
 
 def _phases(a: Recipe, b: Recipe) -> list:

@@ -182,6 +182,8 @@ class Phase:
             or not all(isinstance(s, (int, float)) and 0 < s <= 1 for s in self.keep_fraction)):
             raise InputError(f'Phase: keep_fraction={self.keep_fraction!r}; give a list with the '
                              'share of the images for each epoch, above 0 and up to 1.')
+        if min(self.std) <= 0:
+            raise InputError(f'Phase: std={self.std}; give each channel a number above 0.')
         for name in ('augment', 'keep_fraction', 'mean', 'std'):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 

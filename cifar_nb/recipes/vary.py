@@ -1,6 +1,6 @@
 """Plain module: one way to change a recipe. Tests: tests/test_vary.py, tests/test_change.py."""
 import re
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 
 from ..augment.ops import Transform, transform_from_dict
 from ..core.errors import InputError, check_choice
@@ -115,7 +115,7 @@ def _phase(p: Phase, own: dict, without: str) -> Phase:
 
 def _inside(part: str, of, kind: str, whole) -> tuple:
     "The optimizer or schedule to begin with, None for that of the phase, and the fields to change."
-    if isinstance(whole, of): return whole, {}
+    if is_dataclass(whole) and _names(whole) == _names(of): return whole, {}
     if isinstance(whole, str): return None, {kind: whole}
     if not isinstance(whole, dict):
         raise InputError(f'{part}={shown(whole)}: give the name of one, or a dictionary of what is '

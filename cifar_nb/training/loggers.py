@@ -9,7 +9,7 @@ from pathlib import Path
 from ..core.errors import check_choice, missing
 from ..core.manifest import read_manifest
 
-__all__ = ['LOGGERS', 'logging_to']
+__all__ = ['LOGGERS', 'logger', 'logging_to']
 
 
 def _tensorboard():
@@ -43,16 +43,21 @@ def _trackio():
 LOGGERS = dict(tensorboard=_tensorboard, trackio=_trackio)
 
 
+def logger(name: str):
+    """The logger `name` for `logging_to`; `InputError` where its package is missing, so ask for it
+    before the training."""
+    check_choice('logger', name, tuple(LOGGERS))
+    try: return LOGGERS[name]()
+    except ImportError: raise missing(name, 'log') from None
+
+
 @contextmanager
-def logging_to(name: str | None, out, say=print):
-    """The callback of `train` for the logger `name` and the run in the folder `out`, closed at the
-    end of the block; None where no name is given. `InputError` where its package is missing."""
-    if name is None:
+def logging_to(begin, out, say=print):
+    """The callback of `train` that writes to the logger `begin` of `logger` about the run in the
+    folder `out`, closed at the end of the block; None for no logger."""
+    if begin is None:
         yield None
         return
-    check_choice('logger', name, tuple(LOGGERS))
-    try: begin = LOGGERS[name]()
-    except ImportError: raise missing(name, 'log') from None
     begun = []
     def callback(line):
         # not before: the folder is the training's, which writes its manifest first
@@ -62,4 +67,5 @@ def logging_to(name: str | None, out, say=print):
     finally:
         try:
             if begun: begun[1]()
-        except Exception as e: say(f'{name} could not be closed ({type(e).__name__}: {e}).')
+        except Exception as e:
+            say(f'The logger could not be closed ({type(e).__name__}: {e}).')
