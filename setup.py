@@ -24,7 +24,8 @@ setup(
     packages=find_packages(include=["cifar_nb", "cifar_nb.*"]),
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={k: cfg[f"{k}_requirements"].split() for k in ("notebook", "search", "kaggle")}
+    extras_require={k: cfg[f"{k}_requirements"].split()
+                    for k in ("notebook", "search", "kaggle", "log")}
     | {"dev": (cfg["dev_requirements"] + " " + cfg["notebook_requirements"]).split()},
     entry_points={
         "console_scripts": [cfg["console_scripts"]],

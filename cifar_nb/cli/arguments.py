@@ -3,6 +3,8 @@
 Tests: tests/test_cli.py.
 """
 import argparse
+import ast
+import json
 
 from ..core.errors import InputError
 
@@ -15,6 +17,17 @@ class Parser(argparse.ArgumentParser):
     "argparse, with its errors as `InputError`."
     def error(self, message):
         raise InputError(f'{message[:1].upper()}{message[1:]}; see `{self.prog} --help`.')
+
+
+def setting(text: str) -> tuple:
+    "(key, value) of 'KEY=VALUE'; the value is JSON, or else a Python literal, or else a text."
+    key, equals, value = (part.strip() for part in text.partition('='))
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f'{text!r} is not KEY=VALUE, such as lr=0.05')
+    for read in (json.loads, ast.literal_eval):
+        try: return key, read(value)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError): continue
+    return key, value
 
 
 class Version(argparse.Action):
@@ -167,9 +180,15 @@ def _search_arguments(s):
 
 
 def _train_arguments(s):
-    s.add_argument('recipe', metavar='RECIPE', help='a name that `cifar_nb recipes` lists')
-    s.add_argument('--variant', default='report',
-                   help="'report': as described; 'code': as the public code ran it")
+    s.add_argument('recipe', metavar='RECIPE', help='a name that `cifar_nb recipes` lists, a '
+                   "recipe's file FILE.json, or the folder of a run, whose recipe is trained again")
+    s.add_argument('--variant',
+                   help="'report': as described; 'code': as the public code ran it (default: "
+                   'report)')
+    s.add_argument('--set', dest='settings', type=setting, action='append', default=[],
+                   metavar='KEY=VALUE', help='change one field of the recipe, again for more: '
+                   'lr=0.05, widths=[32,64,64], schedule.warmup_epochs=1, phase2.lr=0.01, '
+                   '\'augment=["RandomCrop", {"transform": "Cutout", "size": 8}]\'')
     s.add_argument('--epochs', type=int, metavar='N',
                    help="another length; the schedule keeps its shape (default: the recipe's)")
     s.add_argument('--seed', type=int, default=0, metavar='S',
@@ -184,6 +203,8 @@ def _train_arguments(s):
     _compiling(s, 'the network')
     s.add_argument('--out', metavar='DIR', help='folder of the run (default: a new one in runs/)')
     s.add_argument('--resume', action='store_true', help='go on with an interrupted run')
+    s.add_argument('--log', choices=('tensorboard', 'trackio'), help='show the log there too, as '
+                   'it grows (log.jsonl is written anyway); needs the extra `log`')
     s.add_argument('--competition', metavar='FILE.pkl',
                    help="the course's test file, for submission.csv")
     s.add_argument('--results', metavar='DIR', help='also keep the figures as a JSON file in DIR')

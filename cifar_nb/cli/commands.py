@@ -10,19 +10,21 @@ import torch
 
 from ..augment.arguments import count
 from ..core.errors import InputError
-from ..core.files import free_name, write_atomic
+from ..core.files import free_name, slug, write_atomic
 from ..data.cifar import CLASSES, SHAPES, load_set
 from ..data.competition import load_competition
 from ..evaluation.records import record_run
 from ..evaluation.report import evaluate
 from ..evaluation.tta import check_views, examine, predict_views, viewed_as, write_submission
 from ..models.count import counts_of
-from ..teams.zoo import get_recipe, list_recipes
+from ..teams.zoo import list_recipes
 from ..training.checkpoints import Run
 from ..training.distributed import asked, from_first, joined
+from ..training.loggers import logger, logging_to
 from ..training.precision import choose_device, hardware
 from ..training.runs import unfinished_runs
 from ..training.train import planned, train
+from .asked import recipe_asked
 
 
 def images_of(part: str, data: str | None = None, say=print, stand_in: bool = True) -> tuple:
@@ -49,7 +51,7 @@ def run_folder(manifest: dict, root='runs') -> Path:
     """A new folder in `root` for the training `manifest`, made by this call, so that nobody else
     gets it."""
     epochs = sum(p['epochs'] for p in manifest['recipe']['phases'])
-    words = [manifest['name'], *(['code'] if manifest['variant'] == 'code' else []),
+    words = [slug(manifest['name']), *(['code'] if manifest['variant'] == 'code' else []),
              f'{epochs}epochs', f'seed{manifest["seed"]}']
     return free_name(Path(root, '-'.join(words + ['toy'] * (manifest['data']['name'] == 'toy'))))
 
@@ -64,8 +66,8 @@ def folder_to_resume(manifest: dict, root='runs', say=print) -> Path:
 
 def cmd_train(a):
     "Train, evaluate, write the submission, and say where everything lies."
-    recipe = get_recipe(a.recipe, a.variant)
-    recipe = recipe.with_epochs(a.epochs) if a.epochs is not None else recipe
+    recipe, base = recipe_asked(a.recipe, a.variant, a.epochs, a.settings)
+    log_to = logger(a.log) if a.log else None  # missing now rather than after the first epoch
     if a.results and os.path.exists(a.results) and not os.path.isdir(a.results):
         raise InputError(f'--results {a.results} is a file: name a folder.')
     competition = load_competition(a.competition) if a.competition else None
@@ -88,8 +90,9 @@ def cmd_train(a):
                 planned(recipe, x, y, data=data, **settings)))
     with joined() as group:
         out = Path(a.out or from_first(group, folder))
-        train(recipe, x, y, out, resume=a.resume, compile=a.compile, info=dict(data=data),
-              curve=test if a.curve else None, **settings)
+        with logging_to(log_to, out) as callback:
+            train(recipe, x, y, out, resume=a.resume, compile=a.compile, info=dict(data=data),
+                  curve=test if a.curve else None, base=base, callback=callback, **settings)
     if asked().first: finish_run_of(out, test, data, a, competition)
 
 

@@ -8,6 +8,8 @@ It holds
     name, variant       of the recipe, for people; nobody compares them
     recipe              what is trained, every default spelled out, without title, notes, source,
     claims and TTA
+    differs             for people, nobody compares it: of which named recipe this is a change (of,
+    variant), and its lines; absent where there is none, and in older runs
     data                name, number and fingerprint of the images and labels given to the training
     validation          number of images held out for validation, fingerprint of their indices
     seed
@@ -83,11 +85,13 @@ def unknown_manifest(**facts) -> dict:
 
 
 def new_manifest(recipe: dict, name: str, variant: str, data: dict, validation: dict, seed: int,
-                 weights: str, precision: str, memory_format: str,
+                 weights: str, precision: str, memory_format: str, differs: dict | None = None,
                  **machine) -> dict:
-    "A manifest of a run that begins now; `machine` becomes its first sitting."
+    """A manifest of a run that begins now; `machine` becomes its first sitting. `differs` says what
+    its recipe is a change of."""
     return dict(schema=SCHEMA, run=uuid.uuid4().hex[:12], name=name, variant=variant, recipe=recipe,
-                data=data, validation=validation, seed=seed,
+                **(dict(differs=differs) if differs else {}), data=data, validation=validation,
+                seed=seed,
                 weights=weights, precision=precision, memory_format=memory_format,
                 sittings=[sitting(0, **machine)])
 
@@ -173,6 +177,7 @@ def is_known(m: dict, leave=()) -> bool:
 
 SITTING = {'kernels?': ([str], str), **{f'{k}?': str for k in ('began', 'device', 'processor')}}
 MANIFEST = dict(schema=int, run=str, name=str, variant=str, recipe=(dict, str),
+                **{'differs?': dict(of=str, variant=str, lines=[str])},
                 data=dict(name=str, images=(int, str), fingerprint=str),
                 validation=(dict(images=(int, str), indices=(str, None)), str), seed=(int, str),
                 weights=str, precision=str, memory_format=str, sittings=[SITTING])

@@ -4,6 +4,7 @@ the registry. Tests: tests/test_pretrained.py, tests/test_runs.py, chapter 32.
 import torch
 
 from ..core.errors import InputError, check_choice
+from ..core.files import slug
 from ..data.cifar import CLASSES, SHAPES
 from ..evaluation.pretrained import WEIGHT_KINDS, WEIGHTS, pack, unpack
 from ..evaluation.records import with_test_figures
@@ -47,9 +48,7 @@ def card(name: str, entry: dict, recipe) -> str:
     e, run = entry, entry['run']
     classes, of = ((tuple(SHAPES), 'drawn shapes, the toy set of this book')
                    if run['data'] == 'toy' else (CLASSES, 'CIFAR-10'))
-    command = training_command(e.get('manifest'), recipe, run)
-    how = (f'by `{command}`' if command else 'with the recipe inside the file, which no name and '
-           'no option of this release stands for,')
+    how = _how(e.get('manifest'), training_command(e.get('manifest'), recipe, run))
     several = (f", {e['tta_accuracy']:.2f}% with the mean of {len(recipe.tta_transforms)} views"
                if 'tta_accuracy' in e else '')
     last = recipe.phases[-1]
@@ -73,6 +72,14 @@ from cifar_nb.evaluation.pretrained import load_pretrained
 net, recipe = load_pretrained('{name}')
 ```"""
     return '\n\n'.join([f'# {name}', head, code, '\n'.join(f'- {p}' for p in points)]) + '\n'
+
+def _how(m: dict | None, command: str) -> str:
+    "By which `command`, or else with what recipe, the run of the manifest `m` was trained."
+    if command: return f'by `{command}`'
+    differs = (m or {}).get('differs') or {}
+    what = (f'{differs["of"]} with {"; ".join(differs["lines"])}' if differs.get('lines') else
+            'which no name and no option of this release stands for')
+    return f'with the recipe inside the file, {what},'
 
 def _numbers(values): return '(' + ', '.join(f'{v:g}' for v in values) + ')'
 
@@ -104,7 +111,7 @@ def publish(
         raise InputError(f'{run.path} has not been evaluated on its test set: run `cifar_nb '
                          f'evaluate {run.path}` first.')
     check_choice('kind of weights', kind, WEIGHT_KINDS)
-    name = name or recipe.name + '-code' * (recipe.variant == 'code')
+    name = name or (slug(recipe.name).replace('.', '_') + '-code' * (recipe.variant == 'code'))
     if not name.replace('-', '').replace('_', '').isalnum():
         raise InputError(f'{name!r} cannot be the name of a network: use letters, digits, - and _.')
     packed = pack(run.load_net('cpu').state_dict(), kind)

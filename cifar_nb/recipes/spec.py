@@ -23,6 +23,7 @@ from ..core.names import renamed_recipe
 from ..data.cifar import MEAN, STD
 from ..models.airbench import FastSpec
 from ..models.resnet import NetSpec
+from .checks import check_fields
 from .muon import Muon
 
 # %% ../../nbs/05_recipes.ipynb #445d18f0
@@ -53,13 +54,19 @@ class Optimizer:
             if not 0 < getattr(self, k) <= 1e30:
                 raise InputError(f'Optimizer: {k}={getattr(self, k)}; give a learning rate above 0 '
                                  '(1e30 at most).')
+        for k, most in dict(weight_decay=1e30, momentum=1e30, ns_steps=100).items():
+            if not 0 <= getattr(self, k) <= most:
+                raise InputError(f'Optimizer: {k}={getattr(self, k)}; give a number from 0 to '
+                                 f'{most:g}.')
         object.__setattr__(self, 'betas', tuple(self.betas))
 
     def build(self, params, **kwargs) -> torch.optim.Optimizer:
         "torch's optimizer over `params`; `kwargs` (say `fused=True`) go through."
         chosen = {k: getattr(self, k) for k in _TAKES[self.name]}
-        return OPTIMIZERS[self.name](
-            params, lr=self.lr, weight_decay=self.weight_decay, **chosen, **kwargs)
+        try:
+            return OPTIMIZERS[self.name](
+                params, lr=self.lr, weight_decay=self.weight_decay, **chosen, **kwargs)
+        except ValueError as e: raise InputError(f'Optimizer {self.name}: {e}.') from None
 
 
 # %% ../../nbs/05_recipes.ipynb #8af4b3ed
@@ -89,6 +96,13 @@ class Schedule:
         if self.unit == 'epoch' and any(v != int(v) for v in counts):
             raise InputError(f'Schedule: {counts} are not whole epochs; give whole numbers, or '
                              'unit=\'step\'.')
+        if min(counts) < 0 or not 0 < self.warmup_start_factor <= 1:
+            raise InputError(f'Schedule: epochs {counts}, warmup_start_factor='
+                             f'{self.warmup_start_factor}; give epochs of 0 or more, and a share '
+                             'above 0 and up to 1.')
+        if self.shape == 'plateau' and not 0 < self.gamma < 1:
+            raise InputError(f'Schedule: gamma={self.gamma}; a plateau needs a factor above 0 and '
+                             'below 1.')
         if self.shape == 'plateau' and (self.warmup_epochs or self.unit == 'step'):
             raise InputError('Schedule: plateau goes by epochs and has no warm-up.')
 
@@ -168,6 +182,8 @@ class Phase:
             or not all(isinstance(s, (int, float)) and 0 < s <= 1 for s in self.keep_fraction)):
             raise InputError(f'Phase: keep_fraction={self.keep_fraction!r}; give a list with the '
                              'share of the images for each epoch, above 0 and up to 1.')
+        if min(self.std) <= 0:
+            raise InputError(f'Phase: std={self.std}; give each channel a number above 0.')
         for name in ('augment', 'keep_fraction', 'mean', 'std'):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -233,6 +249,11 @@ class Recipe:
     @property
     def epochs(self) -> int: return sum(p.epochs for p in self.phases)
     def with_epochs(self, epochs: int) -> 'Recipe': return stretch(self, epochs)
+    def with_(self, **changes) -> 'Recipe':
+        """This recipe with `changes`, as `recipes.change.changed` takes them: say `lr=0.05`,
+        `augment=[...]`, `phase2=dict(lr=0.01)`, `epochs=4`, `name='mine'`."""
+        from cifar_nb.recipes.change import changed  # which imports this module
+        return changed(self, **changes)
     def learning_rates(self, images: int = 50_000) -> list: return learning_rates(self, images)
     def to_dict(self) -> dict: return _plain(self)
     def to_json(self) -> str: return json.dumps(self.to_dict(), indent=1)
@@ -276,6 +297,7 @@ def _build(cls, d):
         if k not in _INSIDE: return tuple(v) if isinstance(v, list) else v
         return (tuple(_build(_INSIDE[k], o) for o in v)
                 if isinstance(v, list) else _build(_INSIDE[k], v))
+    check_fields(cls, d)
     return cls(**{k: value(k, v) for k, v in d.items()})
 
 # %% ../../nbs/05_recipes.ipynb #17138a42

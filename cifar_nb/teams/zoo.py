@@ -7,7 +7,8 @@ from ..recipes.house import HOUSE
 from ..recipes.spec import Recipe, Registry, trained
 from . import dreamfire, learning_too_deep, modified_resnet, narrow_resnet, neural_nomads
 
-__all__ = ['TEAMS', 'register', 'list_recipes', 'get_recipe', 'todays']
+__all__ = ['TEAMS', 'register', 'list_recipes', 'get_recipe', 'base_of',
+           'todays']
 
 # as their reports
 TEAMS = (narrow_resnet, modified_resnet, learning_too_deep, dreamfire, neural_nomads)
@@ -29,6 +30,15 @@ def get_recipe(name: str, variant: str = 'report') -> Recipe:
     """The recipe `name`, as its report describes it ('report') or as the team's public code ran it
     ('code'); unknown names raise `InputError` and suggest near ones."""
     return _ZOO.get(name, variant)
+
+
+def base_of(recipe: Recipe) -> Recipe | None:
+    """The recipe of the registry that `recipe` has its name from: quick for 'quick' and for 'quick,
+    lr=0.05'; None without one."""
+    for name in (recipe.name, recipe.name.split(', ')[0]):
+        try: return get_recipe(name, recipe.variant)
+        except InputError: continue
+    return None
 
 
 def todays(records: list) -> list:

@@ -18,6 +18,7 @@ from ..core.version import versions
 from ..data.cifar import CIFAR10, split
 from ..kernels.dispatch import cpu_kernels
 from ..models.resnet import count_macs, count_parameters
+from ..recipes.change import changes_between
 from ..recipes.spec import Recipe, trained
 from .checkpoints import (Run, keep_best, load_checkpoint, save_checkpoint, write_lines,
                           write_weights)
@@ -30,7 +31,7 @@ from .signals import Interrupted, noting_signals
 
 __all__ = ['train', 'kept_weights', 'check_compile', 'manifest_of', 'note_uncompiled', 'planned',
            'describe_images', 'first_look', 'first_line', 'run_epochs', 'measure', 'interrupt',
-           'claim', 'begin_run', 'finish_run', 'machine']
+           'claim', 'begin_run', 'finish_run', 'machine', 'guarded']
 
 
 def train(
@@ -52,6 +53,10 @@ def train(
     say=print,                     # takes a sentence; `lambda s: None` for silence
     progress: bool = True,         # show a bar
     info: dict | None = None,      # more facts for result.json, say the name of the data
+    # a named recipe that `recipe` is a change of: the manifest says what differs
+    base: Recipe | None = None,
+    # called after every epoch with its line of the log (a dict); what it raises is said once
+    callback=None,
 ) -> Trainer:
     """Train `recipe`, with the other processes if `torchrun` started several; the trainer has
     network and log. Interrupted, it saves and raises `Interrupted`."""
@@ -70,14 +75,14 @@ def train(
             cpu_kernels(*nets, wanted=kernels is not False and t.device.type == 'cpu', say=say))
         t.manifest = manifest_of(
             recipe, describe_images(x, y, (info or {}).get('data')), held, seed, keep, t.precision,
-            t.device, used, group.size, compile)
+            t.device, used, group.size, compile, base)
         out = None if out is None else begin_run(t, Path(out), resume, say, stack)
         if compile:
             compile_forward(t, 'inductor' if compile is True else compile, say)
             if t.forward is t.net: note_uncompiled(t, out)
         held = None if held is None else (x[held], y[held])
         run_epochs(t, x[kept].to(t.device), y[kept].to(t.device), held, curve, out, caught, say,
-                   progress)
+                   progress, guarded(callback, say) if group.first else None)
         if t.best_weights is not None: network(t).load_state_dict(t.best_weights)
         if out is not None: from_first(group, lambda: finish_run(t, out, holdout, info))
     return t
@@ -99,9 +104,10 @@ def check_compile(recipe: Recipe, compile):
                          f'{recipe.name} adds up several: compile it without a mode.')
 
 def manifest_of(recipe: Recipe, data: dict, held, seed: int, keep: str, precision: Precision,
-                device, kernels: list, processes: int = 1, compile=False) -> dict:
+                device, kernels: list, processes: int = 1, compile=False,
+                base: Recipe | None = None) -> dict:
     """What a training is, for `manifest.json`; `data` from `describe_images`, `held` the indices of
-    the images held out, None for none."""
+    the images held out, None for none; `base` the named recipe that `recipe` is a change of."""
     validation = (dict(images=0, indices=None) if held is None else
                   dict(images=len(held), indices=tensors_fingerprint(held)))
     return new_manifest(
@@ -110,6 +116,8 @@ def manifest_of(recipe: Recipe, data: dict, held, seed: int, keep: str, precisio
         precision=precision.name, memory_format=memory_order(precision), device=device.type,
         processor=hardware(device), processes=processes,
         threads=torch.get_num_threads(), kernels=kernels,
+        differs=base and dict(of=base.name, variant=base.variant,
+                              lines=changes_between(base, recipe)),
         compile='inductor' if compile is True else compile or False, versions=versions())
 
 def note_uncompiled(t: Trainer, out: Path | None):
@@ -155,7 +163,7 @@ def first_line(t: Trainer) -> str:
             f'{"channels last" if p.channels_last else "channels first"} ({p.reason})')
 
 
-def run_epochs(t, x, y, held, curve, out, caught, say, progress):
+def run_epochs(t, x, y, held, curve, out, caught, say, progress, callback=None):
     "Train until the recipe's last epoch, saving after each one and at a signal."
     from tqdm.auto import tqdm
     while t.epoch < t.recipe.epochs:
@@ -179,8 +187,24 @@ def run_epochs(t, x, y, held, curve, out, caught, say, progress):
             f'{epoch}: ' + ', '.join(
                 f'{k.replace("_", " ")} {v:.4g}' for k, v in t.log[-1].items() if k != 'epoch') +
             f', {t.timing[-1]["images_per_second"]:.0f} images/s')
+        if callback is not None: callback(t.log[-1] | (t.curve[-1] if curve is not None else {}))
         signum = agree(t.group, caught)
         if signum and t.epoch < t.recipe.epochs: interrupt(t, out, signum)
+
+def guarded(callback, say=print):
+    """`callback`, for which no training ends: the first error that it raises is said, and from then
+    on it is not called any more."""
+    if callback is None: return None
+    failed = []
+    def call(line):
+        if failed: return
+        try: callback(line)
+        except Exception as e:
+            failed.append(e)
+            why = f'{type(e).__name__}: {e}'.splitlines()[0][:200]
+            say(f'The callback has failed in epoch {line["epoch"]} ({why}); the training goes on '
+                'without it, and log.jsonl is complete.')
+    return call
 
 def measure(t: Trainer, x, y, phase):
     """Note loss and accuracy (%) of the network on the images `x` with the labels `y` after the
