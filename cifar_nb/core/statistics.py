@@ -1,4 +1,4 @@
-"""Plain module: how sure a mean of few runs is, what many comparisons cost, and what n runs can see.
+"""Plain module: how sure a mean of few runs is, what many comparisons cost, what n runs can see.
 
 Tests: tests/test_budgets.py.
 """
@@ -47,7 +47,9 @@ def detectable_difference(spread: float, n: int, power: float = .8, alpha: float
     if n < 2: raise InputError(f'{n} runs have no spread; give two or more.')
     (stats, optimize), freedom = _scipy(), 2 * n - 2
     critical = stats.t.ppf(1 - alpha / 2, freedom)
+    # the spread that a test estimates, in the unit of the true one: 4,000 equally likely values
+    found = (stats.chi2.ppf([(i + .5) / 4000 for i in range(4000)], freedom) / freedom) ** .5
     def lack(shift):  # below 0 while the test would see too little
-        seen = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
-        return seen - power
+        seen = stats.norm.cdf(shift - critical * found) + stats.norm.cdf(-shift - critical * found)
+        return seen.mean() - power
     return float(optimize.brentq(lack, 0, 40 * critical) * spread * (2 / n) ** .5)
