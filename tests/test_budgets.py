@@ -65,7 +65,7 @@ def test_a_plan_of_growing_images_by_hand():
     spent = sum(6 * n * macs(s) for n, s in zip((1000,) * 4 + (700,) * 4, sides)) / 1e15
     assert macs(32) == 33_066_272 and training_cost(get_recipe('quick'), 1000) == pytest.approx(
         spent, rel=1e-12)
-    p = plan('quick', spent, most=1000)
+    p = plan('quick', training_cost(get_recipe('quick'), 1000), most=1000)
     assert (p.recipe.epochs, p.images, p.recipe) == (8, 1000, get_recipe('quick'))
 
 
@@ -130,7 +130,7 @@ def test_validation_images_are_never_trained_on(images, tmp_path, monkeypatch):
         return real(recipe, x, y, **kwargs)
     real = budgets.train
     monkeypatch.setattr(budgets, 'train', watched)
-    r, = run_plans(['quick'], x, y, tmp_path, .0003, 1, 180, data='toy', say=lambda s: None)
+    r, = run_plans(['quick'], x, y, tmp_path, .00015, 1, 180, data='toy', say=lambda s: None)
     kept, out = split(y, 180)
     used, = given
     judges = {i.numpy().tobytes() for i in x[out]}
@@ -146,7 +146,7 @@ def test_the_whole_of_cifar10_leaves_45000():
 
 
 def test_a_toy_study_end_to_end(tmp_path, capsys):
-    call = ['budgets', 'quick', 'narrow_resnet:code', '--pflop', '.0003', '--seeds', '2', '--data',
+    call = ['budgets', 'quick', 'small:report', '--pflop', '.00015', '--seeds', '2', '--data',
             'toy', '--results', str(tmp_path)]
     assert main(call) == 0
     told = capsys.readouterr().out
@@ -158,7 +158,7 @@ def test_a_toy_study_end_to_end(tmp_path, capsys):
     assert 'seed 1:' not in again and [f.read_bytes() for f in files] == before
     for f in files:
         r = json.loads(f.read_text(encoding='utf-8'))
-        assert r['manifest']['seed'] == r['seed'] and r['pflop'] <= r['budget'] == .0003
+        assert r['manifest']['seed'] == r['seed'] and r['pflop'] <= r['budget'] == .00015
         assert r['manifest']['data'] | dict(fingerprint='') == dict(
             name='toy', images=r['images'], fingerprint='')
         assert r['manifest']['weights'] == 'last' and r['manifest']['validation']['images'] == 0
@@ -183,7 +183,7 @@ def test_interrupted_it_keeps_what_is_finished(images, tmp_path, monkeypatch):
         return real(*args)
     monkeypatch.setattr(budgets, 'run_plan', second_stops)
     with pytest.raises(Interrupted, match='quick, seed 1; what is finished is kept'):
-        run_plans(['quick'], *images, tmp_path, .0003, 2, 180, data='toy', say=lambda s: None)
+        run_plans(['quick'], *images, tmp_path, .00015, 2, 180, data='toy', say=lambda s: None)
     assert [r['seed'] for r in study_records(tmp_path / 'budgets')] == [0]
 
 

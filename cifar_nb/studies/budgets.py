@@ -203,7 +203,7 @@ def _style(name: str) -> dict:
     ours = name in {r.name for team in TEAMS for r in (team.report, team.code)}
     return dict(marker='o', color=STAGES[2]) if ours else dict(marker='s', color=GREY)
 
-# %% ../../nbs/22_budgets.ipynb #3d2e258e
+# %% ../../nbs/22_budgets.ipynb #715f9762
 AXES = {'parameters (millions)': lambda r: r['parameters'] / 1e6,
         'multiply-adds an image (millions)': lambda r: r['macs'] / 1e6,
         'images seen (thousands)': lambda r: seen(r) / 1e3}
@@ -212,10 +212,12 @@ def _panel(ax, runs: dict, what, gap: float):
     "The accuracies of `runs` against `what` of their records, each with its name."
     scores = ranked(runs)
     heights = apart([mean(a) for a in scores.values()], gap)
+    short = {n.partition(':')[0] for n in scores}
     for (name, a), height in zip(scores.items(), heights):
         at, error = what(runs[name][0]), t_interval(a)[1] if len(a) > 1 else 0
         ax.errorbar(at, mean(a), error, capsize=3, ms=6, **_style(name))
-        ax.annotate(name, (at, mean(a)), (at * 1.12, height), fontsize=9, va='center',
+        told = name.partition(':')[0] if len(short) == len(scores) else name
+        ax.annotate(told, (at, mean(a)), (at * 1.12, height), fontsize=9, va='center',
                     color=_style(name)['color'], arrowprops=dict(arrowstyle='-', lw=.4, color=GREY))
 
 def show_budgets(runs: dict):
@@ -224,7 +226,7 @@ def show_budgets(runs: dict):
     recipes as orange triangles."""
     import matplotlib.pyplot as plt
     means = [mean(a) for a in ranked(runs).values()] or [0]
-    gap = (max(means) - min(means)) / 13
+    gap = (max(means) - min(means)) / 12
     fig, axes = plt.subplots(3, 1, figsize=(7, 10), sharey=True, layout='constrained')
     for ax, (label, what) in zip(axes, AXES.items()):
         _panel(ax, runs, what, gap)
