@@ -82,6 +82,8 @@ def _other_commands(command):
         '--user', help='the owner on Kaggle (default: as in the metadata, or of the token)')
     s = command('ablate', 'small designed experiments: one change at a time, several seeds')
     _ablate_arguments(s)
+    s = command('budgets', 'recipes side by side at the same training compute')
+    _budgets_arguments(s)
     s = command('search', 'Optuna looks for channels and blocks under the limit')
     _search_arguments(s)
     s = command(
@@ -148,6 +150,22 @@ def _ablate_arguments(s):
                    "GPU")
     s.add_argument('--seeds', type=int, default=3, metavar='N',
                    help='runs of each variation (default: 3)')
+    s.add_argument('--results', metavar='DIR', default='results',
+                   help='folder of recorded runs; what is there is not run again (default: '
+                   'results)')
+    _where(s)
+
+
+def _budgets_arguments(s):
+    s.add_argument('recipe', nargs='*', metavar='RECIPE',
+                   help="NAME or NAME:VARIANT (default: the five teams', resnet18, plain, quick, "
+                   'laptop)')
+    s.add_argument('--pflop', type=float, default=.1, metavar='P',
+                   help='compute of each training, in 10^15 operations (default: 0.1)')
+    s.add_argument('--list', action='store_true',
+                   help='only list the plans, and the seeds that are recorded')
+    s.add_argument('--seeds', type=int, default=3, metavar='N',
+                   help='runs of each recipe (default: 3)')
     s.add_argument('--results', metavar='DIR', default='results',
                    help='folder of recorded runs; what is there is not run again (default: '
                    'results)')

@@ -279,6 +279,12 @@ def cmd_ablate(a):
     command_ablate(a.study, a.scale, a.seeds, a.results, a.data, a.device, a.list)
 
 
+def cmd_budgets(a):
+    "Recipes at the same training compute: what is missing in the results is run."
+    from ..studies.budgets import command_budgets
+    command_budgets(a.recipe, a.pflop, a.seeds, a.results, a.data, a.device, a.list)
+
+
 def cmd_search(a):
     "Let Optuna look for channels and blocks."
     from ..studies.search import command_search

@@ -212,6 +212,10 @@ def record_run(run, folder='results') -> Path:
 OF_ALL = {'variation': str, 'seconds': float, 'curve?': [float], 'losses?': [FIGURE]}
 TRIALS = {  # a key that tells the kind of a trial, and what all of that kind have
           'measures': OF_ALL | dict(study=str, base=str, scale=str, measures={'*': float}),
+          'budget': OF_ALL | dict(
+              budget=float, accuracy=float, loss=float, train_accuracy=float, pflop=float,
+              epochs=int, images=int, parameters=int, macs=int, seed=int,
+              validated=dict(images=int, fingerprint=str)),
           'accuracy': OF_ALL | dict(
               accuracy=float, tta_accuracy=float, tta_transforms=[str], pflop=float),
           'survey': OF_ALL | dict(asked=dict, survey={'images': int, 'clean': float, '*': [float]})}

@@ -1,0 +1,55 @@
+"""Plain module: how sure a mean of few runs is, what many comparisons cost, what n runs can see.
+
+Tests: tests/test_budgets.py.
+"""
+from statistics import mean, stdev
+
+from .errors import InputError, missing
+
+__all__ = ['t_interval', 'holm', 'pooled_spread', 'detectable_difference']
+
+
+def _scipy() -> tuple:
+    "The modules `stats` and `optimize` of scipy, or an `InputError` that says how to get them."
+    try: from scipy import optimize, stats
+    except ImportError: raise missing('scipy', 'notebook') from None
+    return stats, optimize
+
+
+def t_interval(values, level: float = .95) -> tuple:
+    """Mean of `values` (two or more) and half the width of its interval of Student (1908) at
+    `level`, in their unit."""
+    if len(values) < 2: raise InputError('An interval needs two runs or more, with other seeds.')
+    t = _scipy()[0].t.ppf((1 + level) / 2, len(values) - 1)
+    return mean(values), float(t) * stdev(values) / len(values) ** .5
+
+
+def holm(ps) -> list:
+    """The p-values `ps` of several tests, adjusted after Holm (1979): at most a share alpha of such
+    families has any adjusted p below alpha where nothing differs. In the order of `ps`."""
+    out, highest = [0.] * len(ps), 0.
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        highest = max(highest, min(1., (len(ps) - rank) * ps[i]))
+        out[i] = highest
+    return out
+
+
+def pooled_spread(groups) -> float:
+    "The standard deviation within `groups` (lists of two values or more), pooled over them."
+    freedom = sum(len(g) - 1 for g in groups)
+    return (sum((v - mean(g)) ** 2 for g in groups for v in g) / freedom) ** .5
+
+
+def detectable_difference(spread: float, n: int, power: float = .8, alpha: float = .05) -> float:
+    """The smallest difference of two means of `n` runs each, with the standard deviation `spread`,
+    that a two-sided t-test at level `alpha` sees with probability `power`; in the unit of
+    `spread`."""
+    if n < 2: raise InputError(f'{n} runs have no spread; give two or more.')
+    (stats, optimize), freedom = _scipy(), 2 * n - 2
+    critical = stats.t.ppf(1 - alpha / 2, freedom)
+    # the spread that a test estimates, in the unit of the true one: 4,000 equally likely values
+    found = (stats.chi2.ppf([(i + .5) / 4000 for i in range(4000)], freedom) / freedom) ** .5
+    def lack(shift):  # below 0 while the test would see too little
+        seen = stats.norm.cdf(shift - critical * found) + stats.norm.cdf(-shift - critical * found)
+        return seen.mean() - power
+    return float(optimize.brentq(lack, 0, 40 * critical) * spread * (2 / n) ** .5)
