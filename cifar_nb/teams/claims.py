@@ -13,12 +13,13 @@ from typing import NamedTuple
 from ..core.errors import InputError, missing
 from ..core.files import read_json, there
 from ..core.manifest import UNKNOWN, experiment, fingerprint
+from ..core.statistics import pooled_spread
 from ..core.tables import Table, words
 from ..evaluation.records import one_a_seed, study_records
 from ..evaluation.report import standard_error
 from ..recipes.spec import Claim
 
-__all__ = ['Estimate', 'pooled_spread', 'estimate', 'decimals', 'verdict', 'Check', 'computed', 'measured', 'not_checkable', 'check_claims',
+__all__ = ['Estimate', 'estimate', 'decimals', 'verdict', 'Check', 'computed', 'measured', 'not_checkable', 'check_claims',
            'stated', 'claims_table', 'Comparison', 'compare', 'LESS_IS_BETTER', 'trial_runs',
            'trials', 'contest', 'mattered', 'in_all', 'raced']
 
@@ -32,13 +33,6 @@ class Estimate:
     n: int
     def brief(self) -> str: return f'{self.value:.2f} ± {self.margin:.2f} (n = {self.n})'
 
-def pooled_spread(groups) -> tuple:
-    """(standard deviation, degrees of freedom) of figures around the means of their `groups`; (0.0,
-    0) where no group has two."""
-    freedom = sum(len(g) - 1 for g in groups if len(g) > 1)
-    squares = sum((len(g) - 1) * variance(g) for g in groups if len(g) > 1)
-    return (squares / freedom) ** .5 if freedom else 0., freedom
-
 def estimate(values, groups=()):
     """The `Estimate` (None without any) from the figures `values` (%) of runs that differ by their
     seed, with the spread that the seeds make in all `groups` of such runs; where no run was
@@ -46,7 +40,9 @@ def estimate(values, groups=()):
     if not values: return None
     try: from scipy.stats import t
     except ImportError: raise missing('scipy', 'notebook') from None
-    (s, freedom), n = pooled_spread(groups), len(values)
+    repeated, n = [g for g in groups if len(g) > 1], len(values)
+    freedom = sum(len(g) - 1 for g in repeated)
+    s = pooled_spread(repeated) if repeated else 0.
     # equal runs are repeats of one: nothing is known of their spread
     margin = (float(t.isf(.025, freedom)) * s * (1 + 1 / n) ** .5 if s else
               2 * standard_error(mean(values), 10_000))

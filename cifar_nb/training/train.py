@@ -30,7 +30,7 @@ from .runs import RunFiles, as_before, claimed, drop_checkpoint
 from .signals import Interrupted, noting_signals
 
 __all__ = ['train', 'kept_weights', 'check_compile', 'manifest_of', 'note_uncompiled', 'planned',
-           'describe_images', 'first_look', 'first_line', 'run_epochs', 'measure', 'interrupt',
+           'describe_images', 'first_look', 'first_line', 'run_epochs', 'add_to_curve', 'interrupt',
            'claim', 'begin_run', 'finish_run', 'machine', 'guarded']
 
 
@@ -179,7 +179,7 @@ def run_epochs(t, x, y, held, curve, out, caught, say, progress, callback=None):
         share = max(1 - at / t.steps, 1 / t.steps)  # of the epoch, that was trained in this run
         phase = t.phase
         end_epoch(t, (time.perf_counter() - start) / share, held)
-        if curve is not None: measure(t, *curve, phase)
+        if curve is not None: add_to_curve(t, *curve, phase)
         keep_best(t)
         if out is not None and t.epoch < t.recipe.epochs:
             from_first(t.group, lambda: save_checkpoint(t, out))
@@ -206,7 +206,7 @@ def guarded(callback, say=print):
                 'without it, and log.jsonl is complete.')
     return call
 
-def measure(t: Trainer, x, y, phase):
+def add_to_curve(t: Trainer, x, y, phase):
     """Note loss and accuracy (%) of the network on the images `x` with the labels `y` after the
     epoch that has ended, which was of `phase`: it draws no random number and changes nothing."""
     def judge(): return loss_and_accuracy(predict(network(t), x, phase, t.precision), y)
