@@ -59,6 +59,5 @@ def _is_another(recipe: Recipe) -> bool:
     "Whether `recipe` has the name of a known one and trains something else, its length aside."
     base = base_of(recipe)
     if base is None or base.name != recipe.name: return False
-    lengths = [base, *([base.with_epochs(recipe.epochs)]
-                       if recipe.epochs >= len(base.phases) else [])]
-    return trained(recipe) not in [trained(r) for r in lengths]
+    if recipe.epochs < len(base.phases): return True
+    return trained(recipe) != trained(base.with_epochs(recipe.epochs))
