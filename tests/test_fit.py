@@ -1,4 +1,6 @@
 "How long a training takes at a given pace, and the longest one that fits."
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -6,10 +8,11 @@ from cifar_nb.augment.ops import RandomCrop, Resize
 from cifar_nb.bench.pace import at_side, measure_pace
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
+from cifar_nb.evaluation.records import study_records
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.fit import FORWARD, expected_seconds, plan_within, shown, sides
 from cifar_nb.recipes.house import QUICK
-from cifar_nb.recipes.spec import Phase, Recipe
+from cifar_nb.recipes.spec import Phase, Recipe, trained
 
 PLAIN = Recipe('plain', NetSpec(widths=(8,), depths=(1,), strides=(2,)),
                (Phase(4, batch_size=100, augment=(RandomCrop(2),)),))
@@ -81,3 +84,26 @@ def test_a_pace_is_measured_and_no_random_number_is_drawn():
     pace = measure_pace(half(PLAIN), x, y, steps=1, device='cpu')
     assert list(pace) == [16, 32] and all(0 < s < 1 for s in pace.values())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_recorded_lengths_are_of_quick_and_longer_is_better():
+    found = study_records(Path(__file__).parent.parent / 'results/lengths')
+    by_length = {}
+    for r in found:
+        assert r['manifest']['recipe'] == trained(QUICK.with_epochs(r['epochs']))
+        assert r['manifest']['validation']['images'] == 5000
+        by_length.setdefault(r['epochs'], []).append(r['accuracy'])
+    means = [sum(by_length[n]) / len(by_length[n]) for n in sorted(by_length)]
+    assert len(means) > 2 and means == sorted(means) and means[0] > 70
+
+
+def test_without_images_and_without_a_download_the_toy_set_stands_in(monkeypatch, tmp_path):
+    from cifar_nb.cli.commands import images_of
+    from cifar_nb.data import cifar
+    monkeypatch.delenv('CIFAR_NB_DATA', raising=False)
+    for name in ('CIFAR_NB_CACHE', 'KAGGLE_INPUT'): monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr(cifar, 'fetch', lambda *args, **kwargs: pytest.fail('a download'))
+    said = []
+    x, y, name = images_of('train', say=said.append, download=False)
+    assert name == 'toy' and len(x) == len(y) == 5000
+    assert 'toy set stands in' in said[-1] and 'no download was allowed' in said[-1]
