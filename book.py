@@ -3,7 +3,7 @@
 
     python3 book.py train [ARGS]     train and evaluate a network (default: the recipe `quick`)
     python3 book.py test             every check that a change must pass
-    python3 book.py lab              open the book in JupyterLab
+    python3 book.py lab              open the book in JupyterLab, at its first chapter
     python3 book.py run COMMAND ...  anything else in the environment, e.g. `run cifar_nb recipes`
     python3 book.py prepare          after an edit: export, clean, rebuild README and kaggle/
 """
@@ -252,7 +252,7 @@ def train(*argv):
 
 def lab(*argv):
     set_up(dev=True)
-    become(PYTHON, "-m", "jupyter", "lab", *(argv or ("nbs/index.ipynb",)))
+    become(PYTHON, "-m", "jupyter", "lab", *(argv or ("nbs/00_start.ipynb",)))
 
 
 def run(*argv):

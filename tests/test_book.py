@@ -328,6 +328,16 @@ def test_a_command_gets_its_own_signals_and_status(with_pip):
     assert (p.returncode, out) == (0, "saved\n"), err
 
 
+@pytest.mark.parametrize("argv, opened", [((), "nbs/00_start.ipynb"), (("x.ipynb",), "x.ipynb")])
+def test_the_book_opens_at_its_first_chapter(place, monkeypatch, argv, opened):
+    book, calls = load(place), []
+    monkeypatch.setattr(book, "set_up", lambda dev: calls.append(dev))
+    monkeypatch.setattr(book, "become", lambda *argv: calls.append([str(a) for a in argv]))
+    book.lab(*argv)
+    assert calls == [True, [str(book.PYTHON), "-m", "jupyter", "lab", opened]]
+    assert argv or (BOOK.parent / opened).is_file()
+
+
 def test_a_lossless_copy_beside_the_folder_is_restored_once(with_pip, tmp_path):
     beside = tmp_path / "shared/cifar10/restore.py"
     beside.parent.mkdir(parents=True)

@@ -27,10 +27,11 @@ from ..training.train import planned, train
 from .asked import recipe_asked
 
 
-def images_of(part: str, data: str | None = None, say=print, stand_in: bool = True) -> tuple:
+def images_of(part: str, data: str | None = None, say=print, stand_in: bool = True,
+              download: bool = True) -> tuple:
     """`(x, y, name)` of the 'train' or 'test' part; without CIFAR-10, and without a place named,
     the toy set, announced, if that may `stand_in`."""
-    try: return tuple(load_set(part, data, say))
+    try: return tuple(load_set(part, data, say, download))
     except InputError as e:
         if data or os.environ.get('CIFAR_NB_DATA') or not stand_in: raise
         say('CIFAR-10 could not be had, so the built-in toy set stands in: the figures below say '
