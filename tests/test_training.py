@@ -738,7 +738,7 @@ def test_a_test_curve_changes_nothing_and_is_that_of_the_network_of_each_epoch(t
     assert quiet.log == drawn.log and not quiet.curve
     for a, b in zip(quiet.net.state_dict().values(), drawn.net.state_dict().values()):
         assert torch.equal(a, b)
-    lines = [json.loads(line) for line in (tmp_path/'drawn/test.jsonl').read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path/'drawn/test.jsonl').read_text(encoding='utf-8').splitlines()]
     assert lines == drawn.curve and not (tmp_path/'quiet/test.jsonl').exists()
     for n, line in enumerate(lines, 1):
         net = ours(recipe(replace(r.phases[0], epochs=n))).net.eval()
@@ -765,7 +765,7 @@ def test_a_test_curve_goes_on(tmp_path):
 def test_the_manifest_says_whether_the_network_was_compiled(how, kept, tmp_path):
     "Where a backend does not work, the network stays as it is written, and the manifest says so."
     t = ours(recipe(replace(PHASE, epochs=1)), out=tmp_path/'run', compile=how)
-    m = json.loads((tmp_path/'run/manifest.json').read_text())
+    m = json.loads((tmp_path/'run/manifest.json').read_text(encoding='utf-8'))
     assert m['sittings'][-1]['compile'] == kept == t.manifest['sittings'][-1]['compile']
 
 
