@@ -18,7 +18,7 @@ from cifar_nb.evaluation.records import find_trial, full_record, study_records
 from cifar_nb.recipes.cost import training_cost
 from cifar_nb.recipes.vary import vary
 from cifar_nb.studies import budgets
-from cifar_nb.studies.budgets import (NAMES, apart, budgets_table, found, in_steps, pairs, plan,
+from cifar_nb.studies.budgets import (ENTRANTS, apart, budgets_table, found, in_steps, pairs, plan,
                                       plans_table, ranked, run_plans, seen, sees, show_budgets,
                                       step_rates, validated, whole_blocks)
 from cifar_nb.teams.zoo import get_recipe, list_recipes
@@ -83,7 +83,7 @@ def test_every_recipe_costs_the_same_within_a_batch(name, pflop):
 
 
 @pytest.mark.parametrize('pflop', [.02, .1])
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ENTRANTS)
 def test_the_schedule_ends_at_its_last_rate(name, pflop):
     """However short, a plan begins and ends with the rates of the recipe in full length, counted in
     steps, and passes its highest."""
@@ -99,7 +99,7 @@ def test_the_schedule_ends_at_its_last_rate(name, pflop):
 
 
 def test_nothing_but_length_and_unit_is_changed():
-    for name in NAMES:
+    for name in ENTRANTS:
         recipe, p = get_recipe(*name.split(':')), plan(name, .1)
         for a, b in zip(recipe.phases, p.recipe.phases):
             same = replace(b, epochs=a.epochs, schedule=a.schedule, augment=a.augment,

@@ -10,7 +10,7 @@ from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
 from cifar_nb.evaluation.records import study_records
 from cifar_nb.models.resnet import NetSpec
-from cifar_nb.recipes.fit import FORWARD, expected_seconds, plan_within, shown, sides
+from cifar_nb.recipes.fit import FORWARD, expected_seconds, plan_within, images_by_side, all_sides
 from cifar_nb.recipes.house import QUICK
 from cifar_nb.recipes.spec import Phase, Recipe, trained
 
@@ -26,10 +26,10 @@ def half(recipe):
 
 
 def test_what_an_epoch_shows():
-    assert shown(PLAIN, 1000) == [(32, 1000)] * 4
-    assert shown(half(PLAIN), 1000) == [(16, 1000)] * 2 + [(32, 1000)] * 2
-    assert sides(PLAIN) == [32] and sides(half(PLAIN)) == [16, 32]
-    quick = shown(QUICK, 50_000)
+    assert images_by_side(PLAIN, 1000) == [(32, 1000)] * 4
+    assert images_by_side(half(PLAIN), 1000) == [(16, 1000)] * 2 + [(32, 1000)] * 2
+    assert all_sides(PLAIN) == [32] and all_sides(half(PLAIN)) == [16, 32]
+    quick = images_by_side(QUICK, 50_000)
     assert [side for side, _ in quick] == [16, 20, 24, 24, 28, 32, 32, 32]
     assert [n for _, n in quick] == [50_000] * 4 + [35_000] * 4  # then the hard examples only
 
@@ -64,15 +64,15 @@ def test_fewer_images_where_an_epoch_is_too_long():
 
 def test_the_machine_that_needs_327_seconds():
     "A pace that is the same for each pixel, as a slow processor has it."
-    whole = expected_seconds(QUICK, 50_000, {s: s * s for s in sides(QUICK)})
-    slow = {s: s * s * 327 / whole for s in sides(QUICK)}
+    whole = expected_seconds(QUICK, 50_000, {s: s * s for s in all_sides(QUICK)})
+    slow = {s: s * s * 327 / whole for s in all_sides(QUICK)}
     assert expected_seconds(QUICK, 50_000, slow) == pytest.approx(327)
     plan = plan_within(QUICK, 100, 45_000, slow, (1, 2, 3, 4, 6, 8), held=5000)
     assert plan.epochs in (2, 3) and 50 < plan.seconds <= 100
 
 
 def test_a_recipe_at_one_side():
-    assert shown(at_side(QUICK, 20), 10)[0] == (20, 10)
+    assert images_by_side(at_side(QUICK, 20), 10)[0] == (20, 10)
     assert [type(o).__name__ for o in at_side(QUICK, 20).phases[0].augment] == [
         type(o).__name__ for o in QUICK.phases[0].augment]
     assert at_side(PLAIN, 16).phases[0].augment == (RandomCrop(2), Resize((16,)))

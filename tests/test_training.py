@@ -738,7 +738,8 @@ def test_a_test_curve_changes_nothing_and_is_that_of_the_network_of_each_epoch(t
     assert quiet.log == drawn.log and not quiet.curve
     for a, b in zip(quiet.net.state_dict().values(), drawn.net.state_dict().values()):
         assert torch.equal(a, b)
-    lines = [json.loads(line) for line in (tmp_path/'drawn/test.jsonl').read_text(encoding='utf-8').splitlines()]
+    text = (tmp_path/'drawn/test.jsonl').read_text(encoding='utf-8')
+    lines = [json.loads(line) for line in text.splitlines()]
     assert lines == drawn.curve and not (tmp_path/'quiet/test.jsonl').exists()
     for n, line in enumerate(lines, 1):
         net = ours(recipe(replace(r.phases[0], epochs=n))).net.eval()

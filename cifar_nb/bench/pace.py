@@ -5,7 +5,7 @@ import torch
 
 from ..augment.ops import Resize
 from ..core.timing import once
-from ..recipes.fit import sides
+from ..recipes.fit import all_sides
 from ..recipes.spec import Recipe
 from ..recipes.vary import vary
 from ..training.precision import choose_device
@@ -34,4 +34,4 @@ def measure_pace(recipe: Recipe, x, y, steps: int = 2, device=None) -> dict:
     n = min(len(x), steps * max(p.batch_size for p in recipe.phases))
     with torch.random.fork_rng():
         return {side: seconds_per_image(at_side(recipe, side), x[:n], y[:n], device)
-                for side in sides(recipe)}
+                for side in all_sides(recipe)}

@@ -19,9 +19,9 @@ from ..evaluation.records import one_a_seed, study_records
 from ..evaluation.report import standard_error
 from ..recipes.spec import Claim
 
-__all__ = ['Estimate', 'estimate', 'decimals', 'verdict', 'Check', 'computed', 'measured', 'not_checkable', 'check_claims',
-           'stated', 'claims_table', 'Comparison', 'compare', 'LESS_IS_BETTER', 'trial_runs',
-           'trials', 'contest', 'mattered', 'in_all', 'raced']
+__all__ = ['Estimate', 'estimate', 'decimals', 'verdict', 'Check', 'computed', 'measured',
+           'not_checkable', 'check_claims', 'stated', 'claims_table', 'Comparison', 'compare',
+           'LESS_IS_BETTER', 'trial_runs', 'trials', 'contest', 'mattered', 'in_all', 'raced']
 
 
 @dataclass(frozen=True)
