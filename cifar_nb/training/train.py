@@ -81,8 +81,8 @@ def train(
             compile_forward(t, 'inductor' if compile is True else compile, say)
             if t.forward is t.net: note_uncompiled(t, out)
         held = None if held is None else (x[held], y[held])
-        run_epochs(t, x[kept].to(t.device), y[kept].to(t.device), held, curve, out, caught, say,
-                   progress, guarded(callback, say) if group.first else None)
+        run_epochs(t, x[kept].to(t.device), y[kept].to(t.device), held, out, caught, say, progress,
+                   guarded(callback, say) if group.first else None, curve)
         if t.best_weights is not None: network(t).load_state_dict(t.best_weights)
         if out is not None: from_first(group, lambda: finish_run(t, out, holdout, info))
     return t
@@ -163,7 +163,7 @@ def first_line(t: Trainer) -> str:
             f'{"channels last" if p.channels_last else "channels first"} ({p.reason})')
 
 
-def run_epochs(t, x, y, held, curve, out, caught, say, progress, callback=None):
+def run_epochs(t, x, y, held, out, caught, say, progress, callback=None, curve=None):
     "Train until the recipe's last epoch, saving after each one and at a signal."
     from tqdm.auto import tqdm
     while t.epoch < t.recipe.epochs:
