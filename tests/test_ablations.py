@@ -325,18 +325,6 @@ def test_search_without_optuna_is_a_sentence(monkeypatch):
     with pytest.raises(InputError, match=r'cifar_nb\[search\]'): need_optuna()
 
 
-def test_what_would_have_been_seen_is_seen_in_four_of_five():
-    "A true difference as large as a comparison calls detectable, drawn anew: 80 % power."
-    import random
-    draw = random.Random(1).gauss
-    def group(at): return [draw(at, 1.) for _ in range(12)]
-    size = sum(compare(group(0), group(0)).detectable for _ in range(200)) / 200
-    seen = sum(compare(group(size), group(0)).finding == 'better' for _ in range(1000)) / 1000
-    assert .75 < seen < .85
-    c = compare([1., 2., 3.], [1., 2., 3., 4.])
-    assert c.runs == (3, 4) and compare(group(0), group(0), alpha=.01).detectable > size
-
-
 def test_a_gain_over_all_studies_is_students_test(tmp_path):
     "Against scipy's test of one sample; toy trials do not count."
     from scipy.stats import ttest_1samp
@@ -355,5 +343,5 @@ def test_a_gain_over_all_studies_is_students_test(tmp_path):
     said = in_all('gain')(Results([], tmp_path))
     p = ttest_1samp(gains, 0).pvalue
     assert said == (f'open: over all studies no difference seen, gain -1.1 ± 0.5 points (n = 4, '
-                    f'p = {p:.2g}; 2.0 would be)')
+                    f'p = {p:.2g})')
     assert in_all('gain')([]) is None and in_all('other')(Results([], tmp_path)) is None

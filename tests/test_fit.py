@@ -107,3 +107,15 @@ def test_without_images_and_without_a_download_the_toy_set_stands_in(monkeypatch
     x, y, name = images_of('train', say=said.append, download=False)
     assert name == 'toy' and len(x) == len(y) == 5000
     assert 'toy set stands in' in said[-1] and 'no download was allowed' in said[-1]
+
+
+def test_the_recorded_lengths_are_those_that_the_command_trains():
+    "Each record answers for its length of quick, on 45,000 images with 5,000 for validation."
+    from cifar_nb.studies.lengths import lengths
+    folder = Path(__file__).parents[1] / "results/lengths"
+    found = {r["variation"]: r for r in study_records(folder)}
+    assert set(found) == set(lengths())
+    for name, recipe in lengths().items():
+        m = found[name]["manifest"]
+        assert m["recipe"] == trained(recipe) and m["data"]["images"] == 50_000
+        assert m["validation"]["images"] == 5000 and found[name]["epochs"] == int(name[0])

@@ -92,13 +92,11 @@ def _other_commands(command):
     _reproduce_arguments(s)
     s = command('ladder', 'from the plain loop to the recipe quick, one trick at a time; or what '
                 'was weighed for hour')
-    s.add_argument('recipe', nargs='?', choices=['quick', 'hour'], default='quick',
-                   help='whose ladder (default: quick)')
+    s.add_argument('recipe', nargs='?', choices=['quick', 'hour', 'lengths'], default='quick',
+                   help="whose ladder; 'lengths': quick in fewer epochs (default: quick)")
     s.add_argument('--seeds', type=int, default=1, metavar='N',
                    help='runs of each rung (default: 1)')
-    s.add_argument('--results', metavar='DIR', default='results',
-                   help='folder of recorded runs; what is there is not run again (default: '
-                   'results)')
+    _recorded(s)
     _where(s)
     s = command('shift', 'how much a network keeps on noisy, blurred and foggy images')
     _shift_arguments(s)
@@ -111,6 +109,12 @@ def _other_commands(command):
     s.add_argument('--kernels', metavar='NAMES', help="the compiled kernels that these ran with, "
                    "if you know: 'none', or 'fused_norm,winograd' (default: unknown)")
     command('progress', 'which exercises of the book you have solved')
+
+
+def _recorded(s):
+    s.add_argument('--results', metavar='DIR', default='results',
+                   help='folder of recorded runs; what is there is not run again (default: '
+                   'results)')
 
 
 def _where(s, data='found, else downloaded'):
@@ -150,9 +154,7 @@ def _ablate_arguments(s):
                    "GPU")
     s.add_argument('--seeds', type=int, default=3, metavar='N',
                    help='runs of each variation (default: 3)')
-    s.add_argument('--results', metavar='DIR', default='results',
-                   help='folder of recorded runs; what is there is not run again (default: '
-                   'results)')
+    _recorded(s)
     _where(s)
 
 
@@ -166,9 +168,7 @@ def _budgets_arguments(s):
                    help='only list the plans, and the seeds that are recorded')
     s.add_argument('--seeds', type=int, default=3, metavar='N',
                    help='runs of each recipe (default: 3)')
-    s.add_argument('--results', metavar='DIR', default='results',
-                   help='folder of recorded runs; what is there is not run again (default: '
-                   'results)')
+    _recorded(s)
     _where(s)
 
 
@@ -249,9 +249,7 @@ def _reproduce_arguments(s):
                    'limit)')
     s.add_argument('--list', action='store_true',
                    help='only list what is missing, and what it costs')
-    s.add_argument('--results', metavar='DIR', default='results',
-                   help='folder of recorded runs; what is there is not run again (default: '
-                   'results)')
+    _recorded(s)
     s.add_argument('--runs', metavar='DIR', default='runs',
                    help='folder of the trainings (default: runs)')
     s.add_argument('--images', type=int, metavar='N',

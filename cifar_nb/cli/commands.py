@@ -293,8 +293,9 @@ def cmd_search(a):
 
 
 def cmd_ladder(a):
-    """From the plain loop to the recipe quick, one trick at a time, or what was weighed for hour;
-    what is missing in the results is run."""
-    from ..studies import ladder, record
-    command = dict(quick=ladder.command_ladder, hour=record.command_hour)[a.recipe]
+    """From the plain loop to the recipe quick, one trick at a time, what was weighed for hour, or
+    quick in fewer epochs; what is missing in the results is run."""
+    from ..studies import ladder, lengths, record
+    command = dict(quick=ladder.command_ladder, hour=record.command_hour,
+                   lengths=lengths.command_lengths)[a.recipe]
     command(a.seeds, a.results, a.data, a.device)

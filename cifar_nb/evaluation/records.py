@@ -20,9 +20,9 @@ from ..data.cifar import CIFAR10
 from ..recipes.spec import trained, trained_twin
 from ..training.runs import EVALUATION, FIGURE, RESULT_FORM
 
-__all__ = ['Results', 'load_results', 'record_run', 'grouped', 'one_a_seed', 'test_evaluations',
-           'with_test_figures', 'counts_as_full', 'full_record', 'write_record', 'find_trial',
-           'keep_trial', 'study_records', 'file_stem']
+__all__ = ['Results', 'load_results', 'record_run', 'kinds_of', 'grouped', 'one_a_seed',
+           'test_evaluations', 'with_test_figures', 'counts_as_full', 'full_record',
+           'write_record', 'find_trial', 'keep_trial', 'study_records', 'file_stem']
 
 
 def warn(sentence: str): print(f'cifar_nb: {sentence}', file=sys.stderr)
@@ -110,18 +110,23 @@ def one_a_seed(records: list) -> list:
     return list({r['manifest']['seed']: r for r in records}.values())
 
 
+def kinds_of(records, also=lambda r: None) -> list:
+    """`records` in lists of those that are comparable (they differ by seed and machine only) and
+    agree in what `also` says of each."""
+    kinds = []
+    for r in records:
+        home = next((k for k in kinds if comparable(k[0]['manifest'], r['manifest'])
+                     and also(k[0]) == also(r)), None)
+        if home is None: kinds.append([r])
+        else: home.append(r)
+    return kinds
+
+
 def grouped(records: list) -> list:
     """The results of `records` in lists: comparable ones from one machine lie together, one for
     each seed."""
-    groups = []
     def place(r): return [r['result'].get(k) for k in ('hardware', 'threads', 'together')]
-    for r in records:
-        home = next(
-            (g for g in groups if comparable(g[0]['manifest'], r['manifest'])
-             and place(g[0]) == place(r)), None)
-        if home is None: groups.append([r])
-        else: home.append(r)
-    return [[r['result'] for r in one_a_seed(g)] for g in groups]
+    return [[r['result'] for r in one_a_seed(g)] for g in kinds_of(records, place)]
 
 
 def counts_as_full(r: dict) -> bool:

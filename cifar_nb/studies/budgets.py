@@ -19,12 +19,12 @@ from typing import NamedTuple
 import torch
 
 from ..core.errors import InputError
-from ..core.manifest import comparable, tensors_fingerprint
+from ..core.manifest import tensors_fingerprint
 from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.statistics import detectable_difference, holm, pooled_spread, t_interval
 from ..core.tables import Table
 from ..data.cifar import load_set, split
-from ..evaluation.records import one_a_seed, study_records
+from ..evaluation.records import kinds_of, one_a_seed, study_records
 from ..models.count import counts_of
 from ..recipes.cost import training_cost
 from ..recipes.house import HOUSE
@@ -108,12 +108,9 @@ def found(records, plans, data: str = 'cifar10') -> dict:
         recipe = trained(p.recipe)
         own = [r for r in records if 'budget' in r and r['manifest']['recipe'] == recipe and
                (r['manifest']['data']['images'], r['manifest']['data']['name']) == (p.images, data)]
-        kinds = [one_a_seed([r for r in own if _alike(r, k)]) for k in own]
+        kinds = [one_a_seed(k) for k in kinds_of(own, lambda r: r['validated'])]
         if kinds: out[p.name] = sorted(max(kinds, key=len), key=lambda r: r['seed'])
     return out
-
-def _alike(a, b) -> bool:
-    return a['validated'] == b['validated'] and comparable(a['manifest'], b['manifest'])
 
 # %% ../../nbs/22_budgets.ipynb #8cecf417
 HELD = 5000  # images for validation, the same for every plan
@@ -125,8 +122,8 @@ def run_plan(p: Plan, x, y, judge: tuple, seed: int = 0, device: str | None = No
     """Train `p` on the first of the images `x`, `y` and ask it about those in `judge` (images,
     labels), one view each; its record, ready for JSON. Accuracies in percent."""
     x, y = x[:p.images], y[:p.images]
-    t = train(p.recipe, x, y, seed=seed, device=device, kernels=False, progress=False,
-              say=lambda s: None, info=dict(data=data))
+    t = train(p.recipe, x, y, seed=seed, device=device, progress=False, say=lambda s: None,
+              info=dict(data=data))
     def ask(x, y): return loss_and_accuracy(predict(network(t), x, t.phase, t.precision), y)
     loss, accuracy = ask(*judge)
     return dict(manifest=t.manifest, variation=p.name, budget=p.budget, accuracy=round(accuracy, 2),
@@ -151,7 +148,7 @@ def run_plans(names, x, y, folder='results', pflop: float = .1, seeds: int = 3, 
     asked = dict(validated=validated(*judge))
     def experiment(p, seed):
         few = x[:p.images], y[:p.images]
-        wanted = planned(p.recipe, *few, seed=seed, device=device, kernels=False,
+        wanted = planned(p.recipe, *few, seed=seed, device=device,
                          data=describe_images(*few, data))
         return Experiment(f'{p.name}, seed {seed}', wanted,
                           partial(run_plan, p, x, y, judge, seed, device, data),

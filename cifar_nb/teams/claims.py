@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..core.errors import InputError, missing
 from ..core.files import read_json, there
 from ..core.manifest import UNKNOWN, experiment, fingerprint
-from ..core.statistics import pooled_spread
+from ..core.statistics import detectable_difference, pooled_spread
 from ..core.tables import Table, words
 from ..evaluation.records import one_a_seed, study_records
 from ..evaluation.report import standard_error
@@ -116,8 +116,6 @@ class Comparison(NamedTuple):
     error: float       # standard error of the difference
     p: float           # of Welch's two-sided test
     finding: str       # 'better', 'worse' or 'no difference seen'
-    detectable: float  # a true difference that would have been seen in 80 of 100 such comparisons
-    runs: tuple        # how many there are of these and of the others
 
 def compare(these, others, lower: bool = False, alpha: float = .05) -> Comparison:
     """`these` figures (two or more) beside the `others`, by Welch's test (1947) at level `alpha`;
@@ -134,11 +132,9 @@ def compare(these, others, lower: bool = False, alpha: float = .05) -> Compariso
     freedom = 1 / (shares[0] ** 2 / (len(these) - 1) + shares[1] ** 2 / (len(others) - 1))
     # equal runs are repeats of one: nothing is known of their spread
     p = float(2 * t.sf(abs(difference) / error, freedom)) if error else 1.0
-    finding = ('no difference seen' if p >= alpha else 'better'
-               if (difference > 0) != lower else 'worse')
-    seen = float(t.isf(alpha / 2, freedom) + t.isf(.2, freedom)) * error
-    return Comparison(m, stdev(these), difference, error, p, finding, seen,
-                      (len(these), len(others)))
+    return Comparison(m, stdev(these), difference, error, p,
+                      'no difference seen' if p >= alpha else 'better'
+                      if (difference > 0) != lower else 'worse')
 
 
 # among the measures of a run; of the others, more is better
@@ -190,14 +186,20 @@ def _at_best_scale(results, study, measure, wanted):
         found = {k: v for k, v in trials(runs, study, scale, measure).items() if len(v) > 1}
         if wanted(found): return name, found
 
-def _told(where, c, what, claimed, late=False):
-    "'yes', 'no' or 'open' with the comparison `c` in words; `late`: small scale cannot say no."
+def _told(where, a, b, what, claimed, lower=False, alpha=.05, late=False):
+    """'yes', 'no' or 'open' with the comparison of the figures `a` and `b` (None: with 0) in words,
+    and where none is seen with the difference that would have been, in 80 of 100 such comparisons;
+    `late`: small scale cannot say no."""
+    c = compare(a, b or [0., 0.], lower, alpha)
     seen = c.finding != 'no difference seen'
     answer = ('yes' if seen and c.finding in claimed else 'no' if seen
               and not (late and 'small' in where) else 'open')
     why = '' if answer != 'open' else ', too short to refute' if seen else ' no difference seen'
-    n = ' and '.join(str(n) for n in dict.fromkeys(c.runs) if n)
-    could = '' if seen else f'; {c.detectable:.1f} would be'
+    runs = [len(g) for g in (a, b) if g]
+    n, could = ' and '.join(map(str, dict.fromkeys(runs))), ''
+    if b and not seen:
+        least = detectable_difference(pooled_spread([a, b]), min(runs), alpha=alpha)
+        could = f'; {least:.1f} would be'
     return (f'{answer}: {where}{why}, {what} {c.difference:+.1f} ± {c.error:.1f} points '
             f'(n = {n}, p = {c.p:.2g}{could})')
 
@@ -213,10 +215,10 @@ def contest(study: str, better, than=('base',), measure: str = 'accuracy',
         there = _at_best_scale(results, study, measure,
                                lambda found: {*better, *than} <= set(found))
         if not there: return None
-        a, b = best(there[1], better), best(there[1], than) if than else [0., 0.]
+        a, b = best(there[1], better), best(there[1], than) if than else None
         # the best of several: so many tests
-        return _told(there[0], compare(a, b, lower, .05 / (len(better) * max(1, len(than)))),
-                     told or measure, ('better',), late)
+        alpha = .05 / (len(better) * max(1, len(than)))
+        return _told(there[0], a, b, told or measure, ('better',), lower, alpha, late)
     return find
 
 def mattered(study: str, measure: str = 'accuracy') -> Callable:
@@ -227,10 +229,9 @@ def mattered(study: str, measure: str = 'accuracy') -> Callable:
                                lambda found: 'base' in found and len(found) > 1)
         if not there: return None
         base, others = there[1]['base'], {k: v for k, v in there[1].items() if k != 'base'}
-        name, c = min(
-            ((k, compare(v, base, measure in LESS_IS_BETTER, .05 / len(others)))
-             for k, v in others.items()), key=lambda kc: kc[1].p)
-        return _told(there[0], c, f'{measure} with {name}', ('better', 'worse'))
+        name = min(others, key=lambda k: compare(others[k], base).p)
+        return _told(there[0], others[name], base, f'{measure} with {name}', ('better', 'worse'),
+                     measure in LESS_IS_BETTER, .05 / len(others))
     return find
 
 
@@ -241,8 +242,7 @@ def in_all(measure: str) -> Callable:
         runs = [r for r in trial_runs(results) if r['manifest']['data'].get('name') != 'toy']
         gains = [r['measures'][measure] for r in runs if measure in r['measures']]
         if len(gains) < 2: return None
-        c = compare(gains, [0., 0.])._replace(runs=(len(gains),))
-        return _told('over all studies', c, measure, ('better',))
+        return _told('over all studies', gains, None, measure, ('better',))
     return find
 
 def raced(results, bench: str, **row):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['rows_of', 'differences', 'operations', 'Part', 'parts', 'draw_net', 'Facts', 'spec_facts', 'beside_resnet18',
-           'show_schedule', 'show_augmented', 'sketch', 'falls', 'yes', 'read_log', 'full_runs', 'kinds_of', 'our_runs',
-           'tested', 'accuracy', 'measure', 'better', 'show_logged']
+           'show_schedule', 'show_augmented', 'sketch', 'falls', 'yes', 'read_log', 'full_runs', 'our_runs', 'tested',
+           'accuracy', 'measure', 'better', 'show_logged']
 
 # %% ../../nbs/09_reading.ipynb #c2530cc1
 import csv
@@ -18,10 +18,9 @@ import torch
 from torch import nn
 
 from ..augment.preview import show_images
-from ..core.manifest import comparable
 from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.tables import Table
-from ..evaluation.records import counts_as_full, one_a_seed
+from ..evaluation.records import counts_as_full, kinds_of, one_a_seed
 from ..models.resnet import NetSpec, count_macs, count_parameters, memory
 from ..recipes.spec import Recipe, trained
 from .claims import estimate
@@ -262,15 +261,6 @@ def full_runs(recipe: Recipe, results=()) -> list:
     """Those of the records `results` (of `load_results`) that trained what `recipe` says, on all of
     CIFAR-10's training images, and were asked about the test set."""
     return [r for r in results if counts_as_full(r) and r['manifest']['recipe'] == trained(recipe)]
-
-def kinds_of(records) -> list:
-    "`records` in lists of those that may be averaged: they differ by seed and machine only."
-    kinds = []
-    for r in records:
-        home = next((k for k in kinds if comparable(k[0]['manifest'], r['manifest'])), None)
-        if home is None: kinds.append([r])
-        else: home.append(r)
-    return kinds
 
 def our_runs(recipe: Recipe, results=()) -> list:
     """The full runs of `recipe` that may be averaged, one a seed: of several kinds (other precision

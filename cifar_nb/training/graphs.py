@@ -3,6 +3,8 @@ hundred small operations, is recorded once and launched at once. The digits stay
 
 Tests: tests/test_gpu.py (they need a GPU), tests/test_training.py.
 """
+import warnings
+
 import torch
 
 __all__ = ['Replay', 'replaying']
@@ -31,10 +33,10 @@ class Replay:
         return self.batch
 
 
-def replaying(t, draw, x: torch.Tensor, say=print):
+def replaying(t, draw, x: torch.Tensor):
     """`draw` for the batches of the current phase of the trainer `t` from the images `x`, by a
     `Replay` where `t.graphs` asks for one, batches are whole, and no operation looks at the epoch;
-    where that fails, `draw` itself."""
+    where that fails, `draw` itself, with a warning."""
     p = t.phase
     if not t.graphs or t.device.type != 'cuda' or any(op.alternates for op in p.augment):
         return draw
@@ -42,8 +44,8 @@ def replaying(t, draw, x: torch.Tensor, say=print):
     if t.replay is None or t.replay[0] != known:
         try: t.replay = known, Replay(draw, t.order[:p.batch_size], t.rng)
         except (RuntimeError, AttributeError) as e:
-            say(f'The augmentation cannot be replayed as a CUDA graph ({type(e).__name__}), so it '
-                'runs as it is written')
+            warnings.warn(f'The augmentation cannot be replayed as a CUDA graph ({e}), so it runs '
+                          'as it is written.', stacklevel=2)
             t.replay = known, draw
     quick = t.replay[1]
     return lambda index: (quick if len(index) == p.batch_size else draw)(index)
