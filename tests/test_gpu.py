@@ -83,3 +83,26 @@ def test_graphs_change_no_digit_of_a_training():
         assert (t.replay is not None) == graphs
         return drawn
     assert all(torch.equal(a, b) for a, b in zip(once(False), once(True), strict=True))
+
+
+@pytest.mark.parametrize("first, then", [("cuda", "cpu"), ("cpu", "cuda")])
+def test_a_training_goes_on_on_another_kind_of_device(first, then, tmp_path):
+    from cifar_nb.training import train as whole
+    x, y = noise(640)
+    x[:, 0] = (y * 25).to(torch.uint8)[:, None, None]
+    recipe = vary(get_recipe("small", "report"), epochs=4, batch_size=64)
+    def once(device, **more):
+        return train(recipe, x, y, tmp_path, device=device, precision="fp32", kernels=False,
+                     progress=False, say=lambda s: None, **more)
+    save = whole.save_checkpoint
+    def dies(t, out):
+        save(t, out)
+        if t.epoch == 2: raise KeyboardInterrupt
+    whole.save_checkpoint = dies
+    try: once(first)
+    except KeyboardInterrupt: pass
+    finally: whole.save_checkpoint = save
+    t = once(then, resume=True)
+    losses = [line["train_loss"] for line in t.log]
+    assert len(losses) == 4 and losses[3] < losses[1]
+    assert [s["device"] for s in t.manifest["sittings"]] == [first, then]

@@ -2,7 +2,9 @@
 written."""
 import json
 import shutil
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -301,3 +303,57 @@ def test_a_network_that_knows_drawn_shapes_does_not_answer_for_the_course(
     capsys.readouterr()
     assert (main(['evaluate', 'run', '--results', 'res', '--device', 'cpu']) == 2
             and 'trained on cifar10' in capsys.readouterr().err and not (tmp_path / 'res').exists())
+
+
+# ---- on another kind of device
+
+def begun_on_a_gpu(folder, order, step):
+    """The checkpoint of `stopped`, as a GPU would have left it after `step` batches of the next
+    epoch: its random numbers are 16 bytes, and the images came in an `order` of its own."""
+    file = stopped(folder, recipe=BARE)/'checkpoint.pt'
+    s = torch.load(file, weights_only=True)
+    gpu = torch.zeros(16, dtype=torch.uint8)
+    torch.save(s | dict(rng=gpu, cuda_rng=gpu, step=step, order=order), file)
+    return folder
+
+
+BARE = replace(TINY, phases=tuple(replace(p, augment=()) for p in TINY.phases))
+
+
+def test_a_training_begun_on_a_gpu_goes_on_on_a_cpu_with_the_images_that_are_left(tmp_path):
+    order, said, seen = torch.randperm(200, generator=torch.Generator().manual_seed(99)), [], []
+    x = torch.arange(200, dtype=torch.uint8)[:, None, None, None].expand(200, 3, 32, 32)
+    folder = begun_on_a_gpu(tmp_path/'run', order, 2)
+    t = training.Trainer(BARE, 200, device='cpu', precision='fp32')
+    assert checkpoints.load_checkpoint(t, folder)
+    p = BARE.phases[-1]
+    t.forward = lambda xb: (seen.append(xb), t.net(xb))[1]
+    training.train_epoch(t, x.contiguous(), Y)
+    pixels = torch.cat(seen)[:, 0, 0, 0]*p.std[0]*255 + p.mean[0]*255
+    assert torch.equal(pixels.round().long(), order[100:])  # batches of 50: the last two
+    t = train(BARE, X, Y, folder, resume=True, **QUIET | dict(say=said.append))
+    assert [line['epoch'] for line in t.log] == [1, 2, 3] and Run(folder).finished
+    assert sum('another kind of device' in s for s in said) == 1
+
+
+def test_what_a_training_draws_after_another_kind_of_device_is_its_own_and_the_same_each_time(
+        tmp_path):
+    "Not the numbers with which the epoch began, which its first images have had."
+    def drawn(step):
+        t = training.Trainer(BARE, 200, device='cpu', precision='fp32')
+        checkpoints.load_checkpoint(
+            t, begun_on_a_gpu(Path(tempfile.mkdtemp(dir=tmp_path)), torch.arange(200), step))
+        return torch.rand(4, generator=t.rng)
+    first = torch.rand(4, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
+    assert not torch.equal(drawn(1), first)
+
+
+def test_a_checkpoint_without_its_order_draws_it_again(tmp_path):
+    "As older releases left it, within an epoch: the same images as undisturbed."
+    alone = train(BARE, X, Y, **QUIET)
+    file = stopped(tmp_path/'run', recipe=BARE)/'checkpoint.pt'
+    s = torch.load(file, weights_only=True)
+    del s['order']
+    torch.save(s, file)
+    assert train(BARE, X, Y, tmp_path/'run', resume=True, **QUIET).log == alone.log

@@ -11,15 +11,15 @@ from torch import nn
 
 from ..core.errors import InputError
 from ..core.files import there, to_json, write_atomic
-from ..core.manifest import differing
+from ..core.manifest import differing, fingerprint
 from ..core.names import renamed_log
 from ..recipes.spec import advance, recipe_from_json, trained
 from .loop import Trainer, network
 from .precision import choose_device, memory_order
 from .runs import RunFiles, as_before, read_checkpoint
 
-__all__ = ['snapshot', 'restore', 'Run', 'write_lines', 'save_checkpoint', 'load_checkpoint',
-           'keep_best', 'write_weights']
+__all__ = ['snapshot', 'restore', 'begun_elsewhere', 'Run', 'write_lines', 'save_checkpoint',
+           'load_checkpoint', 'keep_best', 'write_weights']
 
 
 _PARTS = ('net', 'opt', 'scaler', 'ema')
@@ -35,13 +35,17 @@ def snapshot(t: Trainer) -> dict:
     if t.best_weights is not None: s['best_weights'] = t.best_weights
     if t.manifest: s['manifest'] = t.manifest
     if t.curve: s['curve'] = t.curve
-    if t.losses is not None: s |= dict(losses=t.losses, order=t.order)
+    s['order'] = t.order.to(torch.int32)
+    if t.losses is not None: s['losses'] = t.losses
     if t.device.type == 'cuda': s['cuda_rng'] = torch.cuda.get_rng_state(t.device)
     if t.phase.schedule.shape == 'plateau': s['plateau'] = t.scheduler.state_dict()
     return s
 
 def restore(t: Trainer, s: dict):
-    "Put the snapshot `s` into a trainer made with the same recipe, images, seed and precision."
+    """Put the snapshot `s` into a trainer made with the same recipe, images, seed and precision.
+
+    On the kind of device where it was taken the training goes on to the digit; on another one with
+    other random numbers, and, in the epoch that was interrupted, with the images that are left."""
     t.epoch = s['epoch']
     t.begin_phase()
     t.begin_epoch()
@@ -49,7 +53,8 @@ def restore(t: Trainer, s: dict):
     t.log, t.curve = [renamed_log(line) for line in s['log']], s.get('curve', [])
     t.best_weights = ({k: v.cpu() for k, v in s['best_weights'].items()}
                       if s.get('best_weights') else None)
-    if t.losses is not None: t.losses, t.order = s['losses'].to(t.device), s['order'].to(t.device)
+    if 'order' in s: t.order = s['order'].to(t.device, torch.int64)
+    if t.losses is not None: t.losses = s['losses'].to(t.device)
     t.sums.copy_(s['sums'])
     done = t.epoch - t.begun
     if 'plateau' in s: t.scheduler.load_state_dict(s['plateau'])
@@ -59,9 +64,18 @@ def restore(t: Trainer, s: dict):
     for k in _PARTS:
         if getattr(t, k) is not None: getattr(t, k).load_state_dict(s[k])
     if t.ema is not None: t.ema.multi_avg_fn.n = int(t.ema.n_averaged)
-    t.rng.set_state(s['rng'].cpu())
+    if begun_elsewhere(t, s):
+        # the numbers of one kind of device mean nothing to another's: others of this epoch's own
+        t.rng.manual_seed(int(fingerprint([t.seed, t.epoch, t.step]), 16) % 2 ** 63)
+    else: t.rng.set_state(s['rng'].cpu())
     torch.set_rng_state(s['torch_rng'].cpu())
-    if 'cuda_rng' in s: torch.cuda.set_rng_state(s['cuda_rng'].cpu(), t.device)
+    if 'cuda_rng' in s and t.device.type == 'cuda':
+        torch.cuda.set_rng_state(s['cuda_rng'].cpu(), t.device)
+
+def begun_elsewhere(t: Trainer, s: dict) -> bool:
+    """Whether the snapshot `s` was taken on another kind of device than that of `t`, whose random
+    numbers are others."""
+    return s['rng'].numel() != t.rng.get_state().numel()
 
 
 class Run(RunFiles):
@@ -98,9 +112,9 @@ def save_checkpoint(t: Trainer, out: Path):
     write_lines(t, out)
     write_atomic(out / 'checkpoint.pt', buffer.getvalue())
 
-def load_checkpoint(t: Trainer, out: Path):
+def load_checkpoint(t: Trainer, out: Path) -> bool:
     """Go on where the checkpoint in `out` stopped; it must come from the same recipe, images, seed
-    and precision."""
+    and precision. Returns whether it was made on another kind of device."""
     file, s = out / 'checkpoint.pt', read_checkpoint(out, t.device)
     ours = dict(recipe=trained(t.recipe), seed=t.seed, images=t.images, precision=t.precision.name,
                 memory_format=memory_order(t.precision))
@@ -123,6 +137,7 @@ def load_checkpoint(t: Trainer, out: Path):
         except Exception as e:
             raise InputError(f'{best} cannot be read ({type(e).__name__}), it may be cut off: '
                              'start again with another --out.') from None
+    return begun_elsewhere(t, s)
 
 
 def keep_best(t: Trainer):

@@ -241,8 +241,11 @@ def begin_run(t: Trainer, out: Path, resume: bool, say=print,
         t.recipe = as_before(t.recipe, t.seed)
     if t.manifest: t.manifest = begun
     if there(out / 'checkpoint.pt'):
-        load_checkpoint(t, out)
+        elsewhere = load_checkpoint(t, out)
         say(f'going on in {out} at epoch {t.epoch + 1}, step {t.step}')
+        if elsewhere:
+            say(f'it was begun on another kind of device: on {t.device.type} the random numbers '
+                'are others, so the digits are not those of a training in one place')
     return out
 
 
