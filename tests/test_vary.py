@@ -29,10 +29,23 @@ def phase(**changes): return replace(SMALL, phases=(replace(PHASE, **changes),))
      replace(
                                                   SMALL,
                                                   net=replace(SMALL.net, widths=(32, 64, 128)))),
+    (dict(net=QUICK.net), replace(SMALL, net=QUICK.net)),
+    (dict(net=QUICK.net, depth=3), replace(SMALL, net=replace(QUICK.net, depth=3))),
+    (dict(net=dict(block='plain'), dropout=.1),
+     replace(SMALL, net=replace(SMALL.net, block='plain', dropout=.1))),
     (dict(schedule=lambda p: Schedule('linear', t_max=p.epochs)),
      phase(schedule=Schedule('linear', t_max=9)))])
 def test_what_is_asked_for_and_nothing_else(changes, wanted):
     assert vary(SMALL, **changes) == wanted
+
+
+@pytest.mark.parametrize('changes, why', [
+    (dict(net='resnet18'), 'net=.resnet18.: give a NetSpec'), (dict(net=None), 'give a NetSpec'),
+    (dict(net=dict(width=(8,))), 'field of the network .width.; did you mean width'),
+    (dict(net=dict(dropout=.1), dropout=.2), 'net and dropout both say')])
+def test_a_network_that_is_none(changes, why):
+    with pytest.raises(InputError, match=why) as e: vary(SMALL, **changes)
+    assert '\n' not in str(e.value)
 
 
 def test_all_phases_are_changed():

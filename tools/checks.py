@@ -65,6 +65,7 @@ def main():
     by_hand = [f for f, text in snapshot().items() if f.suffix == ".py" and not generated(f, text)]
     run(BIN / "ruff", "check", "--quiet", "--force-exclude", "nbs", "tests", "tools", "book.py",
         "setup.py", "conftest.py", *sorted(by_hand))  # ruff.toml
+    run(BIN / "mypy", "--no-incremental", "--no-error-summary")  # mypy.ini
     notebooks = ["nbs", "--nbval-lax", "--nbval-sanitize-with", "tools/nbval_sanitize.cfg"]
     if "--quick" in sys.argv: notebooks = []
     # two processes of one thread: more would wait for each other

@@ -136,7 +136,8 @@ class RandomAffine(Geometric):
 def _(op: RandomAffine, n, h, w, generator=None, device='cpu'):
     most = op.degrees, op.translate[0]*w, op.translate[1]*h, *op.shear
     angle, dx, dy, sx, sy = (around_zero(n, m, generator, device) for m in most)
-    scale = uniform(n, *op.scale, generator, device).to(dx.dtype)
+    low, high = op.scale
+    scale = uniform(n, low, high, generator, device).to(dx.dtype)
     return affine_matrix(h, w, angle, dx.round(), dy.round(), scale, sx, sy)
 
 # %% ../../nbs/02b_geometry.ipynb #8297ab89

@@ -96,7 +96,7 @@ def erase(xb, top, left, height, width, fill=0.):
     return choose(boxes(xb, top, left, height, width), level(fill, xb).expand_as(xb), xb)
 
 # %% ../../nbs/02_augment.ipynb #10db6eeb
-TRANSFORMS = {} # every operation by its class name
+TRANSFORMS: dict = {} # every operation by its class name
 
 def all_transforms():
     "`TRANSFORMS`, with the operations of the other chapters."

@@ -166,7 +166,7 @@ class Policy(Transform):
 class AutoAugment(Policy):
     """Each image draws one sub-policy; its steps happen with their probabilities (Cubuk et al.
     2019; reports 003 and 004). `policy`: 'cifar10' or your own."""
-    policy: tuple = 'cifar10'
+    policy: tuple | str = 'cifar10'
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self): self.check(); check_policy(self.subpolicies())

@@ -164,21 +164,22 @@ def locked(path, busy: str, wait: float = 0, waiting=None):
     `busy` is an `InputError`.
     In a folder that cannot be written to there is nothing to guard, and on some disks nothing can
     be locked: the block runs without a lock."""
-    from filelock import FileLock, Timeout
-    lock = FileLock(str(path))
+    from filelock import BaseFileLock, FileLock, Timeout
+    lock: BaseFileLock | None = None
+    begun = FileLock(str(path))
     try:
-        try: lock.acquire(timeout=0)
+        try: begun.acquire(timeout=0)
         except Timeout:
             if not wait: raise
             if waiting: waiting()
-            lock.acquire(timeout=wait, poll_interval=.2)
+            begun.acquire(timeout=wait, poll_interval=.2)
+        lock = begun
     except Timeout: raise InputError(busy) from None
-    except NotImplementedError: lock = None
+    except NotImplementedError: pass
     except OSError as e:
         if e.errno not in NO_LOCKS or _others_lock(path):
             raise InputError(f'{path} cannot be written ({e.strerror}): free some space, look at '
                              'its permissions, or choose another place.') from None
-        lock = None
     try: yield
     finally:
         if lock is not None: lock.release()

@@ -18,7 +18,8 @@ def best(f, least: float = .05) -> float:
     """Seconds that `f()` takes: it is run once to warm up, then until `least` seconds have gone by;
     the best run counts."""
     f()
-    runs, start = [], time.perf_counter()
+    runs: list[float] = []
+    start = time.perf_counter()
     while not runs or time.perf_counter() - start < least: runs.append(once(f))
     return min(runs)
 

@@ -270,7 +270,8 @@ def load_set(
         raise InputError(f"there is no part {part!r} in CIFAR-10: ask for 'train' or 'test'")
     folder = find(root, download, say)
     if folder == Path('toy'):
-        return Loaded(*(toy() if part == 'train' else toy(1000, seed=1)), 'toy')
+        x, y = toy() if part == 'train' else toy(1000, seed=1)
+        return Loaded(x, y, 'toy')
     if not holds(folder): return _pictures(folder, part)
     try: return _batches(folder, part)
     except InputError as e:

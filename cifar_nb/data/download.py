@@ -120,7 +120,7 @@ def unpack_archive(archive, home, names: dict, needed):
             for m in tar:
                 if not m.isfile() or m.name not in names or m.size > MEMBER: continue
                 with Path(tmp, names[m.name]).open('wb') as f:
-                    shutil.copyfileobj(tar.extractfile(m), f)
+                    if held := tar.extractfile(m): shutil.copyfileobj(held, f)
             if lacking := set(needed) - set(os.listdir(tmp)):
                 raise InputError(f'{archive} lacks {", ".join(sorted(lacking))}: '
                                  'delete it and run again')

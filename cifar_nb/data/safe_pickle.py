@@ -148,7 +148,9 @@ class Machine:
 
     def __init__(self, raw: bytes):
         self.raw, self.at = raw, 0
-        self.stack, self.below, self.memo = [], [], {}  # `below`: the stacks that wait under a mark
+        self.stack: list = []
+        self.below: list = []  # the stacks that wait under a mark
+        self.memo: dict = {}
         self.room, self.steps = ROOM[0] * len(raw) + ROOM[1], STEPS
 
     def run(self):

@@ -53,8 +53,8 @@ class PooledGroup(nn.Module):
         conv = dirac_conv if dirac else Conv
         self.conv1, self.bn1 = conv(c_in, c_out), shift_norm(c_out, momentum)
         self.conv2, self.bn2 = conv(c_out, c_out), shift_norm(c_out, momentum)
-        self.conv3, self.bn3 = (conv(c_out, c_out),
-                                shift_norm(c_out, momentum)) if depth == 3 else (None, None)
+        self.conv3 = conv(c_out, c_out) if depth == 3 else None
+        self.bn3 = shift_norm(c_out, momentum) if depth == 3 else None
         self.pool, self.activation = nn.MaxPool2d(2), activation
 
     def forward(self, x):

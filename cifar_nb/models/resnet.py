@@ -22,7 +22,7 @@ from ..core.errors import InputError, missing
 ACTIVATIONS = dict(relu=F.relu_, silu=F.silu, gelu=F.gelu)
 
 def finish(y: torch.Tensor, activation: str | None = None,
-           add: torch.Tensor = None) -> torch.Tensor:
+           add: torch.Tensor | None = None) -> torch.Tensor:
     """`activation(y + add)`, or what there is of it, of a batch norm's output `y`, which is
     overwritten."""
     if add is not None: y += add
@@ -30,7 +30,7 @@ def finish(y: torch.Tensor, activation: str | None = None,
 
 class BatchNorm(nn.BatchNorm2d):
     "Batch norm, and what follows it: `activation(bn(x) + add)`, `N,C,H,W` -> the same."
-    def forward(self, x, activation: str | None = None, add: torch.Tensor = None):
+    def forward(self, x, activation: str | None = None, add: torch.Tensor | None = None):
         "`activation` is a name in `ACTIVATIONS`, or None; `add` is `N,C,H,W`, or None."
         return finish(super().forward(x), activation, add)
 
@@ -260,14 +260,16 @@ class Memory(NamedTuple):
 
 def memory(net: nn.Module, size: int = 32) -> Memory:
     "What torchsummary prints for `net` and one `3 x size x size` image, in MiB (`Memory`)."
-    numbers, training = [], net.training
+    numbers: list[int] = []
+    training = net.training
     leaves = [m for m in net.modules() if m is not net and not isinstance(m, nn.Sequential)]
     hooks = [m.register_forward_hook(lambda m, i, o: numbers.append(o.numel())) for m in leaves]
     with torch.no_grad(): net.eval()(torch.zeros(1, 3, size, size))
     for h in hooks: h.remove()
     net.train(training)
-    mib = [4 * n / 2**20 for n in (3 * size * size, 2 * sum(numbers), count_parameters(net))]
-    return Memory(*mib, sum(mib))
+    image, outputs, weights = (
+        4 * n / 2**20 for n in (3 * size * size, 2 * sum(numbers), count_parameters(net)))
+    return Memory(image, outputs, weights, image + outputs + weights)
 
 # %% ../../nbs/04_blocks.ipynb #ccd8b817
 def summary(net: nn.Module, depth: int = 2):

@@ -70,7 +70,8 @@ def changes_from(recipe: Recipe, settings: list) -> dict:
     """The arguments of `changed` from `settings`, pairs (key, value). A key is a field that `vary`
     takes, name or title, also with the part it stands in (`optimizer.lr`, `schedule.t_max`,
     `net.widths`), and of one phase alone after `phase1.`, `phase2.`, ..."""
-    out, keys = {}, {}
+    out: dict = {}
+    keys: dict = {}
     for key, value in settings:
         phase, field = place = _place(recipe, key)
         if place in keys: raise InputError(f'{_both(keys[place], key)}: give it once.')

@@ -32,12 +32,15 @@ def orthogonalize(
 def polynomial(s: torch.Tensor, steps: int) -> torch.Tensor:
     """What `steps` iterations multiply a matrix with from the left, whose product with its
     transpose is `s` `m,m`."""
-    q = None
-    for left in reversed(range(steps)):
+    def step(s):
         p = torch.addmm(s, s, s, beta=B, alpha=C)
         p.diagonal().add_(A)
-        q = p if q is None else p @ q
-        if left: s = p @ s @ p
+        return p
+    p = q = step(s)
+    for _ in range(1, steps):
+        s = p @ s @ p
+        p = step(s)
+        q = p @ q
     return q
 
 def orthogonalize_wide(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -49,7 +52,7 @@ def orthogonalize_wide(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
     size = s.diagonal().sum(dtype=torch.float32) + 1e-14
     s, scale = s / size, size.rsqrt()
     for done in range(0, steps, 3):
-        if done: s, scale = x @ x.T, 1
+        if done: s, scale = x @ x.T, torch.ones_like(scale)
         x = polynomial(s, min(3, steps - done)) * scale @ x
     return x.T if len(g) > len(g.T) else x
 

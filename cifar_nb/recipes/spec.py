@@ -225,7 +225,7 @@ class Claim:
 class Recipe:
     "All that a training needs besides the images, the seed and the machine."
     name: str
-    net: NetSpec
+    net: NetSpec | FastSpec
     phases: tuple
     title: str = ''
     variant: str = 'report'      # 'report': as described; 'code': as the public code ran it
@@ -389,7 +389,7 @@ def _apart(s, f, epochs):
 class Registry:
     "Recipes by name and variant."
     def __init__(self, *recipes: Recipe):
-        self._known = {}
+        self._known: dict = {}
         self.add(*recipes)
 
     def add(self, *recipes: Recipe, overwrite: bool = False):

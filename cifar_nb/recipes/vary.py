@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 from ..augment.ops import Transform, transform_from_dict
 from ..core.errors import InputError, check_choice
 from ..models.count import deeper, scaled
+from ..models.airbench import FastSpec
 from ..models.resnet import NetSpec
 from .checks import check_fields, shown
 from .spec import Optimizer, Phase, Recipe, Schedule
@@ -36,12 +37,14 @@ def vary(recipe: Recipe, width_factor: float = 1, depth_factor: int = 1, without
     `optimizer` and `schedule` may be dictionaries of what is to change in them, or the name of
     another kind; `augment` holds operations, their names or the dictionaries that describe them.
     The fields of an optimizer or of a schedule go before the whole of it. `phase1`, `phase2`, ...
-    are dictionaries of changes of one phase alone, and go before those of all.
+    are dictionaries of changes of one phase alone, and go before those of all. `net` is another
+    network (`NetSpec` or `FastSpec`), or a dictionary of what is to change in it.
 
     `width_factor` multiplies the channels of a `NetSpec`, `depth_factor` its blocks, at equal
     parameters; `without` leaves the operations of that name out. `InputError` for unknown names
     and for values of another kind."""
     single, changes = _by_phase(recipe, changes)
+    recipe, changes = _another_net(recipe, changes)
     homes = fields_of(recipe)
     for name in changes: check_choice('field of a recipe', name, sorted(set.union(*homes.values())))
     def of(home): return {k: v for k, v in changes.items() if k in homes[home]}
@@ -69,6 +72,22 @@ def _by_phase(recipe, changes) -> tuple:
                              "{'lr': 0.01}.")
         single[int(found[1]) - 1] = v
     return single, rest
+
+
+def _another_net(recipe, changes: dict) -> tuple:
+    "`recipe` with the network of `changes`, and the changes that are left."
+    net = changes.get('net', {})
+    rest = {k: v for k, v in changes.items() if k != 'net'}
+    if isinstance(net, dict):
+        for name in net:
+            check_choice('field of the network', name, sorted(_names(recipe.net)))
+            if name in rest: raise InputError(f'net and {name} both say what {name} is: give it '
+                                              'once.')
+        return recipe, {**net, **rest}
+    if not isinstance(net, (NetSpec, FastSpec)):
+        raise InputError(f'net={shown(net)}: give a NetSpec or a FastSpec, or a dictionary of what '
+                         'is to change in the network, such as {"widths": (32, 64, 128)}.')
+    return replace(recipe, net=net), rest
 
 
 def _one_phase(recipe, i: int, changes: dict) -> Recipe:
