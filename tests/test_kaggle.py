@@ -45,6 +45,18 @@ def test_it_passes_its_own_check_and_nbformat():
     assert os.path.getsize(ROOT / "kaggle/cifar-nb.ipynb") < 2**20  # Kaggle's limit
 
 
+def test_a_student_sees_at_most_25_short_cells_and_the_library_folded():
+    nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
+    folded = [c for c in nb.cells if c.metadata.get("_kg_hide-input")]
+    seen = [c for c in nb.cells if c not in folded]
+    assert [c.id for c in folded] == ["magic", *(f"layer-{n}" for n in kaggle.LAYERS)]
+    assert all(c.metadata.jupyter.source_hidden and c.metadata.cellView == "form" for c in folded)
+    assert len(seen) <= 25
+    assert all(len(c.source.splitlines()) <= 15 for c in seen if c.cell_type == "code")
+    assert all(len(line) <= 100 for c in seen if c.cell_type == "code"
+               for line in c.source.splitlines())
+
+
 def test_every_link_leads_to_a_file_of_the_repository():
     text = (ROOT / "kaggle/cifar-nb.ipynb").read_text(encoding="utf-8")
     paths = re.findall(r"/blob/main/([\w./-]+\.ipynb)", text)
@@ -86,7 +98,9 @@ BROKEN_NOTEBOOK = {
     "0 cells are tagged": lambda nb: code_cell(nb, "settings")["metadata"].clear(),
     "no ids": lambda nb: code_cell(nb, "data").pop("id"),
     "which no cell above it makes": lambda nb: nb["cells"].remove(
-        code_cell(nb, "chapter-evaluation-tta")),
+        code_cell(nb, "layer-evaluation")),
+    "layer-data, data/cifar.py, is not Python": lambda nb: code_cell(nb, "layer-data").update(
+        source=["%%layer data\n", "#: data/cifar.py\n", "def\n"]),
     "is not Python": lambda nb: code_cell(nb, "data").update(source=["def"]),
     "calls the shell": lambda nb: code_cell(nb, "data").update(source=["!pip install cifar_nb"]),
     "no notebook of format 4": lambda nb: nb.pop("cells"),
@@ -263,6 +277,75 @@ def test_the_course_file_is_found_in_each_layout(mount, place):
                                    if "labels" in place else [7 * i for i in range(30)]))
 
 
+def test_the_course_file_is_known_by_what_it_holds(mount, monkeypatch):
+    x = competition_file(mount / f"competitions/{COURSE}/test.data")
+    for name, what in (("labels", b"labels"), ("fine", b"fine_labels")):
+        (mount / f"{name}.pkl").write_bytes(pickle.dumps(
+            {b"data": x.flatten(1).numpy(), what: [0] * 30}))
+    (mount / "weights.pkl").write_bytes(pickle.dumps({"data": [1.5] * 2000}))
+    (mount / "list.pkl").write_bytes(pickle.dumps(list(range(5000))))
+    (mount / "cut.pkl").write_bytes(pickle.dumps({"data": x.numpy()})[:5000])
+    (mount / "stranger.pkl").write_bytes(b"\x80\x04cposix\nsystem\n" + b"x" * 4000)
+    (mount / "text.csv").write_text("x" * 4000, encoding="utf-8")
+    read_only(mount)
+    assert images_.course_files() == [mount / f"competitions/{COURSE}/test.data"]
+    pictures, said = SimpleNamespace(name="cifar10"), []
+    assert torch.equal(session.find_course(pictures, say=said.append).images, x)
+    assert not any("ATTENTION" in line for line in said)
+
+
+def test_two_course_files_are_both_named_and_one_can_be_chosen(mount):
+    first = competition_file(mount / "a/first.pkl", n=20)
+    second = competition_file(mount / "b/deeper/cifar_test_nolabel.pkl", n=30)
+    pictures, said = SimpleNamespace(name="cifar10"), []
+    c = session.find_course(pictures, say=said.append)
+    assert len(c.images) == len(second), "the usual name goes before others"
+    assert "ATTENTION" in said[0] and "first.pkl" in said[0] and "cifar_test_nolabel.pkl" in said[0]
+    c = session.find_course(pictures, mount / "a/first.pkl", say=[].append)
+    assert torch.equal(c.images, first)
+    with pytest.raises(InputError, match="not a file"):
+        session.find_course(pictures, mount / "none.pkl")
+
+
+def test_without_a_course_file_it_is_said_loudly(mount):
+    said = []
+    assert session.find_course(SimpleNamespace(name="cifar10"), say=said.append) is None
+    assert said[0].startswith("ATTENTION") and "test_predictions.csv" in said[0]
+    competition_file(mount / "cifar_test_nolabel.pkl")
+    assert session.find_course(SimpleNamespace(name="toy"), say=said.append) is None
+    assert "drawn shapes" in said[1]
+
+
+def test_a_broken_copy_does_not_hide_a_whole_one(mount, monkeypatch):
+    "One of the right sizes and with another byte, which is nearer, and the official one."
+    whole = mount / "datasets/someone/weird-name/v2/extracted/cifar 10 (1)/more/cifar-10-batches-py"
+    real_or_pictures(whole)
+    if not (whole / "test_batch").is_file(): pytest.skip("the official files are not here")
+    broken = mount / "a/cifar-10-batches-py"
+    broken.mkdir(parents=True)
+    for name in MD5:
+        raw = bytearray((whole / name).read_bytes())
+        raw[-5000] ^= name == "data_batch_3"
+        (broken / name).write_bytes(raw)
+    said = []
+    images = images_.load_images(say=said.append)
+    assert len(images.x) == 50_000 and images.name == "cifar10"
+    assert any("instead, for" in line and "data_batch_3" in line for line in said), said
+
+
+@pytest.mark.parametrize("n, given, held", [(50_000, None, 5000), (45, None, 4), (45, 0, 0),
+                                            (45, 44, 44)])
+def test_how_many_images_judge(n, given, held):
+    said = []
+    assert session.choose_holdout(n, given, said.append) == held
+    assert ("final run" in said[0]) == (held == 0)
+
+
+@pytest.mark.parametrize("given", [45, -1, True, 1.5, "all"])
+def test_a_holdout_that_is_none(given):
+    with pytest.raises(InputError, match="HOLDOUT = .*below 45"): session.choose_holdout(45, given)
+
+
 def test_nothing_mounted_says_what_to_add(mount):
     with pytest.raises(InputError, match=r"holds nothing.*Add Input.*pankrzysiu/cifar10-python"):
         images_.load_images(say=str)
@@ -320,6 +403,62 @@ def test_the_clock_stops_and_saves(mount, tmp_path, monkeypatch):
     assert "Not finished: tiny-400epochs-seed0 at epoch" in session.unfinished(members)
 
 
+def test_when_the_hours_end_the_checkpoint_answers(mount, tmp_path, monkeypatch):
+    """The weights that are best on the held-out images, or the moving average, or the last: against
+    what a training that ends there keeps."""
+    from dataclasses import replace
+
+    from cifar_nb.data.images import Images
+    from cifar_nb.models.resnet import NetSpec
+    from cifar_nb.recipes.spec import SMALL, Recipe
+    from cifar_nb.training import train as whole
+    from cifar_nb.training.checkpoints import Run, unfinished_net
+    from cifar_nb.training.jobs import identified, plan_members
+    phase = replace(SMALL.phases[0], epochs=2, batch_size=16)
+    tiny = Recipe("tiny", NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)), (phase,), ema=.5)
+    x, y = toy(200)
+    images = Images(x, y, x[:40], y[:40], "toy", "toy test set")
+    quiet = dict(device="cpu", precision="fp32", kernels=False, progress=False, say=lambda s: None,
+                 info=dict(data="toy"))
+    class Over(BaseException): pass
+    save = whole.save_checkpoint
+    def dies(t, out):
+        save(t, out)
+        if t.epoch == 1: raise Over
+    for r, holdout in ((tiny, 20), (tiny, 0), (replace(tiny, ema=0.), 0)):
+        m, = plan_members([r], out=tmp_path / f"{holdout}-{r.ema}")
+        identified([m], x, y, data="toy", holdout=holdout, precision="fp32", kernels=False)
+        monkeypatch.setattr(whole, "save_checkpoint", dies)
+        with pytest.raises(Over): whole.train(r, x, y, m.out, holdout=holdout, **quiet)
+        monkeypatch.setattr(whole, "save_checkpoint", save)
+        # its rate is constant within the epoch that counts: one epoch of the plan of two
+        t = whole.Trainer(r, 200 - holdout, device="cpu", precision="fp32")
+        from cifar_nb.training.checkpoints import load_checkpoint
+        load_checkpoint(t, m.out)
+        want = (t.best_weights or whole.network(t).state_dict())
+        net = unfinished_net(Run(m.out), "cpu")
+        assert all(torch.equal(v, want[k]) for k, v in net.state_dict().items())
+        said, folder = [], tmp_path / "working"
+        path = session.hand_in([m], None, images, ("identity",), "cpu", folder=folder,
+                               say=said.append)
+        assert path.name == "test_predictions-unfinished.csv" and len(read_submission(path)[1]) == 40
+        assert "not finished (tiny-2epochs-seed0, 1 of 2 epochs)" in said[0]
+        assert "this is no submission" in said[1] and ("HOLDOUT = 0" in said[-1]) == (holdout > 0)
+        assert not (folder / "submission.csv").exists()
+        course = load_competition(course_at(mount), say=str)
+        path = session.hand_in([m], course, images, ("identity",), "cpu", folder=folder, say=str)
+        assert path.name == "submission-unfinished.csv"
+        whole.train(r, x, y, m.out, holdout=holdout, resume=True, **quiet)
+        path = session.hand_in([m], course, images, ("identity",), "cpu", folder=folder, say=str)
+        assert path.name == "submission.csv"
+        path.unlink()
+
+
+def course_at(mount):
+    competition_file(mount / "cifar_test_nolabel.pkl")
+    return mount / "cifar_test_nolabel.pkl"
+
+
 # ---------------------------------------------------------------------------------------------- the
 # whole notebook
 
@@ -339,12 +478,13 @@ FIRST = ("import importlib.util, socket\nassert importlib.util.find_spec('cifar_
          "'Offline' in repr(socket.socket)")
 
 
-TINY = "tiny"  # registered below the teams' cells, as a reader would
+TINY = "tiny"  # registered below the library, as a reader would
 TINY_CODE = """
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import Phase, Recipe
+from cifar_nb.teams.zoo import register
 net = NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2))
-known.add(Recipe('tiny', net, (Phase(1, batch_size=8),)))
+register(Recipe('tiny', net, (Phase(1, batch_size=8),)))
 """
 
 
@@ -359,12 +499,12 @@ def execute(nb, here, **options):
                    resources={"metadata": {"path": str(here)}}, **options).execute(env=env)
 
 
-def run(mount, **settings):
-    """Execute the committed notebook with `settings` in the made-up /kaggle of `mount`; its outputs
-    as one text."""
+def run(mount, more=TINY_CODE, **settings):
+    """Execute the committed notebook with `settings` in the made-up /kaggle of `mount`, and with the
+    code `more` below the library; its outputs as one text."""
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
-    nb.cells.insert(next(i for i, c in enumerate(nb.cells) if c.id == "run-text"),
-                    nbformat.v4.new_code_cell(TINY_CODE))
+    nb.cells.insert(next(i for i, c in enumerate(nb.cells) if c.id == "surroundings"),
+                    nbformat.v4.new_code_cell(more))
     at = next(i for i, c in enumerate(nb.cells) if "parameters" in c.metadata.get("tags", []))
     # as papermill does
     nb.cells.insert(
@@ -427,7 +567,8 @@ def test_data_parallel_competition_layout(mount):
     submitted like any other."""
     pngs(mount / f"competitions/{COURSE}/cifar10")
     competition_file(mount / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
-    text, _ = run(mount, EPOCHS=1, DEVICES=["cpu", "cpu"], RECIPES=[TINY], PARALLEL="data")
+    text, _ = run(mount, EPOCHS=1, DEVICES=["cpu", "cpu"], RECIPES=[TINY], PARALLEL="data",
+                  HOLDOUT=0)
     work = mount.parent / "working"
     result = json.loads((work / "runs/tiny-1epochs-seed0/result.json").read_text(encoding="utf-8"))
     assert (result["processes"] == 2 and result["train_images"] == 32
@@ -436,6 +577,33 @@ def test_data_parallel_competition_layout(mount):
     assert ("one of 2 processes"
             in (work / "runs/tiny-1epochs-seed0.txt").read_text(encoding="utf-8")
             and "mean of the 2" not in text)
+
+
+EVERY = """
+from cifar_nb.teams.zoo import list_recipes, register
+slim = [r.with_(widths=tuple(max(8, w // 16) for w in r.net.widths), name=r.name)
+        for r in list_recipes()]
+register(*slim, overwrite=True)
+RECIPES = list_recipes()
+import cifar_nb.augment.preview as page
+once = page.preview
+def each(images, augment, **more):  # of every member, not of the first alone
+    return [once(images, m.recipe.phases[0].augment, **more) for m in members][0]
+page.preview = each
+"""
+
+
+def test_every_recipe(mount):
+    "Each at its own batches, augmentation and phases, in three epochs and on a narrow network."
+    (mount / "none").mkdir()
+    text, outputs = run(mount, EVERY, EPOCHS=3, IMAGES=1200, DEVICES=["cpu", "cpu"], SEEDS=[0],
+                        DATA="toy")
+    names = {r.name for r in kaggle.zoo.list_recipes()}
+    members = re.findall(r"^(\S+)-3epochs-seed0-toy-1200images: ", text, re.M)
+    assert {n.removesuffix("-code") for n in members} == names and len(members) == len(
+        kaggle.zoo.list_recipes())
+    assert f"mean of the {len(members)}" in text and "ATTENTION: this is no submission" in text
+    assert "120 training images were held out" in text
 
 
 # ----------------------------------------------------------------------------------------------
@@ -457,9 +625,10 @@ CASES = {
                 ["is an unfinished run of small (9 epochs", "RESUME = False"]),
     "setting": ("PARALLEL = 'both'", ["data", "members", "training"],
                 ["There is no PARALLEL 'both'"]),
-    "no time": ("PARALLEL, HOURS = 'members', 0.", ["training", "scores"], None),
+    "no time": ("PARALLEL, HOURS = 'members', 0.",
+                ["training", "scores", "report", "mistakes", "submission", "files"], None),
     "csv": ("HOURS = 1.", ["training", "scores", "submission"],
-            ["submission.csv cannot be written"]),
+            ["test_predictions.csv cannot be written"]),
 }
 
 
@@ -468,7 +637,7 @@ def mistakes(tmp_path_factory):
     "The outputs of the last cell of each of `CASES`."
     from cifar_nb.recipes.spec import SMALL
     here = tmp_path_factory.mktemp("mistakes")
-    for name in ("working/submission.csv", "cache", "nothing", "gpu", "no time", "csv",
+    for name in ("working/test_predictions.csv", "cache", "nothing", "gpu", "no time", "csv",
                  f"damaged/{COURSE}", "foreign/notebooks/me/first/runs/other"):
         (here / name).mkdir(parents=True)
     for name in ("damaged", "foreign", "setting"): pngs(here / name / "cifar10")
@@ -479,7 +648,7 @@ def mistakes(tmp_path_factory):
         '{"epoch": 1, "lr": 0.1, "train_loss": 1.5, "train_accuracy": 40.0}\n', encoding="utf-8")
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
     cells = {c.id: c for c in nb.cells}
-    nb.cells = nb.cells[:next(i for i, c in enumerate(nb.cells) if c.id == "run-text")] + [
+    nb.cells = nb.cells[:next(i for i, c in enumerate(nb.cells) if c.id == "surroundings")] + [
         nbformat.v4.new_code_cell(c) for c in (TINY_CODE, f"RECIPES, EPOCHS = ['{TINY}'], 1")]
     for name, (code, run, _) in CASES.items():
         nb.cells.append(nbformat.v4.new_code_cell("import os; os.environ['KAGGLE_INPUT'] = "
@@ -505,10 +674,12 @@ def test_one_sentence(mistakes, case):
 
 
 def test_no_time_saves_and_says_how_to_go_on(mistakes):
-    training, scores = mistakes["no time"]
-    assert not any(o.output_type == "error" for o in training + scores)
-    assert ("Not finished: tiny-1epochs-seed0 at epoch 0 of 1"
-            in "".join(o.get("text", "") for o in training))
+    training, *others, submission, files = mistakes["no time"]
+    assert not any(o.output_type == "error" for outputs in mistakes["no time"] for o in outputs)
+    def said(outputs): return "".join(o.get("text", "") for o in outputs)
+    assert "Not finished: tiny-1epochs-seed0 at epoch 0 of 1" in said(training)
+    assert "Nothing is trained yet" in said(submission)
+    assert "held out" not in said(submission) and "runs" not in said(files)
 
 
 def test_a_recipe_is_written_in_lines_of_a_hundred_columns_but_for_its_long_sentences():

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ['home_folder', 'expanded', 'tilde', 'cache_folder', 'subfolders', 'folders',
+__all__ = ['DEPTH', 'home_folder', 'expanded', 'tilde', 'cache_folder', 'subfolders', 'folders',
            'nearest_folder']
+
+DEPTH = 10  # levels of folders below a place that are looked through
 
 
 def home_folder():
@@ -75,7 +77,7 @@ def _identity(folder):
     return (s.st_dev, s.st_ino) if s.st_ino else os.path.realpath(folder)
 
 
-def folders(root, depth: int = 6):
+def folders(root, depth: int = DEPTH):
     """`root` and the folders below it, the nearest first, down to `depth` levels.
 
     None comes twice, so that circles of links end."""
@@ -91,7 +93,7 @@ def folders(root, depth: int = 6):
         level = [d for folder in fresh for d in subfolders(folder)]
 
 
-def nearest_folder(root, *tests, depth: int = 6):
+def nearest_folder(root, *tests, depth: int = DEPTH):
     """(i, folder): the nearest folder at or below `root` that passes the first of `tests` (i = 0).
 
     If none does it is one that passes the second (i = 1), and so on; None if none passes any."""

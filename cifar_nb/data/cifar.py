@@ -127,10 +127,9 @@ def holds(folder, names=('data_batch_1',)):
     "Are there files of all these `names` in `folder`?"
     return all(os.path.isfile(Path(folder, name)) for name in names)
 
-def holder(root, names=('data_batch_1',), depth=6):
+def holder(root, names=('data_batch_1',)):
     "The nearest folder at or below `root` that holds all of `names`, or None."
-    found = nearest_folder(expanded(root).absolute(), lambda folder: holds(folder, names),
-                           depth=depth)
+    found = nearest_folder(expanded(root).absolute(), lambda folder: holds(folder, names))
     return found and found[1]
 
 def is_whole(folder, sure=False):

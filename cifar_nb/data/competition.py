@@ -11,7 +11,7 @@ from ..core.errors import InputError
 from ..core.places import expanded
 from .safe_pickle import as_text, unpickle
 
-__all__ = ['roughness', 'Competition', 'load_competition']
+__all__ = ['roughness', 'Competition', 'is_course_file', 'load_competition']
 
 
 _LAYOUTS = {  # the order of the colours -> how to read a row of 3,072 bytes; the shape that says so
@@ -73,6 +73,28 @@ def _raw(path, limit=1 << 30):
         raise InputError(f'{path} cannot be read ({e.strerror}): look at its permissions') from None
 
 
+LARGEST = 1 << 28  # bytes of a file that is looked into: 80,000 images
+
+def is_course_file(path) -> bool:
+    """Whether the file `path`, of any name, is a pickle of images without labels; of a file that
+    begins otherwise or is too small or too large for that, only the first byte is read."""
+    try:
+        if not 3072 < path.stat().st_size < LARGEST: return False
+        with path.open('rb') as f:
+            if f.read(1) != b'\x80': return False
+        entries = _entries(unpickle(_raw(path), path))
+        _images(entries.get('data'))
+    except (InputError, OSError, ValueError): return False
+    return not {'labels', 'fine_labels', 'coarse_labels'} & entries.keys()
+
+
+def _entries(entries) -> dict:
+    "`entries`, what a pickle holds, with text for keys; `InputError` if it is no dictionary."
+    if not isinstance(entries, dict):
+        raise InputError(f'it holds {type(entries).__name__} instead of a dict')
+    return {as_text(key): value for key, value in entries.items()}
+
+
 def load_competition(
     path,  # the course's pickle, cifar_test_nolabel.pkl or a like name
     say=print,  # is told which layout and which ids were found
@@ -80,11 +102,9 @@ def load_competition(
     """Read the unlabelled test images of the course, in any layout; `InputError` for a file that is
     anything else."""
     path = expanded(path)
-    entries = unpickle(_raw(path), path)
+    raw = unpickle(_raw(path), path)
     try:
-        if not isinstance(entries, dict):
-            raise InputError(f'it holds {type(entries).__name__} instead of a dict')
-        entries = {as_text(key): value for key, value in entries.items()}
+        entries = _entries(raw)
         if 'fine_labels' in entries: raise InputError('it is a batch of CIFAR-100')
         images, layout = _images(entries.get('data'))
         ids = _ids(entries.get('ids'), len(images))

@@ -10,14 +10,13 @@ import torch
 
 from ..core.errors import InputError
 from ..core.places import folders, nearest_folder
-from .cifar import CLASSES, SHAPES, find, load_set, search_places
+from .cifar import CLASSES, MD5, SHAPES, find, load_set, search_places
+from .competition import is_course_file
 from .pictures import complaint, test_pictures
 
-__all__ = ['DEPTH', 'input_folder', 'working_folder', 'mounted', 'Images', 'load_both',
-           'load_images', 'find_competition']
+__all__ = ['input_folder', 'working_folder', 'mounted', 'Images', 'load_both', 'load_images',
+           'course_files', 'find_competition']
 
-
-DEPTH = 7  # levels of folders below the input folder that are looked through
 
 def input_folder() -> Path:
     "Where Kaggle mounts what was added to a notebook: `$KAGGLE_INPUT`, or /kaggle/input."
@@ -41,7 +40,7 @@ def mounted(root=None, most: int = 6) -> str:
     them by name."""
     root = Path(root or input_folder())
     counts = [('' if f == root else f'{f.relative_to(root)}', _files(f))
-              for f in folders(root, DEPTH)]
+              for f in folders(root)]
     found = [f'{name}/ ({n:,} file{"s" * (n > 1)})' for name, n in counts if n]
     return ', '.join(found[:most]) + (
         f' and {len(found) - most} more' if len(found) > most else '') or 'nothing'
@@ -81,8 +80,7 @@ def load_images(root=None, say=print) -> Images:
     named = root or os.environ.get('CIFAR_NB_DATA')
     try: named or search_places(None) or find(say=say)
     except InputError:
-        bad = nearest_folder(input_folder(), lambda folder: complaint(folder, CLASSES),
-                             depth=DEPTH)
+        bad = nearest_folder(input_folder(), lambda folder: complaint(folder, CLASSES))
         if bad: raise InputError(complaint(bad[1], CLASSES)) from None
         raise InputError(f'There is no CIFAR-10 here: {input_folder()} holds {mounted()}, and the '
                          'internet gave none; '
@@ -91,11 +89,21 @@ def load_images(root=None, say=print) -> Images:
     return load_both(root, say)
 
 
-def find_competition(root=None):
-    """The course's unlabelled file, say cifar_test_nolabel.pkl, under `root` (default: the input
-    folder), or None."""
-    for folder in folders(root or input_folder(), DEPTH):
-        try: names = sorted(fnmatch.filter(os.listdir(folder), 'cifar_test*.pkl'))
+def course_files(root=None) -> list:
+    """The course's unlabelled files under `root` (default: the input folder), the nearest first:
+    those named like cifar_test_nolabel.pkl, and then pickles of any name that hold images and no
+    labels."""
+    named, others = [], []
+    for folder in folders(root or input_folder()):
+        try: names = sorted(os.listdir(folder))
         except OSError: continue
-        for name in names:
-            if os.path.isfile(folder / name): return folder / name
+        for path in [folder / n for n in names if n not in MD5]:
+            if not os.path.isfile(path): continue
+            if fnmatch.fnmatch(path.name, 'cifar_test*.pkl'): named.append(path)
+            elif is_course_file(path): others.append(path)
+    return named + others
+
+
+def find_competition(root=None):
+    "The first of `course_files`, or None."
+    return next(iter(course_files(root)), None)

@@ -2,6 +2,7 @@
 the order of their imports, and never edited. Tests: tests/test_kaggle.py, chapter 40.
 """
 import ast
+import inspect
 import json
 import re
 import textwrap
@@ -15,11 +16,12 @@ from ..core.errors import InputError
 from ..core.files import make_folder, write_atomic
 from ..recipes.house import HOUSE
 from ..teams import zoo
-from .kaggle_pages import BADGES, BEFORE, CODE, JUDGE, MEMBERS, RUN, SUBMIT, TEAMS_PAGE, TRAIN
+from .kaggle_pages import BADGES, BEFORE, JUDGE, LIBRARY, MEMBERS, RUN, SUBMIT, TRAIN, YOURS
 
 __all__ = ['PACKAGE', 'module_text', 'absolute', 'chapter_code', 'chapter_facts', 'imported',
-           'needed', 'given', 'expression', 'team_recipes', 'words_of', 'recipe_code', 'cell',
-           'page_cells', 'chapter_cells', 'metadata', 'notebook', 'build']
+           'needed', 'given', 'expression', 'team_recipes', 'words_of', 'recipe_code', 'zoo_code',
+           'cell', 'page_cells', 'LAYERS', 'layer_cells', 'layer_table', 'metadata', 'notebook',
+           'build']
 
 
 PACKAGE = Path(cifar_nb.__file__).parent
@@ -43,8 +45,10 @@ def absolute(code: str, module: str) -> str:
     return '\n'.join(lines)
 
 def chapter_code(module: str) -> str:
-    """What `module` holds as one cell: the exported cells, or all of a module written by hand;
-    absolute imports."""
+    """What `module` holds as one text: the exported cells, or all of a module written by hand;
+    absolute imports. The registry of recipes (teams.zoo) comes with its recipes, as `zoo_code`
+    writes them."""
+    if module == 'teams.zoo': return zoo_code()
     text = module_text(module)
     cells = re.split(r'^# %%.*\n', text, flags=re.M)[1:] or [text]
     code = '\n\n'.join(c.strip('\n') for c in cells if not c.startswith('__all__'))
@@ -136,17 +140,32 @@ def _import(module: str, names: list) -> str:
     return textwrap.fill(f'{head}({listed})', 100, subsequent_indent=' ' * (len(head) + 1))
 
 def recipe_code(recipes: list) -> str:
-    """The cell that makes `recipes` known: imports and expressions; `InputError` if one does not
-    come back as it is."""
-    names, homes = words_of(recipes), {}
+    """The lines that make `recipes` known to the registry `_ZOO`; `InputError` if one does not come
+    back as it is."""
+    names = words_of(recipes)
     for r in recipes:
         if eval(expression(r), dict(names)) != r:
             raise InputError(f'The recipe {r.name} cannot be written as an expression: '
                              'build it from plain numbers, strings and tuples.')
-    for name, c in names.items(): homes.setdefault(c.__module__, []).append(name)
+    return '\n\n'.join(f'_ZOO.add({expression(r)})' for r in recipes)
+
+_OF_ZOO = zoo.register, zoo.list_recipes, zoo.get_recipe, zoo.base_of
+
+def zoo_code() -> str:
+    """The module teams.zoo without the chapters behind it: the recipes of the book and of the
+    teams as the expressions that make them, and the functions that find them."""
+    found = team_recipes()
+    homes = {'cifar_nb.core.errors': {'InputError'},
+             'cifar_nb.recipes.spec': {'Recipe', 'Registry'}}
+    for name, c in words_of([r for rs in found.values() for r in rs]).items():
+        homes.setdefault(c.__module__, set()).add(name)
     lines = [_import(home, sorted(homes[home])) for home in sorted(homes)]
-    return ('\n'.join(lines) + '\n\n'
-            + '\n\n'.join(f'known.add({expression(r)}, overwrite=True)' for r in recipes))
+    blocks = ['"""The recipes of the book and of the five teams, by name."""', '\n'.join(lines),
+              '_ZOO = Registry()']
+    for module, recipes in found.items():
+        book, subtitle = chapter_facts(module)
+        blocks.append(f'# {book or module}: {subtitle}\n{recipe_code(recipes)}')
+    return '\n\n'.join([*blocks, *('\n' + inspect.getsource(f).strip() for f in _OF_ZOO)]) + '\n'
 
 
 def cell(kind: str, name: str, text: str, *marks: str) -> dict:
@@ -157,7 +176,8 @@ def cell(kind: str, name: str, text: str, *marks: str) -> dict:
     if kind == 'code': c |= dict(execution_count=None, outputs=[])
     if 'parameters' in marks: c['metadata']['tags'] = ['parameters']
     if 'hidden' in marks:
-        c['metadata'] |= {'_kg_hide-input': True, 'jupyter': {'source_hidden': True}}
+        c['metadata'] |= {'_kg_hide-input': True, 'jupyter': {'source_hidden': True},
+                          'cellView': 'form'}  # as Kaggle, JupyterLab and Colab fold a cell
     return c
 
 def page_cells(page: str, **words) -> list:
@@ -167,31 +187,38 @@ def page_cells(page: str, **words) -> list:
     return [cell(*head.split()[:2], text, *head.split()[2:])
             for head, text in zip(parts[::2], parts[1::2])]
 
-def chapter_cells(wanted, base: str) -> list:
-    """For each chapter that the modules `wanted` need, and for each team, a line of prose and its
-    cell; `base`: nbs/."""
-    def about(m):
-        book, subtitle = chapter_facts(m)
-        place = (f'{base}/{book}.ipynb'
-                 if book else f'{base.removesuffix("nbs")}cifar_nb/{m.replace(".", "/")}.py')
-        name = f'Chapter {book.replace("_", ", ", 1)}' if book else f'Module {m}'
-        head = f'**{name}.** {subtitle}. [Open it]({place})'
-        return cell('md', f'about-{m.replace(".", "-")}', head)
-    def slug(file): return re.sub(r'\W', '-', file)
-    cells, teams = [], {m: recipe_code(recipes) for m, recipes in team_recipes().items()}
-    for m in needed(*wanted, *(m for code in teams.values() for m in imported(code))):
-        cells.append(about(m))
-        for f in SOURCE_FILES.get(m, ()):
-            cells.append(
-                cell(
-                    'code', slug(f),
-                    f'%%chapter {f}\n{PACKAGE.joinpath(f).read_text(encoding="utf-8")}', 'hidden'))
-        cells.append(
-            cell('code', f'chapter-{m.replace(".", "-")}', f'%%chapter {m}\n{chapter_code(m)}',
-                 'hidden'))
-    cells += page_cells(TEAMS_PAGE)
-    for m, code in teams.items(): cells += [about(m), cell('code', m.replace('.', '-'), code)]
+LAYERS = dict(  # from the lowest to the highest, and what each holds
+    core='files, errors, tables, what a run is', data='the images, found, checked and read',
+    augment='every image drawn anew, a batch at a time', models='networks as data',
+    kernels='convolutions and batch norm for processors', recipes='a training as data',
+    training='the loop, checkpoints, several devices', evaluation='errors, views, submissions',
+    teams='the recipes of the book and of the five teams', delivery='this notebook\'s own steps')
+
+def layer_cells(modules: list) -> list:
+    """A folded cell for each layer that `modules` ('data.cifar', ...) are of: each file after a
+    line `#: path`."""
+    cells = []
+    for layer, about in LAYERS.items():
+        parts = [f'%%layer {layer}\n# @title {layer}: {about}\n']
+        for m in [m for m in modules if m.split('.')[0] == layer]:
+            files = {f: PACKAGE.joinpath(f).read_text(encoding='utf-8')
+                     for f in SOURCE_FILES.get(m, ())}
+            files[m.replace('.', '/') + '.py'] = chapter_code(m)
+            parts += [f'#: {path}\n{text.rstrip()}\n\n' for path, text in files.items()]
+        if len(parts) > 1: cells.append(cell('code', f'layer-{layer}', ''.join(parts), 'hidden'))
+    lost = {m.split('.')[0] for m in modules} - LAYERS.keys()
+    if lost: raise InputError(f'{", ".join(sorted(lost))}: name these layers in LAYERS.')
     return cells
+
+def layer_table(modules: list, base: str) -> str:
+    "A table in markdown: each layer, what it holds, and links to its chapters; `base`: nbs/."
+    rows = ['| layer | holds | chapters |', '|---|---|---|']
+    for layer, about in LAYERS.items():
+        books = dict.fromkeys(chapter_facts(m)[0] for m in modules if m.split('.')[0] == layer)
+        if layer == 'teams': books = dict.fromkeys(chapter_facts(m)[0] for m in team_recipes())
+        links = ', '.join(f'[{b.replace("_", " ")}]({base}/{b}.ipynb)' for b in sorted(books) if b)
+        if books: rows.append(f'| `{layer}` | {about} | {links} |')
+    return '\n'.join(rows)
 
 
 def metadata(user: str, slug: str = 'cifar-nb') -> dict:
@@ -203,20 +230,23 @@ def metadata(user: str, slug: str = 'cifar-nb') -> dict:
         dataset_sources=['pankrzysiu/cifar10-python'], competition_sources=[], kernel_sources=[],
         model_sources=[])
 
-def notebook(default: str = 'narrow_resnet') -> dict:
+def notebook(default: str = 'hour') -> dict:
     "The whole notebook; `default` is the recipe that it trains on a GPU if none is chosen."
     git, branch = _index['settings']['git_url'], _index['settings']['branch']
     blob = f'{git}/blob/{branch}'
     repo = git.partition('github.com/')[2]
     words = dict(BADGES=BADGES, GIT=git, REPO=repo, BRANCH=branch, BLOB=blob,
                  DEFAULT=repr(default))
-    after = [c for page in (RUN, MEMBERS, TRAIN, JUDGE, SUBMIT) for c in page_cells(page, **words)]
+    after = [c for page in (YOURS, RUN, MEMBERS, TRAIN, JUDGE, SUBMIT)
+             for c in page_cells(page, **words)]
     wanted = {m for c in after if c['cell_type'] == 'code' for m in imported(''.join(c['source']))}
+    modules = needed(*wanted)
+    words['TABLE'] = layer_table(modules, f'{blob}/nbs')
     python = dict(kernelspec=dict(display_name='Python 3', language='python', name='python3'),
                   language_info=dict(name='python'),
                   kaggle=dict(accelerator='nvidiaTeslaT4', isGpuEnabled=True,
                               isInternetEnabled=False))
-    cells = page_cells(BEFORE + CODE, **words) + chapter_cells(wanted, f'{blob}/nbs') + after
+    cells = page_cells(BEFORE + LIBRARY, **words) + layer_cells(modules) + after
     return dict(cells=cells, metadata=python, nbformat=4, nbformat_minor=5)
 
 def build(folder='kaggle', user: str | None = None) -> Path:

@@ -1,10 +1,10 @@
-"""Plain module: what the notebook for Kaggle says and does before and after the chapters' code.
+"""Plain module: what the notebook for Kaggle says and does before and after the package's code.
 
 `%% md NAME` and `%% code NAME` begin a cell. `delivery.kaggle` fills in what stands in brackets.
 """
 
 
-__all__ = ['BADGES', 'BEFORE', 'CODE', 'TEAMS_PAGE', 'RUN', 'MEMBERS', 'TRAIN', 'JUDGE', 'SUBMIT']
+__all__ = ['BADGES', 'BEFORE', 'LIBRARY', 'YOURS', 'RUN', 'MEMBERS', 'TRAIN', 'JUDGE', 'SUBMIT']
 
 
 _OF_KAGGLE = 'https://kaggle.com/static/images/open-in-kaggle.svg'
@@ -20,90 +20,93 @@ BEFORE = '''
 
 [BADGES]
 
-Five student teams built ResNets for CIFAR-10 with at most five million parameters. This notebook
-trains their recipes, or yours, and writes a submission. It brings its own code, the chapters of [a
-workbook]([GIT]), and needs no internet.
+Ten kinds of small pictures, a network of at most five million parameters, a file of answers: how
+good can it get? Five student teams tried for a course. This notebook trains their recipes, the
+ones that [a workbook]([GIT]) found since, or yours. It brings its own code and needs no internet.
 
 1. *Add Input*: the dataset `pankrzysiu/cifar10-python` (any other copy of CIFAR-10 will do), and
    your course's competition if there is one.
-2. *Settings*: the accelerator GPU T4 x2. Without one the notebook trains a short recipe on the
-   processor.
-3. Choose a recipe below, then *Run All*, or *Save Version* to let it run without you.
+2. *Settings*: the accelerator GPU T4 x2. Without one the notebook trains `quick`, a minute or some
+   on a processor.
+3. *Run All*, or *Save Version* to let it run without you. Then change one thing and run it again.
 
 %% md settings-text
 ## Settings
 
 `RECIPES` and `SEEDS` make the members: two seeds, or two recipes, train side by side, one on each
 GPU, and are averaged at the end. With `PARALLEL = 'data'` all GPUs work on one member, each on its
-part of every batch, and the next member follows. `None` means: choose for me.
+part of every batch. `None` means: choose for me.
 
 %% code settings parameters
-RECIPES = None      # names from the teams' cells; None: [DEFAULT] on a GPU, else 'small'
-VARIANT = 'report'  # 'report': as the team described it; 'code': as its program ran, if different
+RECIPES = None      # say ['dreamfire']; None: yours below, else [DEFAULT] on a GPU or 'quick'
+VARIANT = 'report'  # of a team: 'report' as described, 'code' as its program ran
 EPOCHS = None       # None: the recipe's own; another number keeps the shape of its schedule
 SEEDS = None        # say [0, 1]; None: one a GPU, counted from 0 (only 0 for 'data')
-PARALLEL = 'members'  # several GPUs: a member each; 'data': all of them on one member, by torchrun
+HOLDOUT = None      # training images that judge; None: one in ten; 0: none, for the final run
+PARALLEL = 'members'  # or 'data'
 VIEWS = None        # to average, say ['identity', 'flip']; None: the recipe's own, or this pair
-SUBMIT = 'auto'     # 'mean' of the members, 'first', or 'auto': the mean up to 5,000,000 parameters
+SUBMIT = 'auto'     # 'mean' of the members, 'first'; 'auto': the mean up to 5,000,000 parameters
 HOURS = 11.0        # stop then and save; a session on Kaggle lasts 12
 RESUME = True       # go on with what an earlier session left, if its output is attached
-HOLDOUT = 0         # so many training images judge the epochs, and the best epoch on them is kept
 IMAGES = None       # train and test on the first so many images only, for a first try
-DATA = None         # a folder, or 'toy' for ten drawn shapes; None: found by itself
+DATA = COURSE = None  # folder of CIFAR-10, or 'toy'; the course's file; None: found by themselves
 DEVICES = None      # say ['cuda:0']; None: every GPU, or the processor
 PRECISION = None    # 'fp32', 'fp16' or 'bf16'; None: what the device is good at
 '''
 
 
-CODE = '''
-%% md code-text
-## The code
+LIBRARY = '''
+%% md library-text
+## The library
 
-Each of the next cells is a chapter. The first line, `%%chapter NAME`, makes it the module
-`cifar_nb.NAME`, or a file that one of them reads. The cells are folded on Kaggle and in JupyterLab;
-unfold one to read or change it, then run all below it again.
+The next cells are folded: they hold the package `cifar_nb`, one cell for each of its layers, the
+lowest first. Run them; you need not read them here. The chapters explain them line by line:
+
+[TABLE]
+
+To change the library, unfold a cell, edit, and run it and everything below it again.
 
 %% code magic hidden
-import importlib, sys, tempfile, time
+import re, sys, tempfile, time
 from pathlib import Path
 from IPython.core.magic import register_cell_magic
 
 STARTED = time.time()
 HOME = Path(tempfile.mkdtemp(prefix='cifar_nb-'), 'cifar_nb')  # for this notebook and its processes
-for name in [n for n in sys.modules if n.split('.')[0] == 'cifar_nb']: del sys.modules[name]
 sys.path.insert(0, str(HOME.parent))
 
 @register_cell_magic
-def chapter(name, code):
-    "Make the cell the module cifar_nb.`name`, or the file `name` (with a slash) of the package."
-    is_file = '/' in name
-    file = HOME / name if is_file else HOME.joinpath(*name.split('.')).with_suffix('.py')
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(code, encoding='utf-8')
-    if is_file: return
-    for folder in (HOME, file.parent): (folder / '__init__.py').touch()
-    importlib.invalidate_caches()
-    module = sys.modules.get(f'cifar_nb.{name}')
-    importlib.reload(module) if module else importlib.import_module(f'cifar_nb.{name}')
+def layer(name, cell):
+    "Write the files of the layer `name`; each begins after a line `#: path`."
+    for at in [n for n in sys.modules if n.split('.')[0] == 'cifar_nb']: del sys.modules[at]
+    parts = re.split(r'^#: (.+)\\n', cell, flags=re.M)[1:]
+    for path, text in zip(parts[::2], parts[1::2]):
+        file = HOME / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding='utf-8')
+        for folder in (HOME, file.parent): (folder / '__init__.py').touch()
 '''
-TEAMS_PAGE = '''
-%% md teams-text
-## The teams
 
-A recipe is data: the network, the augmentation, the optimizer and its schedule; what is not written
-is the default of its chapter. Add one of your own in the same way and name it in `RECIPES`.
 
-%% code registry
-from cifar_nb.recipes.spec import Registry
+YOURS = '''
+%% md yours-text
+## Yours
 
-known = Registry()  # recipes by name; the next cells fill it
+A recipe is data: a network, an augmentation, an optimizer and its schedule. Take one that works,
+change one thing, and give it a name: what you get is trained below. The fields are those of
+`print(get_recipe('quick').to_json())`; a name that does not exist is answered with near ones.
+
+%% code yours
+from cifar_nb.augment.ops import Cutout, RandomCrop, RandomHorizontalFlip
+from cifar_nb.teams.zoo import get_recipe, list_recipes
+
+YOURS = None
+# YOURS = get_recipe('quick').with_(lr=5.0, augment=[RandomCrop(2), Cutout(8)], name='mine')
+print('known:', ', '.join(dict.fromkeys(r.name for r in list_recipes())))
 '''
 
 
 RUN = '''
-%% md run-text
-## Where are we?
-
 %% code surroundings
 from cifar_nb.delivery.session import one_sentence, surroundings
 from cifar_nb.training.jobs import choose_devices
@@ -116,18 +119,15 @@ print(surroundings(devices))
 ## The images
 
 CIFAR-10 is found by what it is, wherever it is mounted, and the official files are checked by md5.
-So is the course's test file, if it is there.
+The competition's test file is found in the same way: a pickle with images and no labels.
 
 %% code data
-from cifar_nb.data.competition import load_competition
-from cifar_nb.augment.preview import show_images
-from cifar_nb.data.images import find_competition, load_images
+from cifar_nb.augment.preview import preview, show_images
+from cifar_nb.data.images import load_images
+from cifar_nb.delivery.session import find_course
 
-images, file = load_images(DATA).first(IMAGES), find_competition()
-# read now: a damaged file should not wait for the end
-course = load_competition(file) if file and images.name != 'toy' else None
-if file and not course:
-    print(f'{file} is left alone: a network that has seen drawn shapes only cannot answer for it')
+images = load_images(DATA).first(IMAGES)
+course = find_course(images, COURSE)  # read now: a damaged file should not wait for the end
 show_images(images.x[:16], [images.classes[k] for k in images.y[:16]])
 '''
 
@@ -137,48 +137,41 @@ MEMBERS = '''
 ## The members
 
 %% code members
-from cifar_nb.models.resnet import count_parameters
 from cifar_nb.data.images import working_folder
-from cifar_nb.delivery.session import describe_network
+from cifar_nb.delivery.session import choose_holdout
+from cifar_nb.models.resnet import count_parameters
 from cifar_nb.training.jobs import plan_members
 
-default = ['small'] if devices[0] == 'cpu' else [[DEFAULT]]
+default = [YOURS] if YOURS else ['quick'] if devices[0] == 'cpu' else [[DEFAULT]]
 alone = len(devices) == 1 or PARALLEL == 'data'
 seeds = SEEDS if SEEDS is not None else [0] if alone else range(len(devices))
 names = [RECIPES] if isinstance(RECIPES, str) else RECIPES or default
-chosen = [known.get(r, VARIANT) if isinstance(r, str) else r for r in names]
+chosen = [get_recipe(r, VARIANT) if isinstance(r, str) else r for r in names]
 members = plan_members(chosen, seeds, EPOCHS, working_folder() / 'runs', images.name, IMAGES)
+holdout = choose_holdout(len(images.y), HOLDOUT)
 for m in members:
     print(f'{m.name}: {m.recipe.title}, {count_parameters(m.recipe.net.build()):,} parameters')
 
-%% code network
-describe_network(members[0].recipe.net.build())
-
 %% md preview-text
-What the first member sees: a row of images, and below it three draws of its augmentation.
+What the first member sees: five images, and beside each of them eight draws of its augmentation.
 
 %% code preview
-import torch
-from cifar_nb.augment.preview import draws
-
-row = images.x[:10]
-augmented = draws(row, members[0].recipe.phases[0].augment, n=3)
-show_images(torch.cat([row, *(augmented[i::3] for i in range(3))]), ncols=10)
+preview(images.x[:5], members[0].recipe.phases[0].augment, n=8)
 '''
 TRAIN = '''
 %% md training-text
 ## Training
 
-Each member trains in a process of its own, or in one for each GPU. Press *stop* at any time:
-everything is saved, and the next run of this cell goes on. The same happens when the hours are
-over.
+Each member trains in a process of its own, or in one for each GPU. The curves grow as it learns,
+those of the held-out images dashed. Press *stop* at any time: everything is saved, and the next run
+of this cell goes on. The same happens when the hours are over.
 
 %% code training
 from cifar_nb.delivery.session import Live, bring_back, unfinished
-from cifar_nb.training.jobs import identified, train_members
 from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.jobs import identified, train_members
 
-settings = dict(precision=PRECISION, holdout=HOLDOUT, info=dict(data=images.name))
+settings = dict(precision=PRECISION, holdout=holdout, info=dict(data=images.name))
 # which run is which: recipe, images, hold-out, seed, precision
 identified(members, images.x, images.y, devices, images.name, **settings)
 if RESUME: bring_back(members)
@@ -193,11 +186,13 @@ JUDGE = '''
 %% md judge-text
 ## How good is it?
 
-The test images are used here for the first time. One view of each image, then the mean of several.
-(With two members, a last row: their mean, which has the parameters of both.)
+One view of each test image, then the mean of several; with two members, a last row for their mean,
+which has the parameters of both. This is what you report, at the end. What you *choose* by is the
+validation accuracy above: whoever tries ten things on the test images and keeps the best has fitted
+the test set. At last the surest mistakes: what it is, what was said, and how surely.
 
 %% code scores
-from cifar_nb.delivery.session import answers, choose_views, scores, mean_of_members
+from cifar_nb.delivery.session import answers, choose_views, mean_of_members, scores
 
 views = choose_views(members[0].recipe, VIEWS)
 single = answers(runs, images.xt, ['identity'], devices[0])
@@ -215,9 +210,6 @@ for run, logits in zip(runs, single):
     display(show_curves(run.log, result))
     display(show_confusion(result['confusion'], images.classes, run.path.name))
 
-%% md mistakes-text
-The surest mistakes of the members' mean: what it is, what was said, and how surely.
-
 %% code mistakes
 mean = mean_of_members(several) if runs else None
 if runs: display(show_mistakes(images.xt, mean, images.yt, classes=images.classes))
@@ -229,13 +221,14 @@ SUBMIT = '''
 %% md submission-text
 ## The submission
 
-For the course's test file if it is attached, else for the test images, with the header `ID,Labels`.
+`submission.csv` for the competition's test file, with the header `ID,Labels`. Without that file the
+answers are for the test images and are called `test_predictions.csv`; if the hours were over too
+early, the checkpoint answers, in a file that ends in `-unfinished.csv`.
 
 %% code submission
-from cifar_nb.delivery.session import submit
+from cifar_nb.delivery.session import hand_in
 
-ids, x = (course.ids, course.images) if course else (torch.arange(len(images.xt)), images.xt)
-if runs: submit(runs, answers(runs, x, views, devices[0]), ids, working_folder(), SUBMIT)
+hand_in(members, course, images, views, devices[0], SUBMIT)
 
 %% md end-text
 ## What is left
@@ -245,6 +238,6 @@ output to the next session.
 
 %% code files
 work = working_folder()
-files = [*work.glob('submission*.csv'), *(p for m in members for p in m.out.glob('*'))]
+files = [*work.glob('*.csv'), *(p for m in members for p in m.out.glob('*') if p.is_file())]
 print(*(f'{p.stat().st_size:>12,}  {p.relative_to(work)}' for p in sorted(files)), sep='\\n')
 '''

@@ -2,6 +2,7 @@
 
 Tests: tests/test_kaggle.py, chapter 40.
 """
+import ast
 import contextlib
 import io
 import json
@@ -14,7 +15,8 @@ from ..core.errors import InputError, missing
 from ..core.files import read_json, write_atomic
 from .kaggle import build, imported, metadata
 
-__all__ = ['slug_of', 'name_problems', 'machine_problems', 'source_problems', 'cell_problems',
+__all__ = ['slug_of', 'name_problems', 'machine_problems', 'source_problems', 'files_of',
+           'module_of', 'cell_problems', 'later_imports',
            'notebook_problems', 'reread', 'check_notebook', 'client', 'send', 'push',
            'command_kaggle']
 
@@ -67,28 +69,49 @@ def source_problems(m: dict):
         for s in given:
             if not re.fullmatch(form, str(s)): yield f'{k} has {s!r}; the form is {words}'
 
+_LAYER, _FILE = re.compile(r'%%layer \w+\n'), re.compile(r'^#: (.+)\n', re.M)
+
+def files_of(text: str) -> dict:
+    "The files that a cell of a layer writes, by their paths; empty for another cell."
+    if not _LAYER.match(text): return {}
+    parts = _FILE.split(text)[1:]
+    return dict(zip(parts[::2], parts[1::2]))
+
+def module_of(path: str) -> str:
+    "The module in the file `path`: 'data.cifar'; empty where it is no Python."
+    return path.removesuffix('.py').replace('/', '.') if path.endswith('.py') else ''
+
 def cell_problems(c: dict, above: set):
     """Sentences about the code cell `c`; `above` has the modules that the cells above it made, and
     gets its own."""
     text, name = ''.join(c['source']), c.get('id', '?')
     if c.get('outputs') or c.get('execution_count'):
         yield f'cell {name} has outputs; build the notebook again'
-    if magic := re.match(r'%%chapter ([\w./]+)\n', text): above.add(magic[1])
-    if magic and '/' in magic[1]: return
-    if re.search(r'^\s*([!%](?!%chapter )|pip install)', text, re.M):
+    if files := files_of(text):
+        above |= {m for path in files if (m := module_of(path))}
+        for path, code in files.items():
+            if module_of(path): yield from _not_python(f'{name}, {path},', code)
+        return
+    if re.search(r'^\s*([!%]|pip install)', text, re.M):
         yield (f'cell {name} calls the shell or another magic; there may be no internet, and no '
                'shell')
         return
-    try: lacking = imported(text[magic.end():] if magic else text, at_import=True) - above
+    if bad := [*_not_python(name, text)]: yield from bad; return
+    yield from (f'cell {name} imports cifar_nb.{x}, which no cell above it makes'
+                for x in sorted(imported(text, at_import=True) - above))
+
+def _not_python(name: str, code: str):
+    try: ast.parse(code)
     except SyntaxError as e: yield f'cell {name} is not Python (line {e.lineno}: {e.msg})'
-    else:
-        yield from (f'cell {name} imports cifar_nb.{x}, which no cell above it makes'
-                    for x in sorted(lacking))
 
 def later_imports(c: dict) -> set:
-    "The modules that functions in the code cell `c` import when they are called."
-    text = re.sub(r'^%%.*\n', '', ''.join(c['source']))
-    try: return imported(text) - imported(text, at_import=True)
+    """The modules that the code cell `c` imports when something in it is called, or, in the cell of
+    a layer, when one of its modules is imported."""
+    text = ''.join(c['source'])
+    files = files_of(text)
+    try:
+        if files: return {m for p, code in files.items() if module_of(p) for m in imported(code)}
+        return imported(text) - imported(text, at_import=True)
     except SyntaxError: return set()
 
 
@@ -108,8 +131,7 @@ def notebook_problems(nb: dict):
     for c in cells: yield from cell_problems(c, above)
     for c in cells:  # what a function imports must be made by then, anywhere
         for m in sorted(later_imports(c) - above):
-            yield (f'cell {c.get("id", "?")} imports cifar_nb.{m} in a function, and no cell makes '
-                   'it')
+            yield f'cell {c.get("id", "?")} imports cifar_nb.{m}, and no cell makes it'
 
 
 def reread(path: Path) -> dict:

@@ -12,18 +12,20 @@ from ..core.errors import InputError, check_choice
 from ..core.files import entries, is_empty, make_folder
 from ..core.places import folders
 from ..core.tables import Table
-from ..data.images import DEPTH, input_folder, mounted, working_folder
+from ..data.competition import load_competition
+from ..data.images import Images, course_files, input_folder, mounted, working_folder
 from ..evaluation.tta import check_views, mean_of_views, predict_views, write_submission
 from ..models.resnet import LIMIT, count_macs, count_parameters, summary
-from ..training.checkpoints import Run
-from ..training.jobs import is_run_of, live_curves, status
+from ..training.checkpoints import Run, unfinished_net
+from ..training.jobs import is_run_of, live_curves, share_done, status
 from ..training.loop import loss_and_accuracy
 from ..training.precision import choose_device, choose_precision, hardware
 from ..training.runs import told
 
-__all__ = ['surroundings', 'describe_network', 'Live', 'copy_run', 'bring_back', 'opened',
+__all__ = ['surroundings', 'find_course', 'choose_holdout', 'describe_network', 'Live',
+           'copy_run', 'bring_back', 'opened',
            'unfinished', 'choose_views', 'answers', 'mean_of_members', 'scores', 'which', 'submit',
-           'one_sentence']
+           'hand_in', 'one_sentence']
 
 
 def surroundings(devices) -> str:
@@ -38,6 +40,38 @@ def surroundings(devices) -> str:
         precision = choose_precision(choose_device(name))
         lines.append((name, f'{hardware(name)}: {precision.name} ({precision.reason})'))
     return '\n'.join(f'{k:9}{v}' for k, v in lines)
+
+def find_course(images: Images, named=None, say=print):
+    """The course's unlabelled images (`Competition`) from the file `named`, or from the one that
+    is found; None, loudly, where there is none, and where `images` are the toy set."""
+    files = [Path(named)] if named else course_files()
+    if not files:
+        say(f"ATTENTION: no competition's test file is here ({input_folder()} holds {mounted()}). "
+            'The answers will go to test_predictions.csv, which is no submission: add your '
+            'competition with Add Input, or name its file in COURSE.')
+        return None
+    if len(files) > 1:
+        say(f'ATTENTION: {len(files)} files hold images without labels: '
+            f'{", ".join(map(str, files))}. The first is taken; name another one in COURSE.')
+    if images.name == 'toy':
+        say(f'{files[0]} is left alone: a network that has seen drawn shapes only cannot answer '
+            'for it')
+        return None
+    return load_competition(files[0], say)
+
+
+def choose_holdout(n: int, given: int | None = None, say=print) -> int:
+    """How many of `n` training images judge the epochs: `given`, or one in ten for None; what that
+    means is said."""
+    held = n // 10 if given is None else given
+    if type(held) is not int or not 0 <= held < n:
+        raise InputError(f'HOLDOUT = {given!r}: give a whole number below {n:,}, or None for one '
+                         'image in ten.')
+    say(f'{held:,} of {n:,} training images are held out: they judge the epochs, and you may '
+        'choose by them as often as you like.' if held else
+        f'The final run: all {n:,} training images are learned from, the last epoch counts.')
+    return held
+
 
 def describe_network(net):
     "torchinfo's table of `net`, or one line where torchinfo is not installed."
@@ -85,7 +119,7 @@ def copy_run(run: Path, out: Path):
 def bring_back(members: list, root=None, say=print):
     """Copy from the input what was done for `members` (`identified`); if nothing there is theirs,
     an unfinished run is an `InputError`."""
-    attached = [r for f in folders(root or input_folder(), DEPTH)
+    attached = [r for f in folders(root or input_folder())
                 if os.path.isfile(f / 'recipe.json')
                 and os.path.isfile(f / 'log.jsonl') for r in opened(f, say)]
     attached.sort(key=lambda run: (run.finished, len(run.log)))
@@ -163,21 +197,65 @@ def which(choice: str, runs: list) -> str:
             and sum(run.result['parameters'] for run in runs) <= LIMIT else 'first')
 
 def submit(runs: list, logits: list, ids: torch.Tensor, folder, choice: str = 'auto',
-           say=print) -> Path:
-    """Write submission-NAME.csv for each of `runs`, submission-mean.csv, and submission.csv for
-    `choice`; its path."""
+           say=print, stem: str = 'submission') -> Path:
+    """Write `stem`-NAME.csv for each of `runs`, `stem`-mean.csv, and `stem`.csv for `choice`; its
+    path."""
     labels = {run.path.name: l.argmax(1) for run, l in zip(runs, logits)}
     if len(runs) > 1: labels['mean'] = mean_of_members(logits).argmax(1)
     for name, l in labels.items():
-        write_submission(Path(folder) / f'submission-{name}.csv', ids, l, overwrite=True)
+        write_submission(Path(folder) / f'{stem}-{name}.csv', ids, l, overwrite=True)
     name, total = runs[0].path.name, sum(run.result['parameters'] for run in runs)
     mean = which(choice, runs) == 'mean' and len(runs) > 1
-    path = write_submission(Path(folder) / 'submission.csv', ids, labels['mean' if mean else name],
+    path = write_submission(Path(folder) / f'{stem}.csv', ids, labels['mean' if mean else name],
                             overwrite=True)
     over = (f' (together the members have {total:,} parameters, over the limit of {LIMIT:,})'
             if total > LIMIT else '')
     say(f'{path}: {len(ids):,} rows from '
         f'{f"the mean of {len(runs)} members" if mean else name}{over}')
+    return path
+
+
+def hand_in(members: list, course, images: Images, views, device: str | None = None,
+            choice: str = 'auto', folder=None, say=print) -> Path | None:
+    """Write the answers of the finished `members` for the images of `course` (`Competition`):
+    submission.csv, and a file each. Without a competition they are those for the test images, and
+    the files are called test_predictions. If no member is finished, the checkpoint that is
+    farthest answers in NAME-unfinished.csv. Its path; None where nothing was trained."""
+    folder, stem = folder or working_folder(), 'submission' if course else 'test_predictions'
+    ids, x = ((course.ids, course.images) if course
+              else (torch.arange(len(images.xt)), images.xt))
+    runs = [Run(m.out) for m in members if m.finished]
+    if runs:
+        path = submit(runs, answers(runs, x, views, device), ids, folder, choice, say, stem)
+    else: path = _unfinished_answers(members, ids, x, views, device, Path(folder), stem, say)
+    if path is None: return None
+    if not course:
+        say("ATTENTION: this is no submission. No competition's test file was found; these are "
+            'answers for the test images.')
+    if held := max((_held_out(m) for m in members), default=0):
+        say(f'{held:,} training images were held out. Once you have chosen: HOLDOUT = 0, and run '
+            'all again for the final answers.')
+    return path
+
+
+def _held_out(m) -> int:
+    held = (m.manifest or {}).get('validation')
+    return held['images'] if isinstance(held, dict) and type(held.get('images')) is int else 0
+
+
+def _unfinished_answers(members, ids, x, views, device, folder, stem, say) -> Path | None:
+    "Write what the checkpoint that is farthest answers."
+    begun = [m for m in members if os.path.isfile(m.out / 'checkpoint.pt')]
+    if not begun:
+        say('Nothing is trained yet, so there are no answers: give it more HOURS.')
+        return None
+    m = max(begun, key=share_done)
+    run = Run(m.out)
+    logits = predict_views(unfinished_net(run, device), x, run.recipe.phases[-1], views)
+    path = write_submission(folder / f'{stem}-unfinished.csv', ids, logits.argmax(1),
+                            overwrite=True)
+    say(f'ATTENTION: {path} comes from a training that is not finished ({m.name}, '
+        f'{len(m.log)} of {m.recipe.epochs} epochs): its accuracy is lower than it will be.')
     return path
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..augment.preview import show_images
+from ..augment.preview import as_large, show_images
 from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.tables import Table
 from ..evaluation.records import counts_as_full, kinds_of, one_a_seed
@@ -218,8 +218,8 @@ def show_augmented(
     "The images `x` and below them `draws` rows of what `recipe` makes of them, as a Figure."
     g, augment = torch.Generator().manual_seed(seed), recipe.phases[phase].to_augment()
     y = torch.zeros(len(x), dtype=torch.int64) if y is None else y
-    return show_images(torch.cat([x, *(augment.apply(x, y, g)[0] for _ in range(draws))]),
-                       ncols=len(x), size=.8)
+    rows = [as_large(augment.apply(x, y, g)[0], x) for _ in range(draws)]
+    return show_images(torch.cat([x, *rows]), ncols=len(x), size=.8)
 
 # %% ../../nbs/09_reading.ipynb #269d53c4
 def sketch(

@@ -19,7 +19,7 @@ from .precision import choose_device, memory_order
 from .runs import RunFiles, as_before, read_checkpoint
 
 __all__ = ['snapshot', 'restore', 'begun_elsewhere', 'Run', 'write_lines', 'save_checkpoint',
-           'load_checkpoint', 'keep_best', 'write_weights']
+           'load_checkpoint', 'keep_best', 'write_weights', 'unfinished_net']
 
 
 _PARTS = ('net', 'opt', 'scaler', 'ema')
@@ -96,6 +96,22 @@ class Run(RunFiles):
             raise InputError(f'{self.path / "model.safetensors"} has weights that are not numbers '
                              f'(in {bad[0]}): train again, with a smaller learning rate.')
         return net.to(choose_device(device), memory_format=torch.channels_last).eval()
+
+
+def unfinished_net(run: RunFiles, device: str | None = None) -> nn.Module:
+    """The network of an unfinished training as its checkpoint has it, in evaluation mode: the
+    weights that were best on the validation images where those are kept, else the moving average
+    where the recipe has one, else the last."""
+    s = read_checkpoint(run.path)
+    net, average = run.recipe.net.build(), s.get('ema') or {}
+    weights = s.get('best_weights') or {
+        k.removeprefix('module.'): v for k, v in average.items() if k.startswith('module.')
+    } or s['net']
+    try: net.load_state_dict(weights)
+    except RuntimeError:
+        raise InputError(f'{run.path / "checkpoint.pt"} does not fit its recipe: start again with '
+                         'another --out.') from None
+    return net.to(choose_device(device), memory_format=torch.channels_last).eval()
 
 
 def write_lines(t: Trainer, out: Path):
