@@ -3,19 +3,25 @@
 
     python3 book.py train [ARGS]     train and evaluate a network (default: the recipe `quick`)
     python3 book.py test             every check that a change must pass
-    python3 book.py lab              open the book in JupyterLab, at its first chapter
+    python3 book.py lab              open the book in JupyterLab, in copies of your own (work/);
+                                     `lab --edit` opens the chapters themselves
     python3 book.py run COMMAND ...  anything else in the environment, e.g. `run cifar_nb recipes`
     python3 book.py prepare          after an edit: export, clean, rebuild README and kaggle/
+
+On Linux without an NVIDIA driver PyTorch is installed in its builds for the processor, which are a
+fifth as large; `--gpu` after the command's name takes the others.
 """
 import errno
 import hashlib
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +34,11 @@ UNFINISHED = VENV / "unfinished"  # there while pip works: what a killed pip lea
 LOCK = ROOT / ".venv.lock"
 HERE = hashlib.sha256(os.fsencode(ROOT)).hexdigest()  # scripts in .venv know their folder by name
 SHEETS = ROOT.parent / "shared" / "cifar10" / "restore.py"  # a lossless copy of CIFAR-10, if any
+CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index of them
+# GB on the disk by (build, with the tools), measured on Linux with Python 3.11: torch 2.14, and
+# 2.13 for the processor, whose wheel has .19 GB
+ON_DISK = {("cpu", False): 1.1, ("cpu", True): 1.7, ("gpu", False): 5.6, ("gpu", True): 6.3}
+DRIVERS = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/nvidia-smi", "/dev/nvidiactl")
 THIS = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
 PROBE = "import sys, pip; sys.exit(sys.prefix == sys.base_prefix)"  # 0 in an environment with pip
 NOT_FOR_PIP = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
@@ -55,6 +66,9 @@ CAUSES = (  # what pip writes, what is the matter, and whether something may be 
     (r"DO NOT MATCH THE HASHES", "what was downloaded is damaged", False),
     (r"subprocess-exited-with-error|metadata-generation-failed",
      "a package cannot be built; the lines above say why. Mend that", False))
+
+
+GPU = False  # whether PyTorch's builds for a GPU are asked for
 
 
 def say(text): print(f"book: {text}", flush=True)
@@ -146,8 +160,40 @@ def stamp(dev):
     return what, where or HERE
 
 
+def torch_wanted():
+    "What settings.ini asks of PyTorch, say ['torch>=2.4', 'torchvision>=0.19']."
+    line = re.search(r"^requirements *=(.*)", "\n".join(lines_of(ROOT / "settings.ini")), re.M)
+    return [r for r in line[1].split() if re.match(r"torch(vision)?\b", r)] if line else []
+
+
+def installed_build():
+    "For what the PyTorch in .venv was built: 'cpu' or 'gpu'; empty where nobody wrote it down."
+    return next((kind[2] for dev in (True, False) if len(kind := lines_of(STAMPS[dev])) > 2), "")
+
+
+def build_for(asked):
+    """For what PyTorch is to be installed: 'gpu' where that is `asked` or a driver is there, else
+    'cpu'; empty off Linux, where the index has one kind only."""
+    if not sys.platform.startswith("linux"): return ""
+    driver = shutil.which("nvidia-smi") or any(map(os.path.exists, DRIVERS))
+    return "gpu" if asked or driver else "cpu"
+
+
+def reached(url):
+    "Whether something answers at `url`, within some seconds."
+    try:
+        with urllib.request.urlopen(url, timeout=8): return True
+    except (OSError, ValueError): return False
+
+
+def other_build():
+    "Whether the builds for a GPU are asked for, and .venv has those for the processor."
+    return GPU and installed_build() == "cpu"
+
+
 def ready(dev):
     "Whether all is installed, with `dev` also the tools."
+    if other_build(): return False
     whole = (wanted(), HERE) in [stamp(kind) for kind in {True, dev}]
     return whole and not UNFINISHED.exists() and runs("-c", PROBE)
 
@@ -157,6 +203,7 @@ def spoiled():
     if not VENV.exists(): return "it leads nowhere"
     if UNFINISHED.exists(): return "an earlier installation was broken off"
     if {stamp(True)[1], stamp(False)[1]} != {HERE}: return "its folder was moved"
+    if other_build(): return "its PyTorch was built for the processor"
     works = runs("-c", PROBE) and runs("-m", "pip", "install", "--help")
     return "" if works else "it has no working Python with pip"
 
@@ -171,10 +218,26 @@ def listen(lock, *argv, show=True):
     text = ""
     try:
         for line in p.stdout:
-            if show: print(line, end="", flush=True)
+            if show: tell(line)
             text += line
         return p.wait(), text
     except BaseException: end(p); raise
+
+
+QUIET = re.compile(
+    r"\s*($|Collecting|Requirement already|Looking in|Using cached|Downloading .*\.metadata"
+    r"|Obtaining|Preparing|Getting req|Checking if|Building (editable|wheels)|Created|Stored in|Installing b"
+    r"|Attempting|Found existing|Uninstalling|Successfully|\[notice\])")
+
+def tell(line):
+    "Show a line of pip, unless it is one of the many that tell nothing."
+    if part := re.match(r"Progress (\d+) of (\d+)$", line):
+        done, total = map(int, part.groups())
+        if sys.stdout.isatty() and total:
+            end = "\r" if done < total else "\r" + " " * 40 + "\r"
+            print(f"   {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", end=end, flush=True)
+    elif not QUIET.match(line):
+        print(line if len(line) < 160 else line[:150] + " ...\n", end="", flush=True)
 
 
 def make(lock):
@@ -205,20 +268,66 @@ def cause(status, text):
 
 def install(dev, lock):
     "Install the package into .venv, and with `dev` the tools; the stamp is written last."
-    say("installing into .venv (PyTorch is large: the first time takes some minutes)")
-    if why := spoiled():
+    why, build = spoiled(), build_for(GPU)
+    has_torch = not why and any(VENV.glob("[Ll]ib/**/site-packages/torch"))
+    if not has_torch: make_sure_of_room(dev, build)
+    else: say("installing into .venv")
+    if why:
         if os.path.lexists(VENV): say(f".venv is made again: {why}")
         make(lock)
     UNFINISHED.touch()
-    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *progress()]
+    if has_torch: build = installed_build()
+    elif build == "cpu" and torch_wanted(): build = install_for_cpu(lock, pip)
     status, text = listen(lock, *pip, "--constraint", "constraints.txt", "--editable",
                           ".[dev]" if dev else ".")
     why, halves = cause(status, text) if status else ("", False)
     if not halves: UNFINISHED.unlink()
     if status: fail("the installation failed", why)
     fresh = STAMPS[dev].with_suffix(".new")
-    fresh.write_text(f"{wanted()}\n{HERE}\n", encoding="utf-8")
+    fresh.write_text(f"{wanted()}\n{HERE}\n{build}\n", encoding="utf-8")
     os.replace(fresh, STAMPS[dev])
+
+
+def progress():
+    "The argument that lets pip say how much of a file it has, where this pip can."
+    try:
+        out = subprocess.run([str(PYTHON), "-I", "-m", "pip", "install", "--help"], cwd=ROOT,
+                             capture_output=True, encoding="utf-8", errors="replace").stdout
+    except OSError: return []
+    known = re.search(r"--progress-bar .*?\[(.*?)\]", out, re.S)
+    return ["--progress-bar", "raw"] if known and "raw" in known[1] else []
+
+
+def make_sure_of_room(dev, build):
+    "Say how large what comes is; where the disk has no room for it, stop."
+    if not torch_wanted(): return say("installing into .venv")
+    need = ON_DISK[build or "cpu", dev]
+    kind = {"cpu": "PyTorch's builds for the processor (`--gpu`: those for NVIDIA cards, "
+                   f"{ON_DISK['gpu', dev]} GB)",
+            "gpu": "PyTorch's builds for NVIDIA cards", "": "PyTorch"}[build]
+    say(f"installing into .venv, the first time some minutes: {kind} and the rest take some "
+        f"{need} GB of the disk")
+    try: free = shutil.disk_usage(ROOT).free / 1e9
+    except OSError: return
+    if free < need:
+        fail("there is no room", f"{free:.1f} GB of the disk are free, and {need} GB are needed. "
+             "Make room")
+
+
+def install_for_cpu(lock, pip):
+    "Install PyTorch's builds for the processor; 'cpu', or '' where its index gave none."
+    if not reached(f"{CPU_BUILDS}/torchvision/"):
+        say(f"PyTorch's index of builds for the processor cannot be reached ({CPU_BUILDS}); the "
+            "ordinary builds are taken, which on Linux are those for NVIDIA cards and much larger")
+        return ""
+    status, text = listen(lock, *pip, "--index-url", CPU_BUILDS, *torch_wanted())
+    if not status: return "cpu"
+    why, halves = cause(status, text)
+    if halves: fail("the installation failed", why)
+    say(f"PyTorch's builds for the processor cannot be had ({why.split('.')[0]}); the ordinary "
+        "ones are taken")
+    return ""
 
 
 def set_up(dev):
@@ -251,8 +360,14 @@ def train(*argv):
 
 
 def lab(*argv):
+    "Open copies of the chapters, or with `--edit` the chapters themselves."
     set_up(dev=True)
-    become(PYTHON, "-m", "jupyter", "lab", *(argv or ("nbs/00_start.ipynb",)))
+    if edit := argv[:1] == ("--edit",):
+        paths = [str(ROOT / "tools" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH")]
+        os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
+    else: call(PYTHON, "tools/copies.py")
+    first = ("nbs/00_start.ipynb" if edit else "work/00_start.ipynb",)
+    become(PYTHON, "-m", "jupyter", "lab", *(argv[edit:] or first))
 
 
 def run(*argv):
@@ -280,6 +395,8 @@ def main():
         print(__doc__.strip())
         sys.exit(0 if sys.argv[1:2] in ([], ["-h"], ["--help"]) else 2)
     if sys.version_info < (3, 10): stop(f"Python 3.10 or newer is needed, and this is {THIS}.")
+    global GPU
+    if GPU := sys.argv[2:3] == ["--gpu"]: del sys.argv[2]
     try: commands[sys.argv[1]](*sys.argv[2:])
     except KeyboardInterrupt:
         print("\nbook: interrupted; the same command goes on.", file=sys.stderr)

@@ -328,14 +328,22 @@ def test_a_command_gets_its_own_signals_and_status(with_pip):
     assert (p.returncode, out) == (0, "saved\n"), err
 
 
-@pytest.mark.parametrize("argv, opened", [((), "nbs/00_start.ipynb"), (("x.ipynb",), "x.ipynb")])
+@pytest.mark.parametrize("argv, opened", [
+    ((), "work/00_start.ipynb"), (("x.ipynb",), "x.ipynb"), (("--edit",), "nbs/00_start.ipynb"),
+    (("--edit", "nbs/20_scoreboard.ipynb", "--no-browser"),
+     "nbs/20_scoreboard.ipynb --no-browser")])
 def test_the_book_opens_at_its_first_chapter(place, monkeypatch, argv, opened):
     book, calls = load(place), []
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/mine")
     monkeypatch.setattr(book, "set_up", lambda dev: calls.append(dev))
+    monkeypatch.setattr(book, "call", lambda *argv: calls.append(argv[-1]))
     monkeypatch.setattr(book, "become", lambda *argv: calls.append([str(a) for a in argv]))
     book.lab(*argv)
-    assert calls == [True, [str(book.PYTHON), "-m", "jupyter", "lab", opened]]
-    assert argv or (BOOK.parent / opened).is_file()
+    copies = [] if "--edit" in argv else ["tools/copies.py"]
+    assert calls == [True, *copies, [str(book.PYTHON), "-m", "jupyter", "lab", *opened.split()]]
+    assert (BOOK.parent / "nbs/00_start.ipynb").is_file()
+    config = os.environ["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert config[-1] == "/mine" and len(config) == (1 if copies else 2)
 
 
 def test_a_lossless_copy_beside_the_folder_is_restored_once(with_pip, tmp_path):
@@ -355,3 +363,95 @@ def test_a_lossless_copy_beside_the_folder_is_restored_once(with_pip, tmp_path):
     assert lines() == ["book: restoring CIFAR-10 from the lossless copy beside this folder",
                        "1"] and lines() == ["1"]
     assert (tmp_path / "cache/cifar-10-batches-py/test_batch").read_text(encoding="utf-8") == "x"
+
+
+# ---- which PyTorch, and whether there is room for it
+
+SETTINGS = "[DEFAULT]\nrequirements = torch>=2.4 torchvision>=0.19 numpy>=1.24\n"
+
+
+@pytest.mark.parametrize("platform, driver, asked, build", [
+    ("linux", False, False, "cpu"), ("linux", True, False, "gpu"), ("linux", False, True, "gpu"),
+    ("darwin", False, False, ""), ("win32", True, True, "")])
+def test_which_builds_are_taken(place, monkeypatch, tmp_path, platform, driver, asked, build):
+    book = load(place)
+    monkeypatch.setattr(book.sys, "platform", platform)
+    monkeypatch.setattr(book.shutil, "which", lambda name: None)
+    (tmp_path / "version").touch()
+    monkeypatch.setattr(book, "DRIVERS", [str(tmp_path / ("version" if driver else "none"))])
+    assert book.build_for(asked) == build
+
+
+def for_cpu(place, monkeypatch, reached, *answers):
+    "What `install_for_cpu` gives, where pip answers `answers`, and the calls of pip."
+    (place / "settings.ini").write_text(SETTINGS, encoding="utf-8")
+    book, calls, answers = load(place), [], list(answers)
+    def listen(lock, *argv):
+        calls.append(argv)
+        return answers.pop(0)
+    monkeypatch.setattr(book, "listen", listen)
+    monkeypatch.setattr(book, "reached", lambda url: reached)
+    return book.install_for_cpu(None, ["pip", "install"]), calls
+
+
+def test_the_builds_for_the_processor_come_from_their_own_index(place, monkeypatch):
+    build, (call,) = for_cpu(place, monkeypatch, True, (0, ""))
+    assert build == "cpu" and call == ("pip", "install", "--index-url",
+                                       "https://download.pytorch.org/whl/cpu", "torch>=2.4",
+                                       "torchvision>=0.19")
+
+
+def test_where_that_index_cannot_be_reached_it_says_so(place, monkeypatch, capsys):
+    assert for_cpu(place, monkeypatch, False) == ("", [])
+    assert "cannot be reached" in capsys.readouterr().out
+    build, calls = for_cpu(place, monkeypatch, True, (1, "No matching distribution found"))
+    assert build == "" and len(calls) == 1 and "cannot be had" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_not_answered_by_the_larger_builds(place, monkeypatch):
+    with pytest.raises(SystemExit, match="disk is full"):
+        for_cpu(place, monkeypatch, True, (1, "[Errno 28] No space left on device"))
+
+
+@posix
+def test_an_index_that_is_not_there_is_noticed_soon(place):
+    began = time.time()
+    assert not load(place).reached("http://127.0.0.1:9/whl/cpu/")
+    assert time.time() - began < 10
+
+
+@pytest.mark.parametrize("free, room", [(1.5, False), (1.8, True)])
+def test_the_disk_is_looked_at_before_anything_is_made(place, monkeypatch, capsys, free, room):
+    (place / "settings.ini").write_text(SETTINGS, encoding="utf-8")
+    book, made = load(place), []
+    monkeypatch.setattr(book, "build_for", lambda asked: "cpu")
+    monkeypatch.setattr(book.shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(
+        100, 90, int(free * 1e9)))
+    def make(lock): made.append(1); sys.exit(3)
+    monkeypatch.setattr(book, "make", make)
+    with pytest.raises(SystemExit) as stopped: book.install(True, None)
+    assert bool(made) == room and "1.7 GB of the disk" in capsys.readouterr().out
+    assert room or ("1.5 GB of the disk are free, and 1.7 GB are needed" in str(stopped.value)
+                    and str(stopped.value).endswith("Then run the same command again."))
+
+
+def test_gpu_replaces_the_builds_for_the_processor_and_nothing_else_does(with_pip):
+    book = load(with_pip)
+    stamp = with_pip / ".venv/set-up-dev"
+    for build, asked, ready in (("cpu", False, True), ("cpu", True, False), ("gpu", True, True),
+                                ("gpu", False, True), ("", True, True)):
+        stamp.write_text(f"{book.wanted()}\n{book.HERE}\n{build}\n", encoding="utf-8")
+        book.GPU = asked
+        assert book.ready(True) == ready and bool(book.spoiled()) == (not ready)
+
+
+def test_of_what_pip_prints_only_what_tells_something_is_shown(place, capsys):
+    book = load(place)
+    for line in ("Collecting torch>=2.4", "  Downloading torch-2.14.1.whl.metadata (1 kB)",
+                 "Requirement already satisfied: numpy in /x", "Progress 5 of 10", "",
+                 "Downloading torch-2.14.1-cp311.whl (191.8 MB)", "ERROR: this went wrong",
+                 "Installing collected packages: " + "a, " * 200, "[notice] a newer pip"):
+        book.tell(line + "\n")
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out] == ["Downloading", "ERROR:", "Installing"]
+    assert all(len(line) < 160 for line in out)

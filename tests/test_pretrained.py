@@ -2,6 +2,7 @@
 cards say."""
 import json
 import pickle
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import load, search_places
+from cifar_nb.delivery.publish import card
 from cifar_nb.evaluation.pretrained import (WEIGHTS, Pretrained, load_pretrained, pack, registry,
                                             unpack)
 from cifar_nb.evaluation.records import load_results
@@ -68,6 +70,22 @@ def test_file_entry_and_card_agree(name):
     assert count_parameters(Pretrained(name).recipe.net.build()) == entry["parameters"] < 5_000_000
     assert sorted(f.stem for f in WEIGHTS.glob("*.md")) == sorted(
         f.stem for f in WEIGHTS.glob("*.safetensors")) == sorted(ENTRIES)
+
+
+@each
+def test_a_card_is_what_todays_code_writes_and_its_header_is_yaml(name):
+    yaml = pytest.importorskip("yaml")
+    text = (WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
+    assert text == card(name, ENTRIES[name], Pretrained(name).recipe), (
+        "run renew_cards of cifar_nb.delivery.publish")
+    code = re.search(r"```python\n(.*?)```", text, re.S)[1]
+    found = {}
+    exec(code, found)  # the lines that a reader copies
+    assert found["recipe"] == Pretrained(name).recipe
+    head = yaml.safe_load(text.split("---\n")[1])
+    result, = head["model-index"][0]["results"]
+    assert head["license"] == "mit" and head["datasets"] == ["uoft-cs/cifar10"]
+    assert abs(100 * result["metrics"][0]["value"] - ENTRIES[name]["accuracy"]) < 1e-6
 
 
 @each

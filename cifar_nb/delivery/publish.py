@@ -1,21 +1,23 @@
 """Plain module: the network of a run packed and published: a file of weights, a card, an entry in
 the registry. Tests: tests/test_pretrained.py, tests/test_runs.py, chapter 32.
 """
+from pathlib import Path
+
 import torch
 
 from ..core.errors import InputError, check_choice
-from ..core.files import slug
+from ..core.files import slug, there, write_atomic
 from ..data.cifar import CLASSES, SHAPES
-from ..evaluation.pretrained import WEIGHT_KINDS, WEIGHTS, pack, unpack
+from ..evaluation.pretrained import WEIGHT_KINDS, WEIGHTS, Pretrained, pack, unpack
 from ..evaluation.records import with_test_figures
-from ..evaluation.shelf import shelve
+from ..evaluation.shelf import read_registry, shelve
 from ..evaluation.tta import one_and_mean
 from ..recipes.spec import trained
 from ..teams.zoo import get_recipe
 from ..training.checkpoints import Run
 from ..training.loop import loss_and_accuracy
 
-__all__ = ['training_command', 'card', 'judged', 'publish']
+__all__ = ['training_command', 'card', 'renew_cards', 'judged', 'publish']
 
 
 def training_command(m: dict, recipe, run: dict) -> str:
@@ -71,7 +73,24 @@ def card(name: str, entry: dict, recipe) -> str:
 from cifar_nb.evaluation.pretrained import load_pretrained
 net, recipe = load_pretrained('{name}')
 ```"""
-    return '\n\n'.join([f'# {name}', head, code, '\n'.join(f'- {p}' for p in points)]) + '\n'
+    return _for_the_hub(name, e) + '\n\n'.join(
+        [f'# {name}', head, code, '\n'.join(f'- {p}' for p in points)]) + '\n'
+
+def _for_the_hub(name: str, e: dict) -> str:
+    "The block of YAML with which a card begins that the Hugging Face Hub reads."
+    data = ('uoft-cs/cifar10', 'CIFAR-10', 'test') if e['run']['data'] == 'cifar10' else None
+    lines = ['---', 'license: mit', 'library_name: cifar_nb',
+             'pipeline_tag: image-classification', 'tags: [cifar10, resnet, safetensors]']
+    if data:
+        kind, title, part = data
+        metrics = [('Accuracy, one view', e['accuracy'])] + (
+            [('Accuracy, mean of several views', e['tta_accuracy'])] if 'tta_accuracy' in e else [])
+        lines += [f'datasets: [{kind}]', 'metrics: [accuracy]', 'model-index:', f'- name: {name}',
+                  '  results:', '  - task: {type: image-classification}',
+                  f'    dataset: {{name: {title}, type: {kind}, split: {part}}}', '    metrics:',
+                  *(f'    - {{type: accuracy, name: "{n}", value: {v / 100:.4f}}}'
+                    for n, v in metrics)]
+    return '\n'.join([*lines, '---', '', ''])
 
 def _how(m: dict | None, command: str) -> str:
     "By which `command`, or else with what recipe, the run of the manifest `m` was trained."
@@ -82,6 +101,18 @@ def _how(m: dict | None, command: str) -> str:
     return f'with the recipe inside the file, {what},'
 
 def _numbers(values): return '(' + ', '.join(f'{v:g}' for v in values) + ')'
+
+
+def renew_cards(folder=None) -> list:
+    """Write the cards of all networks in `folder` (default: the package's) anew, from the registry
+    and the recipes inside the files; the paths of those that have changed."""
+    folder, changed = Path(folder or WEIGHTS), []
+    for name, e in read_registry(folder).items():
+        path, text = folder / f'{name}.md', card(name, e, Pretrained(name, folder).recipe)
+        if there(path) and path.read_text(encoding='utf-8') == text: continue
+        write_atomic(path, text)
+        changed.append(path)
+    return changed
 
 
 def judged(net, x, y, recipe) -> dict:
