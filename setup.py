@@ -25,13 +25,14 @@ setup(
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={k: cfg[f"{k}_requirements"].split()
-                    for k in ("notebook", "search", "kaggle", "log")}
-    | {"dev": (cfg["dev_requirements"] + " " + cfg["notebook_requirements"]).split()},
+                    for k in ("notebook", "search", "kaggle", "log", "docs")}
+    | {"dev": " ".join(cfg[f"{k}_requirements"] for k in ("dev", "notebook", "docs")).split()},
     entry_points={
         "console_scripts": [cfg["console_scripts"]],
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
     },
-    package_data={"cifar_nb": ["core/COMMIT", "weights/*", "kernels/csrc/*", "py.typed"]},
+    package_data={"cifar_nb": ["core/COMMIT", "weights/*", "kernels/csrc/*", "delivery/site_static/*",
+                               "py.typed"]},
     include_package_data=True,
     zip_safe=False,
 )

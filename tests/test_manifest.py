@@ -197,3 +197,12 @@ def test_a_fingerprint_is_the_sha256_of_sorted_json():
     want = hashlib.sha256(b'{"a": [1, 2.5], "b": {"c": null}}').hexdigest()
     assert M.fingerprint({'b': {'c': None}, 'a': (1.0, 2.5)}, 64) == want
     assert M.fingerprint({'a': [1, 2.5], 'b': {'c': None}}) == want[:16]
+
+
+@pytest.mark.parametrize('sittings, told', [
+    ([dict(processor='A')], 'A'), ([dict(processor='A'), dict(processor='A', kernels=[])], 'A'),
+    ([dict(processor='A'), dict(processor='B'), dict(processor='A')], 'A, then B, then A'),
+    ([dict(began='x')], 'unknown'), ([], 'unknown')])
+def test_the_machines_of_a_run_one_after_the_other(sittings, told):
+    from cifar_nb.core.manifest import in_turn
+    assert in_turn(dict(sittings=sittings)) == told

@@ -80,6 +80,13 @@ def _other_commands(command):
                    help='where notebook and metadata lie (default: kaggle)')
     s.add_argument(
         '--user', help='the owner on Kaggle (default: as in the metadata, or of the token)')
+    s = command('site', 'the book as a site: build it, or show it on this machine')
+    s.add_argument('action', choices=['build', 'serve'])
+    s.add_argument('--out', metavar='DIR', default='_site',
+                   help='where the site lies (default: _site)')
+    s.add_argument('--port', type=int, default=8000, metavar='N',
+                   help='where to show it (default: 8000)')
+    s.add_argument('--book', metavar='DIR', help="the book's folder (default: that of the package)")
     s = command('ablate', 'small designed experiments: one change at a time, several seeds')
     _ablate_arguments(s)
     s = command('budgets', 'recipes side by side at the same training compute')

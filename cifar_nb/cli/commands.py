@@ -229,6 +229,12 @@ def cmd_kaggle(a):
     command_kaggle(a.action, a.folder, a.user, print)
 
 
+def cmd_site(a):
+    "Build the book's site, or show it."
+    from ..delivery.site import command_site
+    command_site(a.action, a.out, a.port, a.book, print)
+
+
 def cmd_reproduce(a):
     "The recipes of the five reports at full length: what is missing in the results is trained."
     from ..studies.reproduce import command_reproduce

@@ -36,7 +36,7 @@ from .forms import misfit
 
 __all__ = ['SCHEMA', 'UNKNOWN', 'fingerprint', 'tensors_fingerprint', 'unknown_manifest',
            'new_manifest', 'kernels_of', 'experiment', 'experiment_id', 'differing', 'known',
-           'same_training', 'same_experiment', 'comparable', 'machines', 'with_sitting',
+           'same_training', 'same_experiment', 'comparable', 'machines', 'in_turn', 'with_sitting',
            'read_manifest', 'checked_manifest', 'is_known', 'is_sane']
 
 SCHEMA = 1
@@ -162,6 +162,12 @@ def machines(manifests) -> list:
     "The processors on which these runs were trained, each once."
     return sorted(
         {s.get('processor', UNKNOWN) for m in manifests for s in m.get('sittings') or [{}]})
+
+
+def in_turn(m: dict, key: str = 'processor') -> str:
+    "What the sittings of the run had under `key`, one after the other: 'A', or 'A, then B'."
+    found = [str(s.get(key, UNKNOWN)) for s in m.get('sittings') or [{}]]
+    return ', then '.join(v for i, v in enumerate(found) if i == 0 or v != found[i - 1])
 
 
 def known(v) -> bool:

@@ -13,7 +13,7 @@ import torch
 from ..augment.ops import normalize
 from ..core.errors import InputError, check_choice
 from ..core.files import make_folder, there, to_json, write_atomic
-from ..core.manifest import new_manifest, tensors_fingerprint
+from ..core.manifest import in_turn, new_manifest, tensors_fingerprint
 from ..core.version import versions
 from ..data.cifar import CIFAR10, split
 from ..kernels.dispatch import cpu_kernels
@@ -268,8 +268,9 @@ def finish_run(t: Trainer, out: Path, holdout: int = 0, info: dict | None = None
     drop_checkpoint(out)
 
 def machine(t: Trainer) -> dict:
-    "What the training ran on."
-    return dict(device=t.device.type, hardware=hardware(t.device), processes=t.group.size,
-                threads=torch.get_num_threads(), precision=t.precision.name,
-                reason=t.precision.reason, memory_format=memory_order(t.precision),
-                torch=torch.__version__, python=platform.python_version())
+    "What the training ran on: the machines of all its sittings, one after the other."
+    return dict(device=in_turn(t.manifest, 'device'), hardware=in_turn(t.manifest),
+                processes=t.group.size, threads=torch.get_num_threads(),
+                precision=t.precision.name, reason=t.precision.reason,
+                memory_format=memory_order(t.precision), torch=torch.__version__,
+                python=platform.python_version())

@@ -1,0 +1,174 @@
+"""The site: built once, its links followed, nothing in it from elsewhere."""
+import http.client
+import json
+import os
+import re
+import shutil
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from cifar_nb.core.errors import InputError
+from cifar_nb.delivery import site
+
+ROOT = Path(__file__).parent.parent
+
+
+def cell(source, kind="code", outputs=(), **metadata):
+    c = dict(cell_type=kind, id="x", metadata=metadata, source=source.splitlines(keepends=True))
+    return c | (dict(outputs=list(outputs), execution_count=None) if kind == "code" else {})
+
+
+def page(*cells):
+    return site.page_of(dict(cells=list(cells), metadata={}, nbformat=4, nbformat_minor=5))["cells"]
+
+
+SHOWN = dict(output_type="stream", name="stdout", text="a table")
+
+
+@pytest.mark.parametrize("source, outputs, tags, text", [
+    ("#| default_exp data.cifar", [], None, None), ("#| hide\nx = 1", [], None, None),
+    ("#| hide\nx = 1", [SHOWN], ["hide-input"], "x = 1"),
+    ("#| echo: false\nx", [SHOWN], ["remove-input"], "x"),
+    ("import os\nfrom a import (b,\n    c)", [], ["hide-input"], "import os\nfrom a import (b,\n    c)"),
+    ("#| export\ndef f(): pass", [], [], "def f(): pass"),
+    ("#| export\n" + "x = 1\n" * 30, [], ["hide-input"], ("x = 1\n" * 30).strip()),
+    ("x = 1\n" * 30, [SHOWN], [], ("x = 1\n" * 30).strip()),
+    ("#| slow\nimport os\nx = 1", [], [], "import os\nx = 1")])
+def test_what_becomes_of_a_cell(source, outputs, tags, text):
+    cells = page(cell(source, outputs=outputs))
+    if text is None: assert cells == []; return
+    assert cells[0]["metadata"]["tags"] == tags and cells[0]["source"] == text
+    assert cells[0]["outputs"] == outputs
+
+
+def test_badges_go_and_links_out_of_the_chapters_lead_to_the_repository():
+    text = ("# A\n\n[![Open in Colab](https://x/y.svg)](https://z) On Colab first: `x`\n\n"
+            "see [results](../results), [the next](02_augment.ipynb) and ![a](figure.png)")
+    found, = page(cell(text, "markdown"))
+    assert found["source"] == (f"# A\n\n\nsee [results]({site.GIT}/blob/{site.BRANCH}/results), "
+                               "[the next](02_augment.ipynb) and ![a](figure.png)")
+
+
+def test_every_chapter_is_in_the_contents():
+    names = [n for _, names in site.contents(ROOT) for n in names]
+    there = sorted(p.stem for p in (ROOT/"nbs").glob("*.ipynb") if p.stem != "index")
+    assert sorted(names) == there and [p for p, _ in site.contents(ROOT)] == [*site.PARTS]
+
+
+@pytest.mark.parametrize("action, why", [("bild", "no action .bild.: build or serve"),
+                                         ("serve", "holds no site: run `cifar_nb site build`")])
+def test_what_cannot_be_done_is_said(tmp_path, action, why):
+    with pytest.raises(InputError, match=why): site.command_site(action, tmp_path / "none")
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path):
+    pytest.importorskip("sphinx_book_theme")
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(InputError, match="something else than a site"): site.build(tmp_path)
+    with pytest.raises(InputError, match="holds no nbs/index.ipynb"): site.build(root=tmp_path)
+    assert os.listdir(tmp_path) == ["mine.txt"]
+
+
+# ---- the whole of it
+
+class Links(HTMLParser):
+    "What a page asks for, and the places in it that can be linked to."
+    def __init__(self, text):
+        super().__init__()
+        self.asked, self.loaded, self.places, self.images = set(), set(), set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        self.places |= {a[k] for k in ("id", "name") if a.get(k)}
+        if tag == "a" and a.get("href"): self.asked.add(a["href"])
+        if tag in ("script", "img") and a.get("src"): self.loaded.add(a["src"])
+        if tag == "link" and a.get("rel") != "canonical" and a.get("href"):
+            self.loaded.add(a["href"])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    pytest.importorskip("sphinx_book_theme")
+    out, said = tmp_path_factory.mktemp("site") / "_site", []
+    site.build(out, ROOT, said.append)
+    pages = {p.relative_to(out).as_posix(): Links(p.read_text(encoding="utf-8"))
+             for p in out.glob("**/*.html")}
+    return out, said, pages
+
+
+def test_it_is_built_without_a_warning(built):
+    out, said, pages = built
+    assert len(said) == 1 and len(pages) > 80, said
+
+
+def test_every_link_leads_somewhere(built):
+    out, _, pages = built
+    lost = []
+    for name, links in pages.items():
+        for url in links.asked | links.loaded:
+            parts = urlsplit(url)
+            if parts.scheme or parts.netloc or not (parts.path or parts.fragment): continue
+            at = os.path.normpath(os.path.join(os.path.dirname(name), unquote(parts.path))
+                                  ) if parts.path else name
+            inside = unquote(parts.fragment)
+            if not (out / at).is_file(): lost.append((name, url))
+            elif inside and at in pages and inside not in pages[at].places: lost.append((name, url))
+    assert not lost, lost[:10]
+
+
+def test_nothing_is_loaded_from_elsewhere(built):
+    foreign = {url for links in built[2].values() for url in links.loaded
+               if urlsplit(url).netloc or urlsplit(url).scheme not in ("", "data")}
+    assert not foreign, foreign
+
+
+def test_formulas_search_dark_mode_launch_and_reference_are_there(built):
+    out, _, pages = built
+    text = (out / "04b_muon.html").read_text(encoding="utf-8")
+    assert "math notranslate" in text and "tex-svg.js" in text
+    assert (out / "_static/tex-svg.js").stat().st_size > 10**6
+    assert "theme-switch" in text and "colab.research.google.com" in text
+    words = json.loads(re.search(r"\{.*\}", (out / "searchindex.js").read_text(encoding="utf-8"),
+                                 re.S)[0])
+    assert "augment" in str(words["docnames"]) and len(words["terms"]) > 1000
+    assert "cifar_nb.recipes.vary.vary" in pages["api/recipes.html"].places
+    assert "Show code cell source" in text
+
+
+def test_the_page_of_claims_has_every_claim(built):
+    from cifar_nb.evaluation.records import load_results
+    from cifar_nb.studies.scoreboard import all_claims
+    text = (built[0] / "scoreboard.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<tr>(.*?)</tr>", text.split('class="sortable"')[1], re.S)[1:]
+    claims = all_claims(load_results(ROOT / "results"))
+    assert len(rows) == len(claims) > 100
+    for row, (team, c) in zip(rows, claims):
+        assert team in row and f"<td>{c.verdict}</td>" in row
+
+
+def test_an_older_site_is_replaced_and_can_be_looked_at(built, tmp_path, monkeypatch):
+    out = tmp_path / "_site"
+    shutil.copytree(built[0], out)
+    said, ready = [], threading.Event()
+    monkeypatch.setattr(site.http.server.ThreadingHTTPServer, "daemon_threads", True)
+    def say(text): said.append(text); ready.set()
+    started = []
+    class Server(site.http.server.ThreadingHTTPServer):
+        def __init__(self, *args): super().__init__(*args); started.append(self)
+    monkeypatch.setattr(site.http.server, "ThreadingHTTPServer", Server)
+    thread = threading.Thread(target=site.serve, args=(out, 0, say), daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    host = re.search(r"//([\d.:]+)/", said[0])[1]
+    c = http.client.HTTPConnection(host, timeout=10)
+    c.request("GET", "/index.html")
+    assert c.getresponse().status == 200
+    c.close()
+    started[0].shutdown()
+    thread.join(10)
+    assert not thread.is_alive()
