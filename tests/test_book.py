@@ -367,6 +367,11 @@ def test_a_lossless_copy_beside_the_folder_is_restored_once(with_pip, tmp_path):
 
 # ---- which PyTorch, and whether there is room for it
 
+def test_the_readme_names_the_sizes(place):
+    text = (BOOK.parent / "README.md").read_text(encoding="utf-8")
+    assert all(f"{gb} GB" in text for gb in load(place).ON_DISK.values())
+
+
 SETTINGS = "[DEFAULT]\nrequirements = torch>=2.4 torchvision>=0.19 numpy>=1.24\n"
 
 

@@ -53,6 +53,14 @@ def test_badges_go_and_links_out_of_the_chapters_lead_to_the_repository():
                                "[the next](02_augment.ipynb) and ![a](figure.png)")
 
 
+def test_a_figure_keeps_its_text():
+    figure = dict(output_type="display_data", data={"image/png": "", "text/plain": "x"},
+                  metadata={"image/png": {"alt": "a curve that falls", "width": 9}})
+    assert page(cell("x", outputs=[figure]))[0]["metadata"]["mystnb"] == {
+        "image": {"alt": "a curve that falls"}}
+    assert "mystnb" not in page(cell("x", outputs=[SHOWN]))[0]["metadata"]
+
+
 def test_every_chapter_is_in_the_contents():
     names = [n for _, names in site.contents(ROOT) for n in names]
     there = sorted(p.stem for p in (ROOT/"nbs").glob("*.ipynb") if p.stem != "index")
@@ -137,7 +145,8 @@ def test_formulas_search_dark_mode_launch_and_reference_are_there(built):
                                  re.S)[0])
     assert "augment" in str(words["docnames"]) and len(words["terms"]) > 1000
     assert "cifar_nb.recipes.vary.vary" in pages["api/recipes.html"].places
-    assert "Show code cell source" in text
+    assert "show code" in text
+    assert 'alt="Left: one test image' in (out / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_page_of_claims_has_every_claim(built):

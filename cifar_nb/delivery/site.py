@@ -32,6 +32,7 @@ CONF = '''# Made by `cifar_nb site build`.
 project, author, html_title = 'cifar_nb', 'The cifar_nb authors', 'cifar_nb'
 extensions = ['myst_nb', 'sphinx.ext.autodoc']
 exclude_patterns, nb_execution_mode, html_copy_source = [], 'off', False
+nb_code_prompt_show, nb_code_prompt_hide = 'show code', 'hide code'
 mathjax_path = {formulas!r}
 myst_enable_extensions, myst_heading_anchors = ['dollarmath', 'colon_fence'], 3
 suppress_warnings = ['myst.header', 'myst.xref_missing', 'mystnb.unknown_mime_type', 'docutils',
@@ -99,10 +100,17 @@ def page_of(nb: dict, depth: int = 0) -> dict:
         tags = (['remove-input'] if re.match(r'#\| *echo: *false', source) else
                 ['hide-input'] if folded(source) or re.match(r'#\| *hide\b', source) else [])
         if not readable(source): continue
-        cells.append({**c, 'source': readable(source), 'metadata': {'tags': tags}})
+        about = dict(tags=tags) | ({'mystnb': {'image': {'alt': alt}}} if (alt := _alt(c)) else {})
+        cells.append({**c, 'source': readable(source), 'metadata': about})
     lab = dict(kernelspec=dict(display_name='Python 3', language='python', name='python3'),
                language_info=dict(name='python'))
     return {**nb, 'cells': cells, 'metadata': lab}
+
+
+def _alt(c: dict) -> str:
+    "The text of the figure that the cell shows, for those who cannot see it."
+    return next((o['metadata']['image/png']['alt'] for o in c.get('outputs', [])
+                 if 'alt' in o.get('metadata', {}).get('image/png', {})), '')
 
 
 def contents(root: Path) -> list:
