@@ -31,8 +31,8 @@ setup(
         "console_scripts": [cfg["console_scripts"]],
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
     },
-    package_data={"cifar_nb": ["core/COMMIT", "weights/*", "kernels/csrc/*", "delivery/site_static/*",
-                               "py.typed"]},
+    package_data={"cifar_nb": ["core/COMMIT", "weights/*", "kernels/csrc/*",
+                               "delivery/site_static/*", "py.typed"]},
     include_package_data=True,
     zip_safe=False,
 )

@@ -12,7 +12,8 @@ from scipy import stats
 
 from cifar_nb.cli import main
 from cifar_nb.core.errors import InputError
-from cifar_nb.core.statistics import detectable_difference, holm, pooled_spread, t_interval
+from cifar_nb.core.statistics import (detectable_difference, holm, mcnemar, pooled_spread,
+                                      t_interval)
 from cifar_nb.data.cifar import split, toy
 from cifar_nb.evaluation.records import find_trial, full_record, study_records
 from cifar_nb.recipes.cost import training_cost
@@ -301,3 +302,10 @@ def test_an_idea_that_costs_less_gets_more_epochs():
     net = vary(get_recipe('narrow_resnet', 'code'), width_factor=.5)
     assert budgets.epochs_for(net, .1, 45_000) > budgets.epochs_for(
         get_recipe('narrow_resnet', 'code'), .1, 45_000)
+
+
+@pytest.mark.parametrize('gained, lost', [(0, 0), (1, 0), (5, 5), (9, 2), (120, 86), (300, 310)])
+def test_mcnemars_test_is_the_exact_one(gained, lost):
+    """Against scipy's binomial test; nobody disagreeing is no evidence."""
+    want = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.
+    assert math.isclose(mcnemar(gained, lost), want, rel_tol=1e-9)

@@ -120,6 +120,10 @@ def test_one_look_and_several_are_told_apart(run):
         assert m['loss'] == pytest.approx(F.cross_entropy(want, y).item(), abs=1e-4)
         assert m['accuracy'] == pytest.approx(100 * (want.argmax(1) == y).double().mean().item())
     assert one['loss'] != pytest.approx(several['loss'], abs=1e-4)
+    first, then = ((v.argmax(1) == y).tolist() for v in (plain, mean))
+    assert 'paired' not in one and several['paired'] == dict(
+        gained=sum(b and not a for a, b in zip(first, then)),
+        lost=sum(a and not b for a, b in zip(first, then)))
     kept = {tuple(e['tta']['transforms']): e['metrics']['loss'] for e in run.evaluations}
     assert kept == {('identity',): one['loss'], TTA: several['loss']}
     assert (one['views'], several['views']) == ('single view', 'mean of identity, flip, left')

@@ -441,7 +441,8 @@ def test_when_the_hours_end_the_checkpoint_answers(mount, tmp_path, monkeypatch)
         said, folder = [], tmp_path / "working"
         path = session.hand_in([m], None, images, ("identity",), "cpu", folder=folder,
                                say=said.append)
-        assert path.name == "test_predictions-unfinished.csv" and len(read_submission(path)[1]) == 40
+        assert path.name == "test_predictions-unfinished.csv"
+        assert len(read_submission(path)[1]) == 40
         assert "not finished (tiny-2epochs-seed0, 1 of 2 epochs)" in said[0]
         assert "this is no submission" in said[1] and ("HOLDOUT = 0" in said[-1]) == (holdout > 0)
         assert not (folder / "submission.csv").exists()
@@ -500,8 +501,8 @@ def execute(nb, here, **options):
 
 
 def run(mount, more=TINY_CODE, **settings):
-    """Execute the committed notebook with `settings` in the made-up /kaggle of `mount`, and with the
-    code `more` below the library; its outputs as one text."""
+    """Execute the committed notebook with `settings` in the made-up /kaggle of `mount`, and with
+    the code `more` below the library; its outputs as one text."""
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
     nb.cells.insert(next(i for i, c in enumerate(nb.cells) if c.id == "surroundings"),
                     nbformat.v4.new_code_cell(more))

@@ -33,7 +33,7 @@ SHOWN = dict(output_type="stream", name="stdout", text="a table")
     ("#| default_exp data.cifar", [], None, None), ("#| hide\nx = 1", [], None, None),
     ("#| hide\nx = 1", [SHOWN], ["hide-input"], "x = 1"),
     ("#| echo: false\nx", [SHOWN], ["remove-input"], "x"),
-    ("import os\nfrom a import (b,\n    c)", [], ["hide-input"], "import os\nfrom a import (b,\n    c)"),
+    ("import os\nfrom a import (b,\n c)", [], ["hide-input"], "import os\nfrom a import (b,\n c)"),
     ("#| export\ndef f(): pass", [], [], "def f(): pass"),
     ("#| export\n" + "x = 1\n" * 30, [], ["hide-input"], ("x = 1\n" * 30).strip()),
     ("x = 1\n" * 30, [SHOWN], [], ("x = 1\n" * 30).strip()),

@@ -11,11 +11,13 @@ import torch
 from ..augment.arguments import count
 from ..core.errors import InputError
 from ..core.files import free_name, slug, write_atomic
+from ..core.statistics import mcnemar
 from ..data.cifar import CLASSES, SHAPES, load_set
 from ..data.competition import load_competition
 from ..evaluation.records import record_run
 from ..evaluation.report import evaluate
-from ..evaluation.tta import check_views, examine, predict_views, viewed_as, write_submission
+from ..evaluation.tta import (check_views, examine, one_and_mean, predict_views, viewed_as,
+                              write_submission)
 from ..models.count import counts_of
 from ..teams.zoo import list_recipes
 from ..training.checkpoints import Run
@@ -147,11 +149,16 @@ def cmd_evaluate(a):
         raise InputError(f'{a.run} was trained on {own}, and its test images are not here: name '
                          f'their folder with --data. {e}') from None
     views = views_of(run, a.tta)
-    logits = predict_views(run.load_net(a.device), x, run.recipe.phases[-1], views)
-    m = evaluate(run, x, y, logits, a.device, tta=views, pictured=data == own, **_names(data))
+    one, logits = one_and_mean(run.load_net(a.device), x, run.recipe.phases[-1], views)
+    m = evaluate(run, x, y, logits, a.device, tta=views, pictured=data == own,
+                 beside=one if len(views) > 1 else None, **_names(data))
     print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images ({viewed_as(views)}); " +
           (f"see {run.path / 'report.md'}" if data == own else "kept in "
            f"{run.path / 'evaluations'}: the report stays that of the run's own test set, {own}"))
+    if 'paired' in m:
+        gained, lost = m['paired']['gained'], m['paired']['lost']
+        print(f'beside a single view: {gained:,} images won, {lost:,} lost '
+              f"(McNemar's test: p = {mcnemar(gained, lost):.2g})")
     if a.results: print(f'recorded in {record_run(run, a.results)}')
 
 

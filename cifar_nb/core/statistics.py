@@ -2,11 +2,12 @@
 
 Tests: tests/test_budgets.py.
 """
+from math import comb
 from statistics import mean, stdev
 
 from .errors import InputError, missing
 
-__all__ = ['t_interval', 'holm', 'pooled_spread', 'detectable_difference']
+__all__ = ['t_interval', 'holm', 'mcnemar', 'pooled_spread', 'detectable_difference']
 
 
 def _scipy() -> tuple:
@@ -32,6 +33,14 @@ def holm(ps) -> list:
         highest = max(highest, min(1., (len(ps) - rank) * ps[i]))
         out[i] = highest
     return out
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The two-sided p-value of McNemar's exact test (1947): of `gained + lost` images about which
+    two judges of the same images disagree, so many are right with the second only and with the
+    first only. Every image tells against nobody where both are right or both are wrong."""
+    n, k = gained + lost, min(gained, lost)
+    return min(1., 2 * sum(comb(n, i) for i in range(k + 1)) / 2 ** n)
 
 
 def pooled_spread(groups) -> float:

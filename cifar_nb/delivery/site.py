@@ -213,8 +213,8 @@ def build(out='_site', root=None, say=print) -> Path:
     """Build the site into the folder `out` (an older site there is replaced); the path of its first
     page. Nothing of the book is executed."""
     root, out = book_folder(root), Path(out)
-    try: import myst_nb, sphinx, sphinx_book_theme  # noqa: F401
-    except ImportError: raise missing('sphinx, myst-nb, sphinx-book-theme', 'docs') from None
+    for name in ('sphinx', 'myst_nb', 'sphinx_book_theme'):
+        if importlib.util.find_spec(name) is None: raise missing(name.replace('_', '-'), 'docs')
     if out.exists() and not (out / 'index.html').exists() and any(out.iterdir()):
         raise InputError(f'{out} holds something else than a site: choose another --out.')
     with tempfile.TemporaryDirectory() as tmp:

@@ -210,7 +210,8 @@ def examine(run, x: torch.Tensor, y: torch.Tensor, device: str | None = None, **
     one, logits = one_and_mean(run.load_net(device), x, run.recipe.phases[-1], views)
     m = evaluate(run, x, y, one, device, **names)
     if len(views) == 1: return m, m, logits
-    return m, evaluate(run, x, y, logits, device, tta=views, pictured=False, **names), logits
+    return m, evaluate(run, x, y, logits, device, tta=views, pictured=False, beside=one,
+                       **names), logits
 
 # %% ../../nbs/08_tta.ipynb #8367d5c8
 def learn_weights(

@@ -13,14 +13,14 @@ import torch
 from ..augment.colour import GaussianBlur, PilBlur
 from ..augment.ops import (CutMix, RandomCrop, RandomErasing, RandomHorizontalFlip,
                                   RandomVerticalFlip)
+from ..core.statistics import mcnemar
 from ..evaluation.records import counts_as_full
 from ..evaluation.report import confused_pairs
 from ..evaluation.tta import view
 from ..models.resnet import LIMIT, NetSpec
 from ..recipes.spec import Optimizer, Phase, Recipe, Schedule
 from .claims import computed, contest, in_all, measured, not_checkable
-from .reading import (accuracy, measure, operations, our_runs, spec_facts, tested,
-                                    yes)
+from .reading import measure, operations, our_runs, spec_facts, yes
 
 # %% ../../nbs/12_learning_too_deep.ipynb #11d93670
 net = NetSpec(widths=(32, 64, 128, 256), depths=(4, 4, 4, 3), strides=(1, 2, 2, 2))
@@ -153,18 +153,16 @@ def mixed_up(results) -> str:
                f'{told} (n = {len(runs)})') if runs else None
 
 def views_help(results):
-    """Whether the report's five views gain accuracy: in our full runs of the code, by more than two
-    standard errors, else over all studies; None without either."""
-    key = f'test, mean of {", ".join(code.tta_transforms)}'
-    gains = [r['result'][key]['accuracy'] - tested(r) for r in our_runs(code, results)
-             if key in r['result']]
-    if not gains: return in_all('gain of 5 views')(results)
-    gain = sum(gains) / len(gains)
-    told = f'{gain:+.2f} points in full runs (n = {len(gains)})'
-    # no more answers can change than are wrong with one view or with five
-    wrong = 200 - 2 * accuracy(code, results) - gain
-    error = 100 * (wrong / 100 / 10_000 / len(gains)) ** .5
-    return yes(gain > 0, told) if abs(gain) > 2 * error else f'open: no difference seen, {told}'
+    """Whether the report's five views gain accuracy: in our full runs of the code, by McNemar's
+    exact test on the test images, else over all studies; None without either."""
+    changes = [e['metrics']['paired'] for r in our_runs(code, results)
+               for e in r.get('evaluations', []) if 'paired' in e['metrics']]
+    if not changes: return in_all('gain of 5 views')(results)
+    right, wrong = (sum(c[k] for c in changes) for k in ('gained', 'lost'))
+    p = mcnemar(right, wrong)
+    told = (f'{right} images right with five views only, {wrong} with one only (n = {len(changes)}, '
+            f'p = {p:.2g})')
+    return yes(right > wrong, told) if p < .05 else f'open: no difference seen, {told}'
 
 checks += (
     measured('test accuracy', 94.65, '%', 'conclusion', lambda results: measure(code, results)),
