@@ -121,26 +121,32 @@ def show_all_curves(
     logs: dict,
     results=(),
 ):
-    """Test accuracy that each team's program printed against the PFLOP spent up to that epoch; full
-    runs of ours dashed, where they were measured after every epoch, with a star at the end."""
+    """A panel a team, on common axes: the test accuracy that its program printed against the PFLOP
+    spent up to that epoch, and our full runs of the code, with a star at the end. Grey stars are
+    the recipes of no team."""
     import matplotlib.pyplot as plt
-    fig, ax = plt.subplots(figsize=(7, 3.4), layout='constrained')
-    for i, team in enumerate(t for t in TEAMS if t.report.name in logs):
-        r, color = team.code, plt.get_cmap('viridis')(i / 4)
-        ax.plot(*zip(*spent(r, logs[r.name])), '.-', ms=3, lw=1, color=color,
-                label=f'{r.source[7:10]} {r.title}')
-        for run in our_runs(r, results):
+    teams = [t for t in TEAMS if t.report.name in logs]
+    fig, axes = plt.subplots(2, 2, figsize=(9, 5), sharex=True, sharey=True, layout='constrained')
+    for ax, team in zip(axes.flat, teams):
+        r, runs = team.code, our_runs(team.code, results)
+        for b in book_recipes(results):
+            at = training_cost(b), accuracy(b, results)
+            ax.plot(*at, '*', ms=9, color=GREY, mec='white')
+            ax.annotate(b.name, at, (0, 6), textcoords='offset points', ha='center', fontsize=9,
+                        color=GREY)
+        for run in runs:
             if curve := spent(r, run.get('test_curve', [])):
-                ax.plot(*zip(*curve), '--', lw=1, color=color)
-        if our_runs(r, results):
-            ax.plot(training_cost(r), accuracy(r, results), '*', ms=11, color=color, mec='white')
-    for r in book_recipes(results):
-        at = training_cost(r), accuracy(r, results)
-        ax.plot(*at, '*', ms=11, color=ACCENT, mec='white')
-        ax.annotate(r.name, at, (0, -12), textcoords='offset points', ha='center', fontsize=8)
-    ax.set(xlabel='computation spent (PFLOP)', ylabel='test accuracy (%)', xscale='log')
-    ax.legend(frameon=False, fontsize=8)
-    ax.spines[['top', 'right']].set_visible(False)
+                ax.plot(*zip(*curve), '-', lw=1, color=ACCENT, label='ours, after every epoch')
+        if runs:
+            ax.plot(training_cost(r), accuracy(r, results), '*', ms=12, color=ACCENT, mec='white')
+        ax.plot(*zip(*spent(r, logs[r.name])), 'o--', ms=3.5, lw=1, color=STAGES[3],
+                label="the team's log")
+        ax.set_title(f'{r.source[7:10]} {r.title}', fontsize=10)
+        ax.spines[['top', 'right']].set_visible(False)
+    axes[0, 0].set(xscale='log', ylim=(45, 99))
+    axes[0, 0].legend(frameon=False, fontsize=9, loc='lower right')
+    fig.supxlabel('computation spent (PFLOP)', fontsize=10)
+    fig.supylabel('test accuracy (%)', fontsize=10)
     plt.close(fig)
     return fig
 
