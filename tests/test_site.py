@@ -53,6 +53,13 @@ def test_badges_go_and_links_out_of_the_chapters_lead_to_the_repository():
                                "[the next](02_augment.ipynb) and ![a](figure.png)")
 
 
+def test_links_in_what_a_cell_shows_lead_to_pages():
+    table = dict(output_type="display_data", metadata={}, data={"text/markdown": [
+        "[a](01_data.ipynb) [b](https://x/y.ipynb) ", "[c](../LICENSE)"], "text/plain": "x"})
+    assert page(cell("x", outputs=[table]))[0]["outputs"][0]["data"]["text/markdown"] == (
+        f"[a](01_data.html) [b](https://x/y.ipynb) [c]({site.GIT}/blob/{site.BRANCH}/LICENSE)")
+
+
 def test_a_figure_keeps_its_text():
     figure = dict(output_type="display_data", data={"image/png": "", "text/plain": "x"},
                   metadata={"image/png": {"alt": "a curve that falls", "width": 9}})
@@ -105,7 +112,7 @@ def built(tmp_path_factory):
     out, said = tmp_path_factory.mktemp("site") / "_site", []
     site.build(out, ROOT, said.append)
     pages = {p.relative_to(out).as_posix(): Links(p.read_text(encoding="utf-8"))
-             for p in out.glob("**/*.html")}
+             for p in out.glob("**/*.html") if "_static" not in p.parts}
     return out, said, pages
 
 

@@ -42,7 +42,8 @@ html_theme, html_static_path = 'sphinx_book_theme', ['_static']
 html_css_files, html_js_files = ['book.css'], ['sort.js']
 html_theme_options = dict(
     repository_url={git!r}, repository_branch={branch!r}, path_to_docs='nbs',
-    use_repository_button=True, use_issues_button=True, show_toc_level=2,
+    use_repository_button=True, use_issues_button=True, use_download_button=False,
+    show_toc_level=2,
     launch_buttons=dict(colab_url='https://colab.research.google.com'),
     pygments_light_style='a11y-high-contrast-light', pygments_dark_style='a11y-high-contrast-dark')
 '''
@@ -83,6 +84,7 @@ def _prose(text: str, depth: int) -> str:
     def away(found):
         path = found[2].lstrip('./')
         return f'{found[1]}({GIT}/blob/{BRANCH}/{path})'
+    text = text.replace('](solutions/)', '](solutions/index.md)')
     up = r'\.\./' * (depth + 1)
     return re.sub(rf'(\[[^\]]*\])\(({up}[^)\s]*)\)', away, text)
 
@@ -101,10 +103,19 @@ def page_of(nb: dict, depth: int = 0) -> dict:
                 ['hide-input'] if folded(source) or re.match(r'#\| *hide\b', source) else [])
         if not readable(source): continue
         about = dict(tags=tags) | ({'mystnb': {'image': {'alt': alt}}} if (alt := _alt(c)) else {})
-        cells.append({**c, 'source': readable(source), 'metadata': about})
+        cells.append({**c, 'source': readable(source), 'metadata': about,
+                      'outputs': [_shown(o, depth) for o in c.get('outputs', [])]})
     lab = dict(kernelspec=dict(display_name='Python 3', language='python', name='python3'),
                language_info=dict(name='python'))
     return {**nb, 'cells': cells, 'metadata': lab}
+
+
+def _shown(output: dict, depth: int) -> dict:
+    "The `output` of a cell, with links in its Markdown to the pages of the site."
+    if 'text/markdown' not in output.get('data', {}): return output
+    text = _prose(''.join(output['data']['text/markdown']), depth)
+    text = re.sub(r'(\]\((?!https?:)[^)\s]*)\.ipynb([)#])', r'\1.html\2', text)
+    return {**output, 'data': {**output['data'], 'text/markdown': text}}
 
 
 def _alt(c: dict) -> str:
