@@ -385,7 +385,7 @@ def prepare():
     set_up(dev=True)
     for command in ("nbdev_export", "nbdev_clean"): call(tool(command))
     call(PYTHON, "-m", "cifar_nb", "kaggle", "build")
-    for script in ("tools/badges.py", "tools/readme.py"): call(PYTHON, script)
+    for script in ("tools/alts.py", "tools/badges.py", "tools/readme.py"): call(PYTHON, script)
 
 
 def main():

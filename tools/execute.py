@@ -18,6 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 
 sys.path.insert(0, str(Path(__file__).parent))
+from alts import described
 from cells import skipped
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -60,6 +61,7 @@ def main(names):
         Client(nb, timeout=1800, kernel_name="python3",
                resources={"metadata": {"path": str(path.parent)}}).execute()
         tidy(nb)
+        described(nb)
         nbformat.write(nb, path)
         seconds = time.time() - start
         print(f"{path} {seconds:.1f}s", flush=True)

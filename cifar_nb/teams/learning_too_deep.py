@@ -160,8 +160,8 @@ def views_help(results):
     if not changes: return in_all('gain of 5 views')(results)
     right, wrong = (sum(c[k] for c in changes) for k in ('gained', 'lost'))
     p = mcnemar(right, wrong)
-    told = (f'{right} images right with five views only, {wrong} with one only (n = {len(changes)}, '
-            f'p = {p:.2g})')
+    told = (f'{right} images right with five views only, {wrong} with one only '
+            f'(n = {len(changes)}, p = {p:.2g})')
     return yes(right > wrong, told) if p < .05 else f'open: no difference seen, {told}'
 
 checks += (
