@@ -227,7 +227,8 @@ def listen(lock, *argv, show=True):
 QUIET = re.compile(
     r"\s*($|Collecting|Requirement already|Looking in|Using cached|Downloading .*\.metadata"
     r"|Obtaining|Preparing|Getting req|Checking if|Building (editable|wheels)|Created|Stored in"
-    r"|Installing b|Attempting|Found existing|Uninstalling|Successfully|\[notice\])")
+    r"|Installing b|Processing|WARNING: Location|━|Attempting|Found existing|Uninstalling"
+    r"|Successfully|\[notice\])")
 
 def tell(line):
     "Show a line of pip, unless it is one of the many that tell nothing."

@@ -318,7 +318,7 @@ def test_a_command_gets_its_own_signals_and_status(with_pip):
     assert (call(place, "run",
                  "no-such-program")[2] == "book: no-such-program cannot be run (No such file or "
             "directory).\n")
-    slow = ("import time, pathlib\npathlib.Path('began').write_text('y')\ntry: "
+    slow = ("import time, pathlib\ntry:\n  pathlib.Path('began').write_text('y')\n  "
             "time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(1.5); print('saved')")
     (place / "began").unlink()
     p = start(place, "run", "python", "-c", slow)

@@ -73,7 +73,10 @@ def found(text):
 
 
 def python_of(cell):
-    "A code cell without what only IPython knows."
+    """A code cell without what only IPython knows; of a cell of the Kaggle notebook that holds
+    files, those in Python."""
+    parts = re.split(r"^#: (.+)\n", "".join(cell["source"]), flags=re.M)[1:]
+    if parts: return "\n".join(t for p, t in zip(parts[::2], parts[1::2]) if p.endswith(".py"))
     return "\n".join("pass" if re.match(r"\s*[%!]", line) else line
                      for line in "".join(cell["source"]).splitlines())
 

@@ -24,7 +24,8 @@ __all__ = ['PARTS', 'book_folder', 'readable', 'folded', 'page_of', 'contents', 
            'api_pages', 'prepare', 'build', 'serve', 'command_site']
 
 GIT, BRANCH = (_index['settings'][k] for k in ('git_url', 'branch'))
-PARTS = ('start', 'the parts', 'the teams', 'together', 'beyond', 'delivery')  # of chapters.csv
+PARTS = ('start', 'the parts', 'the teams', 'together', 'beyond', 'delivery',
+         'look up')  # of chapters.csv
 FORMULAS = 'tex-svg.js'  # of MathJax: one file, glyphs and all
 FOLD = 25  # lines of an exported cell from which on it is folded
 STATIC = Path(__file__).with_name('site_static')  # a style sheet and a script
@@ -197,7 +198,7 @@ def prepare(root: Path, source: Path):
     parts = contents(root)
     solutions = sorted(p.stem for p in (nbs / 'solutions').glob('*.ipynb'))
     trees = [_toctree(part, names) for part, names in parts]
-    trees.append(_toctree('look up', ['scoreboard', 'solutions/index', 'api/index']))
+    trees.append(_toctree('more', ['scoreboard', 'solutions/index', 'api/index']))
     convert('index.ipynb', more=[_cell('\n\n'.join(trees), 'contents')])
     for _, names in parts:
         for name in names: convert(f'{name}.ipynb')

@@ -269,8 +269,8 @@ def finish_run(t: Trainer, out: Path, holdout: int = 0, info: dict | None = None
 
 def machine(t: Trainer) -> dict:
     "What the training ran on: the machines of all its sittings, one after the other."
-    return dict(device=in_turn(t.manifest, 'device'), hardware=in_turn(t.manifest),
-                processes=t.group.size, threads=torch.get_num_threads(),
-                precision=t.precision.name, reason=t.precision.reason,
-                memory_format=memory_order(t.precision), torch=torch.__version__,
-                python=platform.python_version())
+    m = t.manifest or dict(sittings=[dict(device=t.device.type, processor=hardware(t.device))])
+    return dict(device=in_turn(m, 'device'), hardware=in_turn(m), processes=t.group.size,
+                threads=torch.get_num_threads(), precision=t.precision.name,
+                reason=t.precision.reason, memory_format=memory_order(t.precision),
+                torch=torch.__version__, python=platform.python_version())
