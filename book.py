@@ -8,8 +8,8 @@
     python3 book.py run COMMAND ...  anything else in the environment, e.g. `run cifar_nb recipes`
     python3 book.py prepare          after an edit: export, clean, rebuild README and kaggle/
 
-On Linux without an NVIDIA driver PyTorch is installed in its builds for the processor, which are a
-fifth as large; `--gpu` after the command's name takes the others.
+On Linux without an NVIDIA driver PyTorch is installed in its builds for the processor, which are
+several times smaller; `--gpu` after the command's name takes the others.
 """
 import errno
 import hashlib
@@ -35,8 +35,8 @@ LOCK = ROOT / ".venv.lock"
 HERE = hashlib.sha256(os.fsencode(ROOT)).hexdigest()  # scripts in .venv know their folder by name
 SHEETS = ROOT.parent / "shared" / "cifar10" / "restore.py"  # a lossless copy of CIFAR-10, if any
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index of them
-# GB on the disk by (build, with the tools), measured on Linux with Python 3.11: torch 2.14, and
-# 2.13 for the processor, whose wheel has .19 GB
+# GB on the disk by (build, with the tools): measured on Linux with Python 3.11 and torch 2.14; for
+# the processor the same with the files of its wheel of 2.13 for torch, triton and NVIDIA's packages
 ON_DISK = {("cpu", False): 1.1, ("cpu", True): 1.7, ("gpu", False): 5.6, ("gpu", True): 6.3}
 DRIVERS = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/nvidia-smi", "/dev/nvidiactl")
 THIS = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
@@ -270,7 +270,8 @@ def cause(status, text):
 def install(dev, lock):
     "Install the package into .venv, and with `dev` the tools; the stamp is written last."
     why, build = spoiled(), build_for(GPU)
-    has_torch = not why and any(VENV.glob("[Ll]ib/**/site-packages/torch"))
+    sites = (*VENV.glob("lib/*/site-packages"), VENV / "Lib" / "site-packages")
+    has_torch = not why and any((p / "torch").exists() for p in sites)
     if not has_torch: make_sure_of_room(dev, build)
     else: say("installing into .venv")
     if why:
@@ -279,7 +280,9 @@ def install(dev, lock):
     UNFINISHED.touch()
     pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *progress()]
     if has_torch: build = installed_build()
-    elif build == "cpu" and torch_wanted(): build = install_for_cpu(lock, pip)
+    elif build == "cpu" and torch_wanted():
+        build = install_for_cpu(lock, pip)
+        if not build: make_sure_of_room(dev, "gpu")  # what the ordinary index has is larger
     status, text = listen(lock, *pip, "--constraint", "constraints.txt", "--editable",
                           ".[dev]" if dev else ".")
     why, halves = cause(status, text) if status else ("", False)

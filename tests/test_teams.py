@@ -357,6 +357,11 @@ def test_views_help_by_more_than_answers_can_differ_by_chance(gained, lost, says
     assert (binomtest(gained, gained + lost).pvalue < .05) == (says != "open")
     r = run(code, 94.)
     assert views_help([r]) is None
-    r["evaluations"] = [dict(metrics=dict(paired=dict(gained=gained, lost=lost)))]
+    counts = dict(paired=dict(gained=gained, lost=lost))
+    # of other images, or of other views: not the report's claim
+    r["evaluations"] = [dict(metrics=counts)]
+    r["result"]["test, mean of identity, flip"] = counts
+    assert views_help([r]) is None
+    r["result"][f"test, mean of {', '.join(code.tta_transforms)}"] = counts
     told = views_help([r])
     assert told.startswith(says) and f"{gained} images" in told and "n = 1" in told

@@ -189,7 +189,7 @@ JUDGE = '''
 One view of each test image, then the mean of several; with two members, a last row for their mean,
 which has the parameters of both. This is what you report, at the end. What you *choose* by is the
 validation accuracy above: whoever tries ten things on the test images and keeps the best has fitted
-the test set. At last the surest mistakes: what it is, what was said, and how surely.
+the test set. At last the most confident errors: true class, predicted class, confidence.
 
 %% code scores
 from cifar_nb.delivery.session import answers, choose_views, mean_of_members, scores

@@ -155,8 +155,9 @@ def mixed_up(results) -> str:
 def views_help(results):
     """Whether the report's five views gain accuracy: in our full runs of the code, by McNemar's
     exact test on the test images, else over all studies; None without either."""
-    changes = [e['metrics']['paired'] for r in our_runs(code, results)
-               for e in r.get('evaluations', []) if 'paired' in e['metrics']]
+    key = f'test, mean of {", ".join(code.tta_transforms)}'  # of CIFAR-10's test set, one a run
+    changes = [r['result'][key]['paired'] for r in our_runs(code, results)
+               if 'paired' in r['result'].get(key, {})]
     if not changes: return in_all('gain of 5 views')(results)
     right, wrong = (sum(c[k] for c in changes) for k in ('gained', 'lost'))
     p = mcnemar(right, wrong)
