@@ -440,6 +440,20 @@ def test_the_disk_is_looked_at_before_anything_is_made(place, monkeypatch, capsy
                     and str(stopped.value).endswith("Then run the same command again."))
 
 
+def test_the_larger_builds_are_only_taken_where_there_is_room_for_them(with_pip, monkeypatch):
+    "The index of the smaller ones gives none, and the disk has room for those alone."
+    (with_pip / "settings.ini").write_text(SETTINGS, encoding="utf-8")
+    book, calls = load(with_pip), []
+    monkeypatch.setattr(book, "build_for", lambda asked: "cpu")
+    monkeypatch.setattr(book, "reached", lambda url: False)
+    monkeypatch.setattr(book, "listen", lambda lock, *argv: calls.append(argv) or (0, ""))
+    monkeypatch.setattr(book.shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(
+        100, 90, int(3e9)))
+    with pytest.raises(SystemExit, match="3.0 GB of the disk are free, and 6.3 GB are needed"):
+        book.install(True, None)
+    assert calls == []
+
+
 def test_gpu_replaces_the_builds_for_the_processor_and_nothing_else_does(with_pip):
     book = load(with_pip)
     stamp = with_pip / ".venv/set-up-dev"

@@ -15,17 +15,16 @@ from ..core.tables import Table
 from ..data.competition import load_competition
 from ..data.images import Images, course_files, input_folder, mounted, working_folder
 from ..evaluation.tta import check_views, mean_of_views, predict_views, write_submission
-from ..models.resnet import LIMIT, count_macs, count_parameters, summary
+from ..models.resnet import LIMIT
 from ..training.checkpoints import Run, unfinished_net
 from ..training.jobs import is_run_of, live_curves, share_done, status
 from ..training.loop import loss_and_accuracy
 from ..training.precision import choose_device, choose_precision, hardware
 from ..training.runs import told
 
-__all__ = ['surroundings', 'find_course', 'choose_holdout', 'describe_network', 'Live',
-           'copy_run', 'bring_back', 'opened',
-           'unfinished', 'choose_views', 'answers', 'mean_of_members', 'scores', 'which', 'submit',
-           'hand_in', 'one_sentence']
+__all__ = ['surroundings', 'find_course', 'choose_holdout', 'Live', 'copy_run', 'bring_back',
+           'opened', 'unfinished', 'choose_views', 'answers', 'mean_of_members', 'scores', 'which',
+           'submit', 'hand_in', 'one_sentence']
 
 
 def surroundings(devices) -> str:
@@ -67,18 +66,10 @@ def choose_holdout(n: int, given: int | None = None, say=print) -> int:
     if type(held) is not int or not 0 <= held < n:
         raise InputError(f'HOLDOUT = {given!r}: give a whole number below {n:,}, or None for one '
                          'image in ten.')
-    say(f'{held:,} of {n:,} training images are held out: they judge the epochs, and you may '
-        'choose by them as often as you like.' if held else
+    say(f'{held:,} of {n:,} training images are held out: choose by the accuracy on them, not by '
+        'that on the test images.' if held else
         f'The final run: all {n:,} training images are learned from, the last epoch counts.')
     return held
-
-
-def describe_network(net):
-    "torchinfo's table of `net`, or one line where torchinfo is not installed."
-    try: return summary(net)
-    except InputError: pass  # no torchinfo
-    return (f'{type(net).__name__}: {count_parameters(net):,} parameters, {count_macs(net):,} '
-            'multiply-adds an image')
 
 
 class Live:
