@@ -1,4 +1,4 @@
-"""Chapters 9, 21 and 21a: studies are what they say, runs are kept once and whole, a search goes on
+"""Chapters 20, 32 and 33: studies are what they say, runs are kept once and whole, a search goes on
 where it stopped"""
 import json
 import os

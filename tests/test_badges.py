@@ -41,7 +41,7 @@ def copy(tmp_path):
     for name in ("tools", "nbs", "kaggle"): (tmp_path / name).mkdir()
     for name in ("tools/badges.py", "settings.ini", "kaggle/cifar-nb.ipynb"):
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("06_training", "41_cli"): shutil.copy(ROOT / f"nbs/{name}.ipynb", tmp_path / "nbs")
+    for name in ("61_training", "67_cli"): shutil.copy(ROOT / f"nbs/{name}.ipynb", tmp_path / "nbs")
     return tmp_path
 
 
@@ -53,7 +53,7 @@ def test_only_the_title_cell_changes_and_only_once(copy):
         path.write_text(json.dumps(nb), encoding="utf-8")
     before = {p: json.loads(p.read_text(encoding="utf-8")) for p in (copy / "nbs").glob("*.ipynb")}
     assert (run(copy, "--check").returncode == 1
-            and "41_cli.ipynb has no badges" in run(copy, "--check").stderr)
+            and "67_cli.ipynb has no badges" in run(copy, "--check").stderr)
     assert run(copy).returncode == 0
     for path, nb in before.items():
         new = json.loads(path.read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def test_only_the_title_cell_changes_and_only_once(copy):
         blocks = "".join(cell["source"]).split("\n\n")
         assert (blocks[:2] == ["# A title", "> and a subtitle"]
                 and blocks[2].startswith(badges.MARK) and blocks[3:] == ["First words."])
-        assert ("Open in Kaggle" in blocks[2]) == (path.stem == "06_training")
+        assert ("Open in Kaggle" in blocks[2]) == (path.stem == "61_training")
         cell["source"] = title["source"]
         assert new == nb
     once = [p.read_bytes() for p in before]

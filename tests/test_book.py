@@ -330,8 +330,8 @@ def test_a_command_gets_its_own_signals_and_status(with_pip):
 
 @pytest.mark.parametrize("argv, opened", [
     ((), "work/00_start.ipynb"), (("x.ipynb",), "x.ipynb"), (("--edit",), "nbs/00_start.ipynb"),
-    (("--edit", "nbs/20_scoreboard.ipynb", "--no-browser"),
-     "nbs/20_scoreboard.ipynb --no-browser")])
+    (("--edit", "nbs/30_scoreboard.ipynb", "--no-browser"),
+     "nbs/30_scoreboard.ipynb --no-browser")])
 def test_the_book_opens_at_its_first_chapter(place, monkeypatch, argv, opened):
     book, calls = load(place), []
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/mine")

@@ -1,4 +1,4 @@
-"""Chapter 22: every plan costs the same and keeps its whole schedule, validation images are not
+"""Chapter 31: every plan costs the same and keeps its whole schedule, validation images are not
 trained on, and records are told apart"""
 import json
 import math
@@ -53,7 +53,7 @@ def test_plans_by_hand(name, epochs, images):
 
 def test_a_plan_of_growing_images_by_hand():
     """quick on 1,000 images: 8 epochs of sides 16, 20, 24, 24, 28 and three times 32, from the
-    fifth on with 700 images; the convolutions by the formula of chapter 04."""
+    fifth on with 700 images; the convolutions by the formula of chapter 05."""
     def macs(side):
         side -= 1
         total = 3 * 4 * 24 * side ** 2

@@ -1,7 +1,7 @@
 """The exercises of the chapters: that they are there, begin unsolved, agree with their solutions,
 and are remembered.
 
-The chapters of the list `CHAPTERS` must have exercises; whatever is said of exercises is asked of
+The chapters of `checker.CHAPTERS` must have exercises; whatever is said of exercises is asked of
 every chapter that has any.
 """
 import ast
@@ -14,13 +14,10 @@ import pytest
 
 from cifar_nb.core import places
 from cifar_nb.exercises import checker as workbook
-from cifar_nb.exercises.checker import judge, load_exercises, progress, read_progress
+from cifar_nb.exercises.checker import CHAPTERS, judge, load_exercises, progress, read_progress
 
 NBS = Path(__file__).parent.parent / "nbs"
-# parts I and II: these must have three each
-CHAPTERS = ["01", "02", "02a", "02b", "02c", "02d", "03", "03a", "03b", "04", "04a", "04b", "05",
-            "05a", "06", "07", "07a", "07b", "08", "10", "11", "12", "13", "14"]
-BOOK = {p.name.split("_")[0]: p for p in sorted(NBS.glob("[0-9]*_*.ipynb"))}
+BOOK = {p.stem.split("_", 1)[1]: p for p in sorted(NBS.glob("[0-9]*_*.ipynb"))}
 CHECK = re.compile(r"^check\(", re.MULTILINE)
 
 
@@ -60,7 +57,7 @@ def stubs(chapter):
 def solutions(chapter): return NBS / "solutions" / BOOK[chapter].name
 
 
-def module(chapter): return import_module(f"cifar_nb.exercises.e{BOOK[chapter].stem}")
+def module(chapter): return import_module(f"cifar_nb.exercises.{chapter}")
 
 
 def kept(chapter):
@@ -202,7 +199,7 @@ def test_nonsense_is_wrong(chapter):
 def test_progress_lists_them_all_in_order(memory):
     names = [name for chapter in HAVE for name, _, _ in stubs(chapter)]
     mine = progress()
-    assert [n for n in mine if not n.startswith("00.")] == names and set(mine.values()) == {"new"}
+    assert [n for n in mine if not n.startswith("demo.")] == names and set(mine.values()) == {"new"}
     assert mine.solved == 0 and str(mine).startswith(f"0 of {len(mine)} exercises solved")
     assert not memory.exists(), "looking leaves no trace"
     workbook.remember_verdict(workbook.Verdict(names[0], "", "wrong", ""))
@@ -216,10 +213,10 @@ def test_progress_lists_them_all_in_order(memory):
 @pytest.fixture
 def exercise():
     "An exercise that asks for 3, for the tests of the memory."
-    @workbook.exercise("00.1", "Three", "More than two.", "Less than four.")
+    @workbook.exercise("demo.1", "Three", "More than two.", "Less than four.")
     def _(answer): workbook.same(answer, 3)
-    yield "00.1"
-    del workbook._exercises["00.1"]
+    yield "demo.1"
+    del workbook._exercises["demo.1"]
 
 
 def test_what_is_solved_stays_solved(exercise, memory):
@@ -233,7 +230,7 @@ def test_what_is_solved_stays_solved(exercise, memory):
 
 @pytest.mark.parametrize(
     "damage",
-    ["", "{", "[1, 2]", "null", '"solved"', "\x00\x01", "{'00.1': 'solved'}", "[" * 100_000],
+    ["", "{", "[1, 2]", "null", '"solved"', "\x00\x01", "{'demo.1': 'solved'}", "[" * 100_000],
     ids=range(8))
 def test_a_damaged_memory_is_put_aside(exercise, memory, damage):
     memory.write_text(damage, encoding="utf-8")
@@ -250,8 +247,8 @@ def test_bytes_that_are_no_text_are_put_aside(exercise, memory):
 
 @pytest.mark.parametrize("state", ["half", 3, None, ["solved"], {"solved": True}])
 def test_a_state_that_nobody_knows_counts_as_none(exercise, memory, state):
-    memory.write_text(json.dumps({exercise: state, "77.7": "solved"}), encoding="utf-8")
-    assert progress()[exercise] == "new" and "77.7" not in progress() and str(progress())
+    memory.write_text(json.dumps({exercise: state, "none.7": "solved"}), encoding="utf-8")
+    assert progress()[exercise] == "new" and "none.7" not in progress() and str(progress())
 
 
 def test_without_a_place_to_write_the_verdict_comes_all_the_same(

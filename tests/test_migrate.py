@@ -260,7 +260,7 @@ def test_what_has_a_manifest_or_is_no_record_is_left_alone():
 
 def test_the_marks_of_the_first_release_are_computed_as_it_did():
     """Two of the marks that stood in its records: the base of the studies, and quick with colour
-    jitter for chapter 33."""
+    jitter for chapter 50."""
     from cifar_nb.studies.ablations import FAST
     from cifar_nb.studies.shift import TRAININGS, trained_with
     assert (old_mark(FAST, 12_500, 2_500) == MARKS['fast']

@@ -1,4 +1,4 @@
-"""The operation of chapter 04c computes what batch norm, an addition and an activation compute, or
+"""The operation of chapter 44 computes what batch norm, an addition and an activation compute, or
 is done without."""
 import re
 

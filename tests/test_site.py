@@ -47,10 +47,10 @@ def test_what_becomes_of_a_cell(source, outputs, tags, text):
 
 def test_badges_go_and_links_out_of_the_chapters_lead_to_the_repository():
     text = ("# A\n\n[![Open in Colab](https://x/y.svg)](https://z) On Colab first: `x`\n\n"
-            "see [results](../results), [the next](02_augment.ipynb) and ![a](figure.png)")
+            "see [results](../results), [the next](07a_augment.ipynb) and ![a](figure.png)")
     found, = page(cell(text, "markdown"))
     assert found["source"] == (f"# A\n\n\nsee [results]({site.GIT}/blob/{site.BRANCH}/results), "
-                               "[the next](02_augment.ipynb) and ![a](figure.png)")
+                               "[the next](07a_augment.ipynb) and ![a](figure.png)")
 
 
 def test_links_in_what_a_cell_shows_lead_to_pages():
@@ -144,7 +144,7 @@ def test_nothing_is_loaded_from_elsewhere(built):
 
 def test_formulas_search_dark_mode_launch_and_reference_are_there(built):
     out, _, pages = built
-    text = (out / "04b_muon.html").read_text(encoding="utf-8")
+    text = (out / "45_muon.html").read_text(encoding="utf-8")
     assert "math notranslate" in text and "tex-svg.js" in text
     assert (out / "_static/tex-svg.js").stat().st_size > 10**6
     assert "theme-switch" in text and "colab.research.google.com" in text

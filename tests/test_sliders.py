@@ -47,7 +47,7 @@ def lab(tmp_path_factory):
     """JupyterLab on a free port over a copy of the chapter and a notebook whose callback ignores
     its sliders: (address, ask the server)."""
     home = tmp_path_factory.mktemp('lab')
-    shutil.copy(ROOT/'nbs'/'03_preview.ipynb', home)
+    shutil.copy(ROOT/'nbs'/'07e_preview.ipynb', home)
     cell = dict(cell_type='code', id='ignores', metadata={}, source=IGNORES, execution_count=None,
                 outputs=[])
     spec = {'kernelspec': {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'}}
@@ -138,7 +138,7 @@ def move(page, how):
 
 
 def test_a_moved_slider_changes_the_picture(lab, browser):
-    page = open_and_run(lab, browser, '03_preview.ipynb')
+    page = open_and_run(lab, browser, '07e_preview.ipynb')
     for how in 'keyboard', 'mouse':
         before = picture(page)
         move(page, how)

@@ -1,4 +1,4 @@
-"""The kernel of chapter 03b computes what a convolution computes, to the digit, or is done without.
+"""The kernel of chapter 43 computes what a convolution computes, to the digit, or is done without.
 """
 import pytest
 import torch

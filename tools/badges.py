@@ -2,7 +2,7 @@
 notebook has the chapter's code.
 
     python tools/badges.py                        # every chapter of nbs/
-    python tools/badges.py nbs/06_training.ipynb  # this one
+    python tools/badges.py nbs/61_training.ipynb  # this one
     python tools/badges.py --check                # change nothing; exit status 1 if a badge is
     missing or leads nowhere
 
@@ -36,7 +36,7 @@ def on_kaggle(root=ROOT):
     """The names of the chapters whose code is in the Kaggle notebook, and of the chapter that
     builds it."""
     text = (Path(root) / "kaggle/cifar-nb.ipynb").read_text(encoding="utf-8")
-    return {"40_kaggle", *re.findall(r"/nbs/([\w.-]+)\.ipynb\)", text)}
+    return {"66_kaggle", *re.findall(r"/nbs/([\w.-]+)\.ipynb\)", text)}
 
 
 def line(name, root=ROOT):

@@ -1,7 +1,7 @@
 """Cells that look like a check and cannot fail: nobody looks at a True that is shown.
 
     python tools/bare_comparisons.py                        # every notebook below nbs/
-    python tools/bare_comparisons.py nbs/06_training.ipynb  # this one
+    python tools/bare_comparisons.py nbs/61_training.ipynb  # this one
 
 A statement of a cell is such a one if it is nothing but a comparison, a `not`, an `and` or `or`, a
 call that answers yes or no (`torch.equal`, `path.exists()`, ...), or a tuple that holds one. Write

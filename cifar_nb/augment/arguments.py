@@ -1,6 +1,6 @@
 """Plain module: arguments of operations, checked when the operation is written down.
 
-Tests: tests/test_augment.py, chapters 02 to 02c.
+Tests: tests/test_augment.py, chapters 07a to 07d.
 """
 import math
 

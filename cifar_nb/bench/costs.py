@@ -1,6 +1,6 @@
 """Plain module: where the time of a training step goes, and what each part of ours is worth.
 
-Tests: tests/test_throughput.py, chapter 29.
+Tests: tests/test_throughput.py, chapter 40.
 """
 import statistics
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Plain module: races and costs as figures. Tests: tests/test_throughput.py, chapter 29."""
+"""Plain module: races and costs as figures. Tests: tests/test_throughput.py, chapter 40."""
 from .costs import PARTS
 from .training import range_of_ratio
 

@@ -1,6 +1,6 @@
 """Plain module: answers raced: one network in several ways.
 
-Tests: tests/test_throughput.py, chapter 29.
+Tests: tests/test_throughput.py, chapter 40.
 """
 import copy
 

@@ -1,5 +1,5 @@
 """Plain module: where images may lie on a machine (on Kaggle: mounted anywhere), and both parts of
-what is found. Tests: tests/test_pictures.py, tests/test_kaggle.py, chapter 39.
+what is found. Tests: tests/test_pictures.py, tests/test_kaggle.py, chapter 64.
 """
 import fnmatch
 import os

@@ -1,5 +1,5 @@
 """Plain module: one notebook that runs where nothing is installed, made of the package's modules in
-the order of their imports, and never edited. Tests: tests/test_kaggle.py, chapter 40.
+the order of their imports, and never edited. Tests: tests/test_kaggle.py, chapter 66.
 """
 import ast
 import inspect

@@ -1,6 +1,6 @@
 """Plain module: the notebook for Kaggle checked and sent, with Kaggle's own client.
 
-Tests: tests/test_kaggle.py, chapter 40.
+Tests: tests/test_kaggle.py, chapter 66.
 """
 import ast
 import contextlib

@@ -1,5 +1,5 @@
 """Plain module: the network of a run packed and published: a file of weights, a card, an entry in
-the registry. Tests: tests/test_pretrained.py, tests/test_runs.py, chapter 32.
+the registry. Tests: tests/test_pretrained.py, tests/test_runs.py, chapter 63.
 """
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """Plain module: some hours on somebody else's machine: where we are, a live picture of the
 trainings, what an earlier session left, answers, scores and submissions. Tests:
-tests/test_kaggle.py, chapter 39.
+tests/test_kaggle.py, chapter 64.
 """
 import os
 import shutil

@@ -234,7 +234,7 @@ def study_records(folder, say=warn) -> list:
     damaged or foreign are named and passed over."""
     out = []
     for path, r in json_records(folder, say):
-        if 'network' in r: continue  # chapter 33's surveys lie there too
+        if 'network' in r: continue  # chapter 50's surveys lie there too
         if 'manifest' not in r:
             say(f'{path} has no manifest: run `cifar_nb migrate {Path(folder).parent}`; it is '
                 'passed over.')

@@ -1,6 +1,6 @@
 """Plain module: exercises that check themselves, and the memory of those that are solved.
 
-Tests: tests/test_exercises.py, tests/test_memory.py, chapter 00.
+Tests: tests/test_exercises.py, tests/test_memory.py, tests/test_predictions.py, chapter 68.
 """
 import dataclasses
 import dis
@@ -8,7 +8,6 @@ import html
 import importlib
 import inspect
 import os
-import pkgutil
 import re
 import traceback
 from dataclasses import dataclass
@@ -20,9 +19,23 @@ from ..core.errors import InputError
 from ..core.places import expanded
 from .memory import change, recall
 
-__all__ = ['Wrong', 'Exercise', 'exercise', 'is_stub', 'Verdict', 'load_exercises', 'find_exercise',
-           'judge', 'same', 'progress_file', 'read_progress', 'remember_verdict', 'check',
+__all__ = ['CHAPTERS', 'Wrong', 'Exercise', 'exercise', 'is_stub', 'Verdict', 'load_exercises',
+           'find_exercise', 'judge', 'same', 'current_name', 'progress_file', 'read_progress', 'remember_verdict', 'check',
            'Progress', 'progress', 'prove']
+
+
+# the chapters with exercises, in the order of the book; each has a module of its name here
+CHAPTERS = (
+    'data resnet augment colour geometry policies preview '
+    'evaluation calibration inside tta narrow_resnet modified_resnet '
+    'learning_too_deep dreamfire neural_nomads speed im2col winograd fused_norm muon airbench '
+    'recipes training parallel').split()
+# chapters whose exercises were called by a number before (`01.2` is `data.2`)
+NUMBERED = dict(zip(
+    '01 02 02a 02b 02c 02d 03 03a 03b 04 04a 04b 04c 05 05a 06 07 07a 07b 08 10 11 12 13 14'.split(),
+    'data augment colour geometry policies speed preview im2col winograd resnet airbench muon '
+    'fused_norm recipes parallel training evaluation calibration inside tta narrow_resnet modified_resnet '
+    'learning_too_deep dreamfire neural_nomads'.split()))
 
 
 class Wrong(Exception):
@@ -31,18 +44,30 @@ class Wrong(Exception):
 @dataclass(frozen=True)
 class Exercise:
     """An exercise: its name (chapter, dot, number), its title, its check, which raises `Wrong`, and
-    its hints, mildest first."""
+    its hints, mildest first; how hard and how important it is (1 to 5), how many minutes it takes,
+    and whether it is one more than the chapter needs."""
     name: str
     title: str
     look: object
-    hints: tuple
+    hints: tuple = ()
+    difficulty: int = 2
+    importance: int = 3
+    minutes: int = 10
+    extra: bool = False
+
+    @property
+    def marks(self) -> str:
+        "The marks as the chapter prints them: 'difficulty 2, importance 3, 10 minutes'."
+        return (f'difficulty {self.difficulty}, importance {self.importance}, {self.minutes} '
+                f'minutes{", extra" if self.extra else ""}')
 
 _exercises = {}
 
-def exercise(name: str, title: str, *hints: str):
-    "Decorator that makes a function of an answer the check of the exercise `name`."
+def exercise(name: str, title: str, *hints: str, **marks):
+    """Decorator that makes a function of an answer the check of the exercise `name`; `marks` are
+    `difficulty`, `importance`, `minutes` and `extra`."""
     def keep(look):
-        _exercises[name] = Exercise(name, title, look, hints)
+        _exercises[name] = Exercise(name, title, look, hints, **marks)
         return look
     return keep
 
@@ -96,15 +121,19 @@ def _as_html(text): return re.sub('`([^`]+)`', r'<code>\1</code>', html.escape(t
 
 
 def load_exercises(chapter: str = ''):
-    "Import the checks of `chapter` ('01', '02a'), or of all chapters."
-    package = importlib.import_module('cifar_nb.exercises')
-    for m in pkgutil.iter_modules(package.__path__):
-        if m.name.startswith(f'e{chapter}_' if chapter else 'e'):
-            importlib.import_module(f'cifar_nb.exercises.{m.name}')
+    "Import the checks of `chapter` ('data', 'resnet'), or of all chapters."
+    for name in CHAPTERS:
+        if chapter in ('', name): importlib.import_module(f'cifar_nb.exercises.{name}')
+
+def current_name(name: str) -> str:
+    "`name` with the chapter's name in place of the number that it had once."
+    chapter, _, number = name.rpartition('.')
+    return f'{NUMBERED[chapter]}.{number}' if chapter in NUMBERED else name
 
 def find_exercise(name: str) -> Exercise:
-    """The exercise `name`, from the chapter's module in `cifar_nb.exercises`; `KeyError` names
-    those that exist."""
+    """The exercise `name` (`data.2`; `01.2`, as it was called once, is found as well), from the
+    chapter's module in `cifar_nb.exercises`; `KeyError` names those that exist."""
+    name = current_name(name)
     if name not in _exercises: load_exercises(name.split('.')[0])
     if name not in _exercises:
         raise KeyError(f'There is no exercise {name!r}; known are '
@@ -192,12 +221,20 @@ def progress_file() -> Path:
 def read_progress() -> dict:
     """What is remembered: 'wrong' or 'solved' by exercise; `InputError` where the file cannot be
     read."""
-    return {name: state for name, state in recall(progress_file()).items()
+    return {name: state for name, state in _renamed(recall(progress_file())).items()
             if state in ('wrong', 'solved')}
+
+def _renamed(states: dict) -> dict:
+    "`states` with today's names of the exercises; solved under either name is solved."
+    new = {name: state for name, state in states.items() if current_name(name) == name}
+    for name, state in states.items():
+        if new.get(current_name(name)) != 'solved': new[current_name(name)] = state
+    return new
 
 def remember_verdict(verdict: Verdict):
     "Write the verdict down, unless nothing was attempted or the exercise had been solved before."
     def add(states):
+        states = _renamed(states)
         solved = states.get(verdict.name) == 'solved'
         return states if solved else states | {verdict.name: verdict.state}
     if verdict.state != 'unsolved': change(progress_file(), add)
@@ -227,7 +264,7 @@ class Progress(dict):
                 dict(new='.', wrong='x', solved='o')[state])
         return rows
     def __repr__(self):
-        lines = [f'{chapter:8}{"".join(marks):10}{marks.count("o")} of {len(marks)}'
+        lines = [f'{chapter:19}{"".join(marks):10}{marks.count("o")} of {len(marks)}'
                  for chapter, marks in self.chapters().items()]
         return '\n'.join([f'{self.solved} of {len(self)} exercises solved   (o solved, x tried, . '
                           'not begun)', *lines])
@@ -237,7 +274,9 @@ def progress() -> Progress:
     load_exercises()
     try: states = read_progress()
     except InputError as e: states = _no_memory(e) or {}
-    def place(name): return name.split('.')[0], int(name.split('.')[1])
+    def place(name):
+        chapter, number = name.split('.')
+        return CHAPTERS.index(chapter) if chapter in CHAPTERS else -1, int(number)
     return Progress({name: states.get(name, 'new') for name in sorted(_exercises, key=place)})
 
 

@@ -30,9 +30,9 @@ PLAIN_LAYERS = {FusedBatchNorm: BatchNorm, ProductConv: Conv, WinogradConv: Conv
 def use_cpu_kernels(net: nn.Module, say=print, names=KERNELS) -> list:
     """Swap those layers of `net` that compiled kernels may make faster; sorted, the kernels in use.
 
-    Of `names` 'winograd' is chapter 03b's convolution, 'product' the gradient of chapter 03a (on
+    Of `names` 'winograd' is chapter 43's convolution, 'product' the gradient of chapter 42 (on
     processors with tiles for matrices, where 'winograd' brings it along for maps that are too
-    small for it), 'fused_norm' the batch norm of chapter 04c. Nothing changes for a kernel that
+    small for it), 'fused_norm' the batch norm of chapter 44. Nothing changes for a kernel that
     does not work here; `say` is told why, once."""
     say, used = functools.cache(say), []
     if 'fused_norm' in names and _fuse_norms(net, say): used.append('fused_norm')

@@ -1,4 +1,4 @@
-"""Plain module: the book's own recipes; chapters 30 and 31 explain what was chosen and why."""
+"""Plain module: the book's own recipes; chapters 47 and 48 explain what was chosen and why."""
 from dataclasses import replace
 
 from ..augment.ops import (AlternatingFlip, Cutout, RandomCrop, RandomErasing, RandomHorizontalFlip,

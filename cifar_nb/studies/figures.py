@@ -1,4 +1,4 @@
-"""Plain module: the studies of chapter 21 as a figure. Tests: tests/test_ablations.py, chapter 21.
+"""Plain module: the studies of chapter 32 as a figure. Tests: tests/test_ablations.py, chapter 32.
 """
 from statistics import mean
 

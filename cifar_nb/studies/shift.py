@@ -1,6 +1,6 @@
 """Plain module: which trainings keep their accuracy on corrupted images, and `cifar_nb shift`.
 
-Tests: tests/test_shift.py, chapter 33.
+Tests: tests/test_shift.py, chapter 50.
 """
 import re
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Plain module: what a report claims beside what was computed or measured: verdicts, and
 differences between trials with their error.
 
-Tests: tests/test_teams.py, tests/test_ablations.py, chapter 09.
+Tests: tests/test_teams.py, tests/test_ablations.py, chapter 20.
 """
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -141,7 +141,7 @@ def compare(these, others, lower: bool = False, alpha: float = .05) -> Compariso
 LESS_IS_BETTER = ('falls', 'late fall', 'gap')
 
 def trial_runs(results) -> list:
-    """The single runs of chapter 21's studies in `ablations` beside the records `results` (of
+    """The single runs of chapter 32's studies in `ablations` beside the records `results` (of
     `load_results`); none without a folder."""
     folder = getattr(results, 'folder', None)
     return study_records(Path(folder, 'ablations')) if folder else []

@@ -1,6 +1,6 @@
 """Plain module: the state of a training on disk: snapshots to go on from, and runs that are opened.
 
-Tests: tests/test_training.py, tests/test_runs.py, tests/test_faults.py, chapter 06.
+Tests: tests/test_training.py, tests/test_runs.py, tests/test_faults.py, chapter 61.
 """
 import io
 import json

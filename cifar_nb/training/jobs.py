@@ -1,5 +1,5 @@
 """Plain module: several trainings at a time, each in a process of its own, watched and stopped from
-here. Tests: tests/test_kaggle.py, tests/test_records.py, chapter 39.
+here. Tests: tests/test_kaggle.py, tests/test_records.py, chapter 64.
 """
 import json
 import os

@@ -1,6 +1,6 @@
 """Plain module: which device, which number format, which order in memory, and why.
 
-Tests: chapter 06, tests/test_training.py.
+Tests: chapter 61, tests/test_training.py.
 """
 import platform
 from pathlib import Path

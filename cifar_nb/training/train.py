@@ -1,7 +1,7 @@
 """Plain module: from a recipe and images to a run: what is written, in which order, what stops it.
 
 The steps themselves are those of `training.loop`. Tests: tests/test_training.py,
-tests/test_runs.py, tests/test_faults.py, chapter 06.
+tests/test_runs.py, tests/test_faults.py, chapter 61.
 """
 import platform
 import time
@@ -149,7 +149,7 @@ def describe_images(x: torch.Tensor, y: torch.Tensor, name: str | None = None) -
                 fingerprint=mark)
 
 def first_look(t: Trainer, x: torch.Tensor, kept: torch.Tensor):
-    """Show a network that asks for it (it has `prepare`, as in chapter 04a) 5,000 training images
+    """Show a network that asks for it (it has `prepare`, as in chapter 46) 5,000 training images
     before its first step."""
     if hasattr(t.net, 'prepare'):
         t.net.prepare(normalize(x[kept[:5000]].to(t.device), t.phase.mean, t.phase.std))

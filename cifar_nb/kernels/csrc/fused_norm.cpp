@@ -1,5 +1,5 @@
 // Batch norm in training, an addition and an activation in one walk over the maps, forwards and
-// back. Chapter 04c explains it section by section; each begins with its name in brackets.
+// back. Chapter 44 explains it section by section; each begins with its name in brackets.
 #include "vectors.h"
 
 // [two sums]
@@ -50,7 +50,7 @@ std::vector<double> two_sums(const Plane& p, F f) {
 
 // [bends]
 // 1/2 + z times a polynomial in z * z, up to |z| = 4: the share of the normal distribution below z,
-// and the slope of GELU. By least squares, which chapter 04c does again.
+// and the slope of GELU. By least squares, which chapter 44 does again.
 constexpr float CDF[] = {3.989258088e-01f,  -6.641648612e-02f, 9.881116001e-03f,
                          -1.134981379e-03f, 9.907549288e-05f,  -6.310149208e-06f,
                          2.723950835e-07f,  -7.024479043e-09f, 8.086129603e-11f};

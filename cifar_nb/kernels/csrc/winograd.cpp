@@ -1,5 +1,5 @@
 // A 3x3 convolution by Winograd's F(2x2, 3x3), forwards and back, with a maximum over 2x2 on the
-// spot. Chapter 03b explains it section by section; each begins with its name in brackets.
+// spot. Chapter 43 explains it section by section; each begins with its name in brackets.
 #include "vectors.h"
 
 // [windows]

@@ -1,0 +1,100 @@
+"""Plain module: exercises that ask for a prediction before a training, and compare it afterwards.
+
+`recorded.json` beside this file is written by tools/predictions.py. Tests: tests/test_predictions.py.
+"""
+import json
+import math
+from dataclasses import dataclass
+from importlib import resources
+from statistics import mean, stdev
+
+from ..core.errors import InputError
+from .checker import (Exercise, Verdict, Wrong, _exercises, _no_memory, find_exercise,
+                      is_stub, remember_verdict)
+
+__all__ = ['Prediction', 'prediction', 'Comparison', 'compare', 'recorded_outcomes']
+
+
+@dataclass(frozen=True)
+class Prediction(Exercise):
+    """An exercise that is a prediction: `look` is the experiment, a function of a seed that returns
+    one number in `unit`; `why` says afterwards what is behind the outcome."""
+    unit: str = 'points'
+    why: str = ''
+
+
+def prediction(name: str, title: str, *hints: str, unit: str, why: str, **marks):
+    """Decorator that makes a function of `seed` the experiment of the exercise `name`: it trains
+    for at most a minute and returns a number in `unit`."""
+    def keep(run):
+        _exercises[name] = Prediction(name, title, run, hints, unit=unit, why=why, **marks)
+        return run
+    return keep
+
+
+def recorded_outcomes(name: str) -> dict | None:
+    """What tools/predictions.py measured for the exercise `name`: `values` (one a seed), `seconds`,
+    `data` and `machine`; None where nothing is recorded."""
+    file = resources.files('cifar_nb.exercises') / 'recorded.json'
+    if not file.is_file(): return None
+    return json.loads(file.read_text(encoding='utf-8')).get(name)
+
+
+@dataclass(frozen=True)
+class Comparison(Verdict):
+    "A prediction beside its outcome; `outcome` is None where nothing was predicted yet."
+    guess: tuple = ()
+    outcome: float | None = None
+    __repr__, _repr_html_ = Verdict.__repr__, Verdict._repr_html_
+
+
+def _interval(guess) -> tuple:
+    "The two numbers of `guess`, lower first; `Wrong` where it is no interval."
+    try: low, high = (float(g) for g in guess)
+    except (TypeError, ValueError):
+        raise Wrong(f'{guess!r} is no prediction: write two numbers, (low, high).') from None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise Wrong('Both ends of the interval must be finite numbers.')
+    if low > high: raise Wrong(f'The lower end, {low:g}, stands above the upper one, {high:g}.')
+    return low, high
+
+
+def _sentence(exercise, guess, outcome) -> str:
+    "Guess, outcome, what is recorded, and why."
+    low, high = guess
+    hit = ('inside' if low <= outcome <= high else 'above' if outcome > high else 'below')
+    text = (f'You said {low:g} to {high:g} {exercise.unit}; this run gave {outcome:.2f}, {hit} '
+            'your interval.')
+    if r := recorded_outcomes(exercise.name):
+        values = r['values']
+        text += (f' Recorded: {mean(values):.2f}'
+                 + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
+                 + f' (mean and standard deviation over {len(values)} seeds, {r["data"]}, '
+                   f'{r["machine"]}).')
+    return f'{text} {exercise.why}'.strip()
+
+
+def compare(
+    name: str,    # the exercise
+    guess,        # (low, high): the interval in which you expect the outcome
+    run=None,     # function of a seed that returns the outcome; default: the book's own
+    seed: int = 0,
+) -> Verdict:
+    """Run the experiment of the exercise `name`, but only once `guess` is written down; show both,
+    beside what the book has recorded, and remember that it was done."""
+    e = find_exercise(name)
+    if not isinstance(e, Prediction):
+        raise InputError(f'{name} is no prediction; its answer goes to `check`.')
+    def verdict(state, message, **more):
+        return Comparison(e.name, e.title, state, message, e.hints, **more)
+    if is_stub(guess):
+        return verdict('unsolved', 'Write your interval first; then run the cell again.')
+    try: interval = _interval(guess)
+    except Wrong as wrong: return verdict('wrong', str(wrong))
+    outcome = float((run or e.look)(seed))
+    if not math.isfinite(outcome):
+        return verdict('wrong', f'The experiment gave {outcome}, which is no outcome.')
+    done = verdict('solved', _sentence(e, interval, outcome), guess=interval, outcome=outcome)
+    try: remember_verdict(done)
+    except InputError as error: _no_memory(error)
+    return done
