@@ -24,8 +24,8 @@ __all__ = ['PARTS', 'book_folder', 'readable', 'folded', 'page_of', 'contents', 
            'api_pages', 'prepare', 'build', 'serve', 'command_site']
 
 GIT, BRANCH = (_index['settings'][k] for k in ('git_url', 'branch'))
-PARTS = ('start', 'the parts', 'the teams', 'together', 'beyond', 'delivery',
-         'look up')  # of chapters.csv
+PARTS = ('start', 'how it works', 'the five teams', 'side by side', 'fast', 'beyond the reports',
+         'how-to and machinery', 'pages')  # of chapters.csv
 FORMULAS = 'tex-svg.js'  # of MathJax: one file, glyphs and all
 FOLD = 25  # lines of an exported cell from which on it is folded
 STATIC = Path(__file__).with_name('site_static')  # a style sheet and a script

@@ -1,6 +1,7 @@
 """Plain module: exercises that ask for a prediction before a training, and compare it afterwards.
 
-`recorded.json` beside this file is written by tools/predictions.py. Tests: tests/test_predictions.py.
+`recorded.json` beside this file is written by tools/predictions.py. Tests:
+tests/test_predictions.py.
 """
 import json
 import math

@@ -65,7 +65,8 @@ def _(answer):
 @exercise('resnet.4', 'As near to the limit as possible',
           'Within a stage every block after the first costs the same. So the total is a constant '
           'plus three products.',
-          'Three loops over the depths, with resnet.1 inside; keep the largest total below the limit.')
+          'Three loops over the depths, with resnet.1 inside; keep the largest total below the '
+          'limit.')
 def _(answer):
     if (not isinstance(answer, (tuple, list)) or len(answer) != 3
         or not all(isinstance(d, int) and d >= 1 for d in answer)):
