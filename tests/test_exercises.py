@@ -14,11 +14,13 @@ import pytest
 
 from cifar_nb.core import places
 from cifar_nb.exercises import checker as workbook
-from cifar_nb.exercises.checker import CHAPTERS, judge, load_exercises, progress, read_progress
+from cifar_nb.exercises.checker import (CHAPTERS, find_exercise, judge, load_exercises, progress,
+                                        read_progress)
+from cifar_nb.exercises.predictions import Prediction, compare_prediction
 
 NBS = Path(__file__).parent.parent / "nbs"
 BOOK = {p.stem.split("_", 1)[1]: p for p in sorted(NBS.glob("[0-9]*_*.ipynb"))}
-CHECK = re.compile(r"^check\(", re.MULTILINE)
+CHECK = re.compile(r"^(check|compare_prediction)\(", re.MULTILINE)
 
 
 def cells(path):
@@ -36,14 +38,14 @@ def section(chapter):
 
 
 def checked(source):
-    """The name that a cell's last line, `check(name, answer)`, asks for, and the answer's source;
-    None for a cell that does not end so."""
+    """The name that a cell's last line, `check(name, answer)` or `compare_prediction(name, guess,
+    run)`, asks for, and the answer's source; None for a cell that does not end so."""
     last = (ast.parse(source).body or [None])[-1]
     call = last.value if isinstance(last, ast.Expr) else None
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
-            and call.func.id == "check"):
+            and call.func.id in ("check", "compare_prediction")):
         return None
-    name, answer = call.args
+    name, answer = call.args[:2]
     return name.value, ast.unparse(answer)
 
 
@@ -105,6 +107,13 @@ def test_chapter_and_solutions_agree(chapter):
     for name in names: assert tasks[name] == heads[name] == titles[name]
     assert {name: e.look.__module__ for name, e in kept(chapter).items()} == dict.fromkeys(
         titles, module(chapter).__name__)
+
+
+@each
+def test_the_marks_stand_behind_each_title(chapter):
+    text = "\n".join(s for k, s, _ in section(chapter) if k == "markdown")
+    shown = dict(re.findall(r"^\*\*(\w+\.\d+) [^*]+\*\* \((difficulty [^)]+)\)", text, re.MULTILINE))
+    assert shown == {name: e.marks for name, e in kept(chapter).items()}
 
 
 @each
@@ -181,7 +190,8 @@ def test_each_solution_is_proved_against_two_mistakes(chapter):
                 assert "eval: false" not in source and call.args[0].value not in proved
                 proved[call.args[0].value] = sum(
                     not isinstance(a, ast.Starred) for a in call.args[2:])
-    assert list(proved) == [name for name, _, _ in stubs(chapter)]
+    answers = [n for n, _, _ in stubs(chapter) if not isinstance(find_exercise(n), Prediction)]
+    assert list(proved) == answers
     for name, mistakes in proved.items(): assert mistakes >= 2, f"{name}: {mistakes} mistakes"
 
 
@@ -191,7 +201,8 @@ def test_nonsense_is_wrong(chapter):
     for name in kept(chapter):
         for answer in (lambda *args, **more: print(end=""), lambda: 1 / 0, "a string", -12345.678,
                        [], object(), (..., "half")):
-            verdict = judge(name, answer)
+            predicted = isinstance(find_exercise(name), Prediction)
+            verdict = compare_prediction(name, answer) if predicted else judge(name, answer)
             assert verdict.state == "wrong" and verdict.message.strip()[-1:] in ".!?", (
                 name, answer, verdict)
 

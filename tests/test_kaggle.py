@@ -49,7 +49,7 @@ def test_a_student_sees_at_most_25_short_cells_and_the_library_folded():
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
     folded = [c for c in nb.cells if c.metadata.get("_kg_hide-input")]
     seen = [c for c in nb.cells if c not in folded]
-    assert [c.id for c in folded] == ["magic", *(f"layer-{n}" for n in kaggle.LAYERS)]
+    assert [c.id for c in folded] == ["magic", *(f"layer-{n}" for n in kaggle.LAYER_TEXTS)]
     assert all(c.metadata.jupyter.source_hidden and c.metadata.cellView == "form" for c in folded)
     assert len(seen) <= 25
     assert all(len(c.source.splitlines()) <= 15 for c in seen if c.cell_type == "code")

@@ -71,7 +71,7 @@ def test_a_figure_keeps_its_text():
 def test_every_chapter_is_in_the_contents():
     names = [n for _, names in site.contents(ROOT) for n in names]
     there = sorted(p.stem for p in (ROOT/"nbs").glob("*.ipynb") if p.stem != "index")
-    assert sorted(names) == there and [p for p, _ in site.contents(ROOT)] == [*site.PARTS]
+    assert sorted(names) == there and [p for p, _ in site.contents(ROOT)] == [*site.BOOK_PARTS]
 
 
 @pytest.mark.parametrize("action, why", [("bild", "no action .bild.: build or serve"),
@@ -83,8 +83,8 @@ def test_what_cannot_be_done_is_said(tmp_path, action, why):
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     pytest.importorskip("sphinx_book_theme")
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(InputError, match="something else than a site"): site.build(tmp_path)
-    with pytest.raises(InputError, match="holds no nbs/index.ipynb"): site.build(root=tmp_path)
+    with pytest.raises(InputError, match="something else than a site"): site.build_site(tmp_path)
+    with pytest.raises(InputError, match="holds no nbs/index.ipynb"): site.build_site(root=tmp_path)
     assert os.listdir(tmp_path) == ["mine.txt"]
 
 
@@ -110,7 +110,7 @@ class Links(HTMLParser):
 def built(tmp_path_factory):
     pytest.importorskip("sphinx_book_theme")
     out, said = tmp_path_factory.mktemp("site") / "_site", []
-    site.build(out, ROOT, said.append)
+    site.build_site(out, ROOT, said.append)
     pages = {p.relative_to(out).as_posix(): Links(p.read_text(encoding="utf-8"))
              for p in out.glob("**/*.html") if "_static" not in p.parts}
     return out, said, pages
@@ -177,7 +177,7 @@ def test_an_older_site_is_replaced_and_can_be_looked_at(built, tmp_path, monkeyp
     class Server(site.http.server.ThreadingHTTPServer):
         def __init__(self, *args): super().__init__(*args); started.append(self)
     monkeypatch.setattr(site.http.server, "ThreadingHTTPServer", Server)
-    thread = threading.Thread(target=site.serve, args=(out, 0, say), daemon=True)
+    thread = threading.Thread(target=site.serve_site, args=(out, 0, say), daemon=True)
     thread.start()
     assert ready.wait(10)
     host = re.search(r"//([\d.:]+)/", said[0])[1]

@@ -4,8 +4,8 @@
     python tools/stubs.py nbs/05_resnet.ipynb     # this one
 
 After a change of a check's title, marks or hints the pages still show the older ones; a test says
-so. Cells that end in `check(...)` or `compare(...)` are run as they stand, after the chapter's
-imports, and their outputs are replaced.
+so. Cells that end in `check(...)` or `compare_prediction(...)` are run as they stand, after the
+chapter's imports, and their outputs are replaced.
 """
 import ast
 import json
@@ -21,11 +21,12 @@ sys.path.insert(0, str(ROOT))
 
 
 def asks(source):
-    "Whether the cell's last line is `check(...)` or `compare(...)`."
+    "Whether the cell's last line is `check(...)` or `compare_prediction(...)`."
     try: last = (ast.parse(source).body or [None])[-1]
     except SyntaxError: return False
     call = last.value if isinstance(last, ast.Expr) else None
-    return (isinstance(call, ast.Call) and getattr(call.func, 'id', '') in ('check', 'compare')
+    return (isinstance(call, ast.Call)
+            and getattr(call.func, 'id', '') in ('check', 'compare_prediction') and call.args
             and isinstance(call.args[0], ast.Constant)
             and bool(re.fullmatch(r'(?!demo)[a-z]\w*\.\d+', str(call.args[0].value))))
 

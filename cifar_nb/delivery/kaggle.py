@@ -20,7 +20,7 @@ from .kaggle_pages import BADGES, BEFORE, JUDGE, LIBRARY, MEMBERS, RUN, SUBMIT, 
 
 __all__ = ['PACKAGE', 'module_text', 'absolute', 'chapter_code', 'chapter_facts', 'imported',
            'needed', 'given', 'expression', 'team_recipes', 'words_of', 'recipe_code', 'zoo_code',
-           'cell', 'page_cells', 'LAYERS', 'layer_cells', 'layer_table', 'metadata', 'notebook',
+           'cell', 'page_cells', 'LAYER_TEXTS', 'layer_cells', 'layer_table', 'metadata', 'notebook',
            'build']
 
 
@@ -187,7 +187,7 @@ def page_cells(page: str, **words) -> list:
     return [cell(*head.split()[:2], text, *head.split()[2:])
             for head, text in zip(parts[::2], parts[1::2])]
 
-LAYERS = dict(  # from the lowest to the highest, and what each holds
+LAYER_TEXTS = dict(  # from the lowest to the highest, and what each holds
     core='files, errors, tables, what a run is', data='the images, found, checked and read',
     augment='every image drawn anew, a batch at a time', models='networks as data',
     kernels='convolutions and batch norm for processors', recipes='a training as data',
@@ -198,7 +198,7 @@ def layer_cells(modules: list) -> list:
     """A folded cell for each layer that `modules` ('data.cifar', ...) are of: each file after a
     line `#: path`."""
     cells = []
-    for layer, about in LAYERS.items():
+    for layer, about in LAYER_TEXTS.items():
         parts = [f'%%layer {layer}\n# @title {layer}: {about}\n']
         for m in [m for m in modules if m.split('.')[0] == layer]:
             files = {f: PACKAGE.joinpath(f).read_text(encoding='utf-8')
@@ -206,14 +206,14 @@ def layer_cells(modules: list) -> list:
             files[m.replace('.', '/') + '.py'] = chapter_code(m)
             parts += [f'#: {path}\n{text.rstrip()}\n\n' for path, text in files.items()]
         if len(parts) > 1: cells.append(cell('code', f'layer-{layer}', ''.join(parts), 'hidden'))
-    lost = {m.split('.')[0] for m in modules} - LAYERS.keys()
-    if lost: raise InputError(f'{", ".join(sorted(lost))}: name these layers in LAYERS.')
+    lost = {m.split('.')[0] for m in modules} - LAYER_TEXTS.keys()
+    if lost: raise InputError(f'{", ".join(sorted(lost))}: name these layers in LAYER_TEXTS.')
     return cells
 
 def layer_table(modules: list, base: str) -> str:
     "A table in markdown: each layer, what it holds, and links to its chapters; `base`: nbs/."
     rows = ['| layer | holds | chapters |', '|---|---|---|']
-    for layer, about in LAYERS.items():
+    for layer, about in LAYER_TEXTS.items():
         books = dict.fromkeys(chapter_facts(m)[0] for m in modules if m.split('.')[0] == layer)
         if layer == 'teams': books = dict.fromkeys(chapter_facts(m)[0] for m in team_recipes())
         links = ', '.join(f'[{b.replace("_", " ")}]({base}/{b}.ipynb)' for b in sorted(books) if b)

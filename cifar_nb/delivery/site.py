@@ -20,11 +20,11 @@ from ..core.errors import InputError, missing
 from ..core.files import make_folder, read_json, read_text, write_atomic
 from ..core.tables import Table
 
-__all__ = ['PARTS', 'book_folder', 'readable', 'folded', 'page_of', 'contents', 'scoreboard_page',
-           'api_pages', 'prepare', 'build', 'serve', 'command_site']
+__all__ = ['BOOK_PARTS', 'book_folder', 'readable', 'folded', 'page_of', 'contents', 'scoreboard_page',
+           'api_pages', 'prepare', 'build_site', 'serve_site', 'command_site']
 
 GIT, BRANCH = (_index['settings'][k] for k in ('git_url', 'branch'))
-PARTS = ('start', 'how it works', 'the five teams', 'side by side', 'fast', 'beyond the reports',
+BOOK_PARTS = ('start', 'how it works', 'the five teams', 'side by side', 'fast', 'beyond the reports',
          'how-to and machinery', 'pages')  # of chapters.csv
 FORMULAS = 'tex-svg.js'  # of MathJax: one file, glyphs and all
 FOLD = 25  # lines of an exported cell from which on it is folded
@@ -221,7 +221,7 @@ def _mathjax() -> Path:
     return Path(found.origin).parent / 'static' / 'mathjax'
 
 
-def build(out='_site', root=None, say=print) -> Path:
+def build_site(out='_site', root=None, say=print) -> Path:
     """Build the site into the folder `out` (an older site there is replaced); the path of its first
     page. Nothing of the book is executed."""
     root, out = book_folder(root), Path(out)
@@ -249,7 +249,7 @@ def build(out='_site', root=None, say=print) -> Path:
     return out / 'index.html'
 
 
-def serve(out='_site', port: int = 8000, say=print):
+def serve_site(out='_site', port: int = 8000, say=print):
     "Show the site in `out` at a port of this machine, until Ctrl-C."
     out = Path(out)
     if not (out / 'index.html').is_file():
@@ -267,6 +267,6 @@ def serve(out='_site', port: int = 8000, say=print):
 
 def command_site(action: str, out='_site', port: int = 8000, book=None, say=print):
     "What `cifar_nb site ACTION` does."
-    if action == 'build': build(out, book, say)
-    elif action == 'serve': serve(out, port, say)
+    if action == 'build': build_site(out, book, say)
+    elif action == 'serve': serve_site(out, port, say)
     else: raise InputError(f'There is no action {action!r}: build or serve.')

@@ -20,8 +20,8 @@ from ..core.places import expanded
 from .memory import change, recall
 
 __all__ = ['CHAPTERS', 'Wrong', 'Exercise', 'exercise', 'is_stub', 'Verdict', 'load_exercises',
-           'find_exercise', 'judge', 'same', 'current_name', 'progress_file', 'read_progress', 'remember_verdict', 'check',
-           'Progress', 'progress', 'prove']
+           'find_exercise', 'judge', 'same', 'current_name', 'progress_file', 'read_progress',
+           'remember_verdict', 'check', 'Progress', 'progress', 'prove']
 
 
 # the chapters with exercises, in the order of the book; each has a module of its name here
@@ -144,6 +144,7 @@ def judge(name: str, answer) -> Verdict:
     """Look at `answer` to the exercise `name` and say what was found; remembers nothing and never
     raises for a wrong answer."""
     e = find_exercise(name)
+    if hasattr(e, 'unit'): raise InputError(f'{name} is a prediction: use `compare_prediction`.')
     def verdict(state, message): return Verdict(e.name, e.title, state, message, e.hints)
     if is_stub(answer): return verdict('unsolved', 'Fill in the cell and run it again.')
     try:

@@ -1,4 +1,5 @@
-"""Plain module: exercises that ask for a prediction before a training, and compare it afterwards.
+"""Plain module: exercises that ask for a prediction before a training, and compare it
+afterwards.
 
 `recorded.json` beside this file is written by tools/predictions.py. Tests:
 tests/test_predictions.py.
@@ -13,7 +14,8 @@ from ..core.errors import InputError
 from .checker import (Exercise, Verdict, Wrong, _exercises, _no_memory, find_exercise,
                       is_stub, remember_verdict)
 
-__all__ = ['Prediction', 'prediction', 'Comparison', 'compare', 'recorded_outcomes']
+__all__ = ['Prediction', 'prediction', 'PredictionVerdict', 'compare_prediction',
+           'recorded_outcomes']
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def recorded_outcomes(name: str) -> dict | None:
 
 
 @dataclass(frozen=True)
-class Comparison(Verdict):
+class PredictionVerdict(Verdict):
     "A prediction beside its outcome; `outcome` is None where nothing was predicted yet."
     guess: tuple = ()
     outcome: float | None = None
@@ -75,7 +77,7 @@ def _sentence(exercise, guess, outcome) -> str:
     return f'{text} {exercise.why}'.strip()
 
 
-def compare(
+def compare_prediction(
     name: str,    # the exercise
     guess,        # (low, high): the interval in which you expect the outcome
     run=None,     # function of a seed that returns the outcome; default: the book's own
@@ -87,7 +89,7 @@ def compare(
     if not isinstance(e, Prediction):
         raise InputError(f'{name} is no prediction; its answer goes to `check`.')
     def verdict(state, message, **more):
-        return Comparison(e.name, e.title, state, message, e.hints, **more)
+        return PredictionVerdict(e.name, e.title, state, message, e.hints, **more)
     if is_stub(guess):
         return verdict('unsolved', 'Write your interval first; then run the cell again.')
     try: interval = _interval(guess)
