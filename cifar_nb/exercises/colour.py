@@ -64,7 +64,7 @@ def _(answer):
              f'the table of {" x ".join(map(str, a))} and {" x ".join(map(str, b))}')
 
 # %% ../../nbs/solutions/07b_colour.ipynb #15d48e84
-@exercise('colour.4', 'The colour of one pixel',
+@exercise('colour.4', 'The color of one pixel',
           'Which channel is the largest? Red, green and blue are at 0, 120 and 240 degrees, and '
           'the others pull away from there.',
           'With green the largest: 120 + 60*(blue - red)/(largest - smallest).',
