@@ -77,7 +77,7 @@ def _(answer):
              f'the grid of {n} images of {h} x {w} pixels in rows of {ncols}')
 
 # %% ../../nbs/solutions/07e_preview.ipynb #a615dd80
-@exercise('preview.4', 'A knob of your own',
+@exercise('preview.4', 'A hyperparameter of your own',
           'A chain that costs one resampling has an operation of its own in the chapter on '
           'geometry.',
           '`RandomAffine(translate=(.1, .1))` shifts by up to a tenth of each side, and a rotation '
