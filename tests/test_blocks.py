@@ -125,3 +125,11 @@ def test_networks_without_end_are_refused_before_they_are_built():
         with pytest.raises(InputError, match="typing error"): NetSpec(**changes)
     for widths in ((8,) * 200, (10 ** 9,)):
         with pytest.raises(InputError, match="typing error"): FastSpec(widths=widths)
+
+
+@pytest.mark.parametrize("mistake, sentence", [
+    (dict(block="bottleneck"), "choose 'basic', 'plain' or 'preact'"),
+    (dict(dropout=1.), "dropout"), (dict(pool="median"), "choose 'avg' or 'max'"),
+    (dict(widths=(32, 64)), "have 2, 4 and 4 entries")])
+def test_a_spec_that_makes_no_sense_says_so(mistake, sentence):
+    with pytest.raises(InputError, match=sentence): NetSpec(**mistake)
