@@ -112,7 +112,8 @@ def test_chapter_and_solutions_agree(chapter):
 @each
 def test_the_marks_stand_behind_each_title(chapter):
     text = "\n".join(s for k, s, _ in section(chapter) if k == "markdown")
-    shown = dict(re.findall(r"^\*\*(\w+\.\d+) [^*]+\*\* \((difficulty [^)]+)\)", text, re.MULTILINE))
+    marks = r"^\*\*(\w+\.\d+) [^*]+\*\* \((difficulty [^)]+)\)"
+    shown = dict(re.findall(marks, text, re.MULTILINE))
     assert shown == {name: e.marks for name, e in kept(chapter).items()}
 
 
