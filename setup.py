@@ -32,7 +32,7 @@ setup(
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
     },
     package_data={"cifar_nb": ["core/COMMIT", "weights/*", "kernels/csrc/*",
-                               "delivery/site_static/*", "py.typed"]},
+                               "delivery/site_static/*", "exercises/recorded.json", "py.typed"]},
     include_package_data=True,
     zip_safe=False,
 )

@@ -133,3 +133,11 @@ def test_a_public_name_has_one_meaning():
                                                         or p.name in plain)
     twice = {n: [str(p) for p in files if counts(p)] for n, files in found.items()}
     assert {n: files for n, files in twice.items() if len(files) > 1} == {}
+
+
+def test_the_recorded_outcomes_of_predictions_come_along(clean):
+    code = ("import json\nfrom cifar_nb.exercises import predictions\nprint((predictions.resources."
+            "files('cifar_nb.exercises') / 'recorded.json').read_text(encoding='utf-8'))")
+    found = python(clean, code)
+    here = (ROOT / "cifar_nb/exercises/recorded.json").read_text(encoding="utf-8")
+    assert json.loads(found.stdout) == json.loads(here), found.stderr

@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from importlib import resources
+from numbers import Real
 from statistics import mean, stdev
 
 from ..core.errors import InputError
@@ -24,6 +25,7 @@ class Prediction(Exercise):
     one number in `unit`; `why` says afterwards what is behind the outcome."""
     unit: str = 'points'
     why: str = ''
+    answered_by = 'compare_prediction'
 
 
 def prediction(name: str, title: str, *hints: str, unit: str, why: str, **marks):
@@ -36,8 +38,9 @@ def prediction(name: str, title: str, *hints: str, unit: str, why: str, **marks)
 
 
 def recorded_outcomes(name: str) -> dict | None:
-    """What tools/predictions.py measured for the exercise `name`: `values` (one a seed), `seconds`,
-    `data` and `machine`; None where nothing is recorded."""
+    """What tools/predictions.py measured for the exercise `name`: `values` and `seconds` (one for
+    each seed), `data`, `machine`, `threads`, `torch` and `kernels`; None where nothing is
+    recorded."""
     file = resources.files('cifar_nb.exercises') / 'recorded.json'
     if not file.is_file(): return None
     return json.loads(file.read_text(encoding='utf-8')).get(name)
@@ -53,28 +56,44 @@ class PredictionVerdict(Verdict):
 
 def _interval(guess) -> tuple:
     "The two numbers of `guess`, lower first; `Wrong` where it is no interval."
-    try: low, high = (float(g) for g in guess)
-    except (TypeError, ValueError):
-        raise Wrong(f'{guess!r} is no prediction: write two numbers, (low, high).') from None
+    if (not isinstance(guess, (tuple, list)) or len(guess) != 2
+        or any(isinstance(g, bool) or not isinstance(g, Real) for g in guess)):
+        raise Wrong(f'{guess!r} is no prediction: write two numbers, (low, high).')
+    low, high = map(float, guess)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise Wrong('Both ends of the interval must be finite numbers.')
     if low > high: raise Wrong(f'The lower end, {low:g}, stands above the upper one, {high:g}.')
     return low, high
 
 
+def _digits(v: float) -> str: return f'{v:.2f}' if abs(v) >= .1 else f'{v:.2g}'
+
+def _recorded(r: dict) -> str:
+    "The recorded outcomes in a sentence, with their number."
+    values, where = r['values'], f'{r["data"]}, {r["machine"]}'
+    if len(values) == 1: return f' Recorded: {_digits(values[0])} (one seed, {where}).'
+    return (f' Recorded: {_digits(mean(values))} ± {_digits(stdev(values))} (mean and standard '
+            f'deviation over {len(values)} seeds, {where}).')
+
 def _sentence(exercise, guess, outcome) -> str:
     "Guess, outcome, what is recorded, and why."
     low, high = guess
     hit = ('inside' if low <= outcome <= high else 'above' if outcome > high else 'below')
-    text = (f'You said {low:g} to {high:g} {exercise.unit}; this run gave {outcome:.2f}, {hit} '
-            'your interval.')
-    if r := recorded_outcomes(exercise.name):
-        values = r['values']
-        text += (f' Recorded: {mean(values):.2f}'
-                 + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
-                 + f' (mean and standard deviation over {len(values)} seeds, {r["data"]}, '
-                   f'{r["machine"]}).')
-    return f'{text} {exercise.why}'.strip()
+    text = (f'You said {low:g} to {high:g} {exercise.unit}; this run gave {_digits(outcome)}, '
+            f'{hit} your interval.')
+    r = recorded_outcomes(exercise.name)
+    return f'{text}{_recorded(r) if r else ""} {exercise.why}'.strip()
+
+
+def _outcome(run, seed: int) -> float:
+    "What the experiment gives; `Wrong` where it is no finite number."
+    outcome = run(seed)
+    try: value = float(outcome)
+    except (TypeError, ValueError):
+        raise Wrong(f'The experiment gave {outcome!r}, which is no number.') from None
+    if not math.isfinite(value):
+        raise Wrong(f'The experiment gave {value}, which is no outcome.')
+    return value
 
 
 def compare_prediction(
@@ -92,11 +111,10 @@ def compare_prediction(
         return PredictionVerdict(e.name, e.title, state, message, e.hints, **more)
     if is_stub(guess):
         return verdict('unsolved', 'Write your interval first; then run the cell again.')
-    try: interval = _interval(guess)
+    try:
+        interval = _interval(guess)
+        outcome = _outcome(run or e.look, seed)
     except Wrong as wrong: return verdict('wrong', str(wrong))
-    outcome = float((run or e.look)(seed))
-    if not math.isfinite(outcome):
-        return verdict('wrong', f'The experiment gave {outcome}, which is no outcome.')
     done = verdict('solved', _sentence(e, interval, outcome), guess=interval, outcome=outcome)
     try: remember_verdict(done)
     except InputError as error: _no_memory(error)
