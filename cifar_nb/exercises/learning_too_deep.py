@@ -63,7 +63,7 @@ def _(answer):
     same(answer(2.3, 1.), 1., 'the largest share for a loss of 2.3', atol=1e-6)
 
 # %% ../../nbs/solutions/23_learning_too_deep.ipynb #db489cbe
-@exercise('learning_too_deep.3', 'What each view really weighs',
+@exercise('learning_too_deep.3', 'What each transform really weighs',
           'Apply every view first. Which function tells whether two tensors are equal everywhere?',
           'Go through the views in order and keep a list of the different results with a count for '
           'each.',
