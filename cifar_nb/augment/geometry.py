@@ -25,6 +25,7 @@ def matrix3(rows):
     zero, one = torch.zeros_like(rows[0][0]), torch.ones_like(rows[0][0])
     return torch.stack([v for r in (*rows, (zero, zero, one)) for v in r], -1).view(-1, 3, 3)
 
+# %% ../../nbs/07c_geometry.ipynb #4711d68e
 def shift_matrix(dx, dy):
     """Output place to input place (`N x 3 x 3`) for a picture moved right by `dx` and down by `dy`
     pixels (float `N`)."""
@@ -89,6 +90,7 @@ class Geometric(Transform):
         return SAMPLERS[self.interpolation](xb, m, self.fill)
     def check(self): one_of(type(self).__name__, 'interpolation', self.interpolation, SAMPLERS)
 
+# %% ../../nbs/07c_geometry.ipynb #1e428d11
 @singledispatch
 def matrix(op, n, h, w, generator=None, device='cpu'):
     """Maps from output to input place for `n` images of `h x w` pixels, drawn for `op`: float64 `n
@@ -132,6 +134,7 @@ class RandomAffine(Geometric):
             require(isinstance(v, tuple) and len(v) == 2, 'RandomAffine', name, v, 'a pair (x, y)')
             for k in v: number('RandomAffine', name, k, 0, most)
 
+# %% ../../nbs/07c_geometry.ipynb #a025f808
 @matrix.register
 def _(op: RandomAffine, n, h, w, generator=None, device='cpu'):
     most = op.degrees, op.translate[0]*w, op.translate[1]*h, *op.shear

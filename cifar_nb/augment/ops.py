@@ -48,6 +48,7 @@ def pad(xb, padding=4, mode='zero'):
                          f'less than the side, {min(xb.shape[2:])}')
     return F.pad(xb.float(), [padding]*4, mode=PAD_MODES[mode]).to(xb.dtype)
 
+# %% ../../nbs/07a_augment.ipynb #695e691c
 def crop(xb, dy, dx, padding=4, mode='zero'):
     """Pad `xb` (`N x C x H x W`) and cut out `H x W` at row `dy` and column `dx` (int64 `N`, from 0
     to `2*padding`)."""
@@ -82,6 +83,7 @@ def level(fill, xb):
     fill = constant(fill if isinstance(fill, tuple) else (fill,), xb.device).view(1, -1, 1, 1)
     return (fill if xb.is_floating_point() else (fill*255).round()).to(xb.dtype)
 
+# %% ../../nbs/07a_augment.ipynb #3c45e364
 def boxes(xb, top, left, height, width):
     """Bool `N x 1 x H x W`, true inside the rectangles; the four arguments are int64 `N` or `N x
     holes`, in pixels, and may reach over the border."""
@@ -103,6 +105,7 @@ def all_transforms():
     from cifar_nb.augment import colour, geometry, policies  # noqa: F401
     return TRANSFORMS
 
+# %% ../../nbs/07a_augment.ipynb #312e1c55
 class Transform:
     """An operation on uint8 or float (0 to 1) `N x 3 x H x W`, called as `op(xb, generator=None)`;
     subclasses are frozen dataclasses."""
@@ -137,6 +140,7 @@ def as_json(v):
     return ([as_json(o) for o in v] if isinstance(v, (tuple, list)) else v.to_dict()
             if isinstance(v, Transform) else v)
 
+# %% ../../nbs/07a_augment.ipynb #1e90e264
 def check_images(xb, who):
     """Raise `InputError` unless `xb` is a batch of colour images; values are looked at only where
     that is free of waiting."""
@@ -185,6 +189,7 @@ class RandomHorizontalFlip(Transform):
     def apply(self, xb, generator):
         return flip(xb, uniform(len(xb), 0, 1, generator, xb.device) < self.p)
 
+# %% ../../nbs/07a_augment.ipynb #8b403f8f
 @dataclass(frozen=True)
 class RandomVerticalFlip(RandomHorizontalFlip):
     "Mirror each image top to bottom with probability `p`; .05 is report 002's."
@@ -199,6 +204,7 @@ def coin(index, seed=0):
     for shift in 16, 13: h = ((h ^ (h >> shift))*2246822519) & 0xffffffff
     return (h >> 16) % 2 == 1
 
+# %% ../../nbs/07a_augment.ipynb #37897017
 @dataclass(frozen=True)
 class AlternatingFlip(Transform):
     """Mirror every other epoch: image `index` as its `coin` says in even epochs, the other way in
@@ -218,6 +224,7 @@ def ends_in(old: int, new: int) -> list:
     counted from 0."""
     return [-(-(e + 1)*old//new) - 1 for e in range(new)]
 
+# %% ../../nbs/07a_augment.ipynb #23fbc95f
 @dataclass(frozen=True)
 class Resize(Transform):
     """Shrink (or enlarge) all images to the side `sizes[epoch - begun]`, bilinear with
@@ -305,6 +312,7 @@ def soft(yb, classes=len(CLASSES)):
     "Labels as float32 `N x classes`: classes (int64 `N`) become ones and zeros, soft labels stay."
     return yb if yb.ndim == 2 else F.one_hot(yb, classes).float()
 
+# %% ../../nbs/07a_augment.ipynb #5a1917d9
 def mixup(xb, yb, lam, partner):
     """`lam` (float `N` or `1`) of each image and its soft label, and `1-lam` of image `partner`
     (int64 `N`)."""
@@ -340,6 +348,7 @@ class Mixing(Transform):
         return self.mix(xb, soft(yb), generator)
     def many(self, xb): return len(xb) if self.per == 'image' or not len(xb) else 1
 
+# %% ../../nbs/07a_augment.ipynb #0c5498ac
 @dataclass(frozen=True)
 class MixUp(Mixing):
     """Blend each image with another, in a proportion drawn from Beta(`alpha`, `alpha`) `per` image
@@ -363,6 +372,7 @@ class CutMix(Mixing):
         row, col = integers(n, 0, h, generator, d), integers(n, 0, w, generator, d)
         return cutmix(xb, yb, lam, row, col, torch.randperm(len(xb), generator=generator, device=d))
 
+# %% ../../nbs/07a_augment.ipynb #93454232
 @dataclass(frozen=True)
 class RandomChoice(Transform):
     "For each batch draw one of the `transforms` that mix, or, with probability `1-p`, none."
@@ -394,6 +404,7 @@ def find_transform(name):
     raise InputError(
         f'no transform is called {name!r}; did you mean {OLD_NAMES.get(near, near)!r}?')
 
+# %% ../../nbs/07a_augment.ipynb #a7306d2b
 def transform_from_dict(d):
     "The operation that `op.to_dict()` described."
     if not isinstance(d, dict):

@@ -37,6 +37,7 @@ def montage(x, ncols=8, gap=2, above=0):
     page.view(-1, h+gap+above, w+gap, 3)[:n, above:above+h, :w] = x.permute(0, 2, 3, 1)
     return page.transpose(1, 2).reshape(len(page)*(h+gap+above), ncols*(w+gap), 3).numpy()
 
+# %% ../../nbs/07e_preview.ipynb #5c62121d
 def show_images(x, # uint8 or float (0 to 1), `N x 3 x H x W`
                 titles=None, # a string for each image
                 ncols=8, # images in a row
@@ -85,6 +86,7 @@ def as_large(drawn, images):
     if drawn.shape[2:] == images.shape[2:]: return drawn
     return F.interpolate(drawn, size=images.shape[2:], mode='nearest')
 
+# %% ../../nbs/07e_preview.ipynb #7fa63c4d
 def preview(images, augment, seed=0, n=16, ncols=8, suptitle=None):
     """A Figure: each of `images` (`N x 3 x H x W`), again at the head of each row, and `n` draws of
     `augment` on it."""
@@ -124,6 +126,7 @@ STRENGTHS = {
     'AutoAugment': lambda s: AutoAugment(), 'TrivialAugmentWide': lambda s: TrivialAugmentWide(),
     **{f'report {k}': (lambda ops: lambda s: ops)(ops) for k, ops in LISTS.items()}}
 
+# %% ../../nbs/07e_preview.ipynb #e86ac17d
 def at_strength(name, strength=.5):
     "The operation or list called `name` (a key of STRENGTHS) at a `strength` from 0 to 1."
     if name not in STRENGTHS: return transform_from_dict({'transform': name})
@@ -163,6 +166,7 @@ def label(soft, least=.005):
     return '\n'.join(f'{CLASSES[i]} {100*s:.0f}%' for s, i in zip(share.tolist(), place.tolist())
                      if s > least)
 
+# %% ../../nbs/07e_preview.ipynb #f5f19d24
 def show_mixing(images, labels, op=MixUp(), seed=0):
     """A Figure of `images` after `op` mixed them (MixUp, CutMix or RandomChoice), each under its
     soft label; `labels`: int64 `N`."""
@@ -190,6 +194,7 @@ def sliders(f, **controls):
     display({**view, 'text/plain': '(the sliders appear here when the notebook runs)'}, raw=True)
     return box
 
+# %% ../../nbs/07e_preview.ipynb #a6735603
 def controls(**values):
     """An ipywidget for each value: a dropdown for a tuple, a float slider from 0 to 1 for a float,
     a slider of whole numbers up to it for an int."""
@@ -210,6 +215,7 @@ def explore(images, strength=.5):
     return sliders(
         f, **controls(operation=tuple(STRENGTHS), strength=strength, image=len(images)-1, seed=99))
 
+# %% ../../nbs/07e_preview.ipynb #92f9930c
 def explore_versus(images):
     "Sliders over `versus`: two reports' lists on the same images; gives the widget."
     names = tuple(f'report {k}' for k in LISTS)

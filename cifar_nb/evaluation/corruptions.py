@@ -33,6 +33,7 @@ def impulse_noise(v, g, share):
     r = torch.rand(v.shape, generator=g, device=v.device)
     return torch.where(r < share, (r < share / 2).float(), v)
 
+# %% ../../nbs/50_corruptions.ipynb #60886348
 def as_float(x: torch.Tensor) -> torch.Tensor: return x.float() / 255
 def as_bytes(v: torch.Tensor) -> torch.Tensor:
     "Float from 0 to 1 as uint8, cut off and not rounded, as CIFAR-10-C was made."
@@ -46,6 +47,7 @@ def _filtered(v, kernel, mode):
     return F.conv2d(F.pad(v, (b, b, a, a), mode=mode),
                     kernel.to(v).expand(v.shape[1], 1, *kernel.shape), groups=v.shape[1])
 
+# %% ../../nbs/50_corruptions.ipynb #a8926766
 def _bell(sigma, reach):
     k = torch.exp(-torch.arange(-reach, reach + 1.) ** 2 / (2 * sigma ** 2))
     return k / k.sum()
@@ -57,6 +59,7 @@ def smooth(v, sigma, reach: int = 4, mode: str = 'replicate'):
 
 def blur_corruption(v, g, sigma): return smooth(v, sigma)
 
+# %% ../../nbs/50_corruptions.ipynb #87012f97
 def defocus_blur(v, g, radius, soft):
     "A disc of `radius` pixels whose edge is softened by a Gaussian of `soft`."
     i = torch.arange(-8., 9)
@@ -96,6 +99,7 @@ def streak(v, angle, radius, sigma):
 def motion_blur(v, g, radius, sigma):
     return streak(v, uniform(len(v), -45, 45, g, v.device), radius, sigma)
 
+# %% ../../nbs/50_corruptions.ipynb #bfc59515
 def glass_blur(v, g, sigma, rounds):
     """Each pixel takes the place of its neighbour above, to the left, both or neither, one after
     the other from the last to the first; blurred before and after."""
@@ -128,6 +132,7 @@ def plasma(n: int, decay: float, g, size: int = 32, device='cpu') -> torch.Tenso
     low, high = m.amin((1, 2), keepdim=True), m.amax((1, 2), keepdim=True)
     return ((m - low) / (high - low))[:, None]
 
+# %% ../../nbs/50_corruptions.ipynb #260f837e
 def fog(v, g, density, decay):
     top = v.amax((1, 2, 3), keepdim=True)
     return (v + density * plasma(len(v), decay, g, v.shape[-1], v.device)) * top / (top + density)
@@ -149,6 +154,7 @@ def brightness_corruption(v, g, more):
     # black has no colour and becomes grey
     return torch.where(top > 0, v * new / top.clamp(min=1e-6), new)
 
+# %% ../../nbs/50_corruptions.ipynb #3c66ba45
 def saturate(v, g, factor, more):
     top, low = v.amax(1, keepdim=True), v.amin(1, keepdim=True)
     gap = (top - low).clamp(min=1e-6)
@@ -186,6 +192,7 @@ def _sampled(v, sx, sy):
     return F.grid_sample(v, torch.stack([sx / half - 1, sy / half - 1], -1), mode='bilinear',
                          padding_mode='reflection', align_corners=True)
 
+# %% ../../nbs/50_corruptions.ipynb #0b0f82de
 def elastic_transform(v, g, strength, sigma, wander):
     """Three points `wander` by up to so many pixels, then each pixel by up to about `strength`,
     smoothly over `sigma` pixels."""
@@ -269,6 +276,7 @@ def kept(s: dict) -> dict:
     return dict(clean=s['clean'], spoiled=mean(CORRUPTIONS),
                 **{kind: mean(names) for kind, names in CORRUPTION_KINDS.items()})
 
+# %% ../../nbs/50_corruptions.ipynb #f2e5853f
 def show_survey(s: dict, title: str = ''):
     "Accuracy by corruption and severity, as a Figure."
     import matplotlib.pyplot as plt

@@ -41,6 +41,7 @@ RUNGS = {
     'micro-batches of 250 images': dict(micro_batch=250),
 }
 
+# %% ../../nbs/47_laptop.ipynb #21e58435
 def ladder(recipe: Recipe = QUICK, epochs: int = 3) -> dict:
     """Rung to recipe, from `recipe` in `epochs` without any of the tricks up to all of them, at
     about the same price: the last two rungs take an epoch more each."""

@@ -33,6 +33,7 @@ class Known(NamedTuple):
     pflop: float = math.nan  # of the training
     source: str = ''
 
+# %% ../../nbs/48_record.ipynb #062da0f4
 def known_results() -> list:
     "What is to beat, the cheapest first; those without a price last."
     def preact(epochs):
@@ -85,6 +86,7 @@ def at_rate(recipe: Recipe, lr: float, **changes) -> Recipe:
     return vary(recipe, lr=lr, bias_lr=o.bias_lr * scale, head_lr=o.head_lr * features * scale,
                 weight_decay=o.weight_decay * scale)
 
+# %% ../../nbs/48_record.ipynb #d65addc9
 def choices(epochs: int = 30) -> dict:
     """Name to recipe: `hour` in half its width and `epochs`, at two rates; the first is what the
     other is compared with."""
