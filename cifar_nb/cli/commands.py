@@ -251,7 +251,7 @@ def cmd_reproduce(a):
 
 
 def cmd_shift(a):
-    "How much of its accuracy a network keeps on spoiled images."
+    "How much of its accuracy a network keeps on corrupted images."
     from ..studies.shift import command_shift
     command_shift(a.run, a.trainings, a.seeds, a.results, a.data, a.device, a.images)
 

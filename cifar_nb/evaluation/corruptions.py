@@ -6,7 +6,8 @@
 __all__ = ['CORRUPTIONS', 'CORRUPTION_KINDS', 'gaussian_noise', 'speckle_noise', 'shot_noise', 'impulse_noise', 'as_float',
            'as_bytes', 'smooth', 'blur_corruption', 'defocus_blur', 'zoomed', 'zoom_blur', 'streak', 'motion_blur',
            'glass_blur', 'plasma', 'fog', 'snow', 'brightness_corruption', 'saturate', 'contrast_corruption',
-           'jpeg_compression', 'pixelate', 'elastic_transform', 'corrupt', 'survey', 'kept', 'show_survey', 'relit']
+           'jpeg_compression', 'pixelate', 'elastic_transform', 'corrupt', 'survey', 'corruption_accuracy',
+           'show_survey', 'relit']
 
 # %% ../../nbs/50_corruptions.ipynb #bc5ecb0b
 import io
@@ -247,7 +248,7 @@ def corrupt(
     severity: int = 3,  # 1 to 5
     seed: int = 0,
 ) -> torch.Tensor:
-    """The images `x` spoiled as in CIFAR-10-C (Hendrycks and Dietterich, 2019), each by a draw of
+    """The images `x` corrupted as in CIFAR-10-C (Hendrycks and Dietterich, 2019), each by a draw of
     its own: uint8 `N,3,32,32`."""
     check_choice('corruption', name, tuple(CORRUPTIONS))
     if severity not in range(1, 6):
@@ -267,13 +268,13 @@ def survey(net, x, y, phase, names=tuple(CORRUPTIONS), severities=(1, 2, 3, 4, 5
     return dict(images=len(y), clean=percent(x)) | {
         n: [percent(corrupt(x, n, s, seed)) for s in severities] for n in names}
 
-def kept(s: dict) -> dict:
+def corruption_accuracy(s: dict) -> dict:
     """From a `survey`: accuracy (%) on clean images, the mean over all corruptions, and the means
     of each kind of `CORRUPTION_KINDS`."""
     def mean(names):
         values = [a for n in names if n in s for a in s[n]]
         return round(sum(values) / len(values), 2) if values else None
-    return dict(clean=s['clean'], spoiled=mean(CORRUPTIONS),
+    return dict(clean=s['clean'], corrupted=mean(CORRUPTIONS),
                 **{kind: mean(names) for kind, names in CORRUPTION_KINDS.items()})
 
 # %% ../../nbs/50_corruptions.ipynb #f2e5853f
