@@ -44,7 +44,7 @@ def known_results() -> list:
             Known('ResNet, TrivialAugment and erasing', 96.57, 4.29, preact(139),
                   'a run of 300 s on an H20, not published'),
             Known('ResNet, RICAP', 96.9, 4.3, preact(400), 'Takahashi et al., 2018'),
-            Known('best of the course', 96.04, 5.0, source='another team of the course, no report found'),
+            Known('best of the course', 96.04, 5.0, source='another team, no report found'),
             Known('WRN-40-2, TrivialAugment', 96.2, 2.2, source='Mueller and Hutter, 2021'),
             Known('Shake-Shake 26 2x32d, AutoAugment', 97.5, 2.9,
                   source='Cubuk et al., 2019; 1,800 epochs')]
