@@ -196,10 +196,22 @@ def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
     status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv",
                             "--anyway", cwd=tmp_path)
     assert status == 0, err
+    assert "pretrained" not in out  # a network of one's own may be handed in
     rows = (tmp_path / "submission.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "ID,Labels" and len(rows) == 10_001
     assert [int(r.split(",")[0]) for r in rows[1:]] == ids.tolist()
     assert {int(r.split(",")[1]) for r in rows[1:]} <= set(range(10))
+
+
+def test_the_answers_of_a_published_network_come_with_a_warning(tmp_path):
+    import pickle
+
+    import numpy as np
+    images = np.random.default_rng(1).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    (tmp_path / "course.pkl").write_bytes(pickle.dumps({b"data": images}))
+    status, out, err = call("predict", "quick", "course.pkl", "--device", "cpu", cwd=tmp_path)
+    assert status == 0, err
+    assert "forbids pretrained weights" in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("signum, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

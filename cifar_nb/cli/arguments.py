@@ -56,7 +56,8 @@ def parser() -> Parser:
     s.add_argument('--results', metavar='DIR', help='also keep the figures as a JSON file in DIR')
     s = command('predict', "labels for the course's test file, as Kaggle wants them")
     s.add_argument('run', metavar='RUN',
-                   help='folder that train wrote, or a name that `cifar_nb pretrained` lists')
+                   help='folder that train wrote, or a name that `cifar_nb pretrained` lists (to '
+                   'compare with: the assignment forbids to hand in pretrained weights)')
     s.add_argument('file', metavar='FILE.pkl', help="the course's test file")
     _shared_arguments(s)
     s.add_argument('--out', default='submission.csv',

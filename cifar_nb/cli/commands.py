@@ -164,7 +164,7 @@ def cmd_evaluate(a):
 
 def cmd_predict(a):
     "Write the submission for the course's file."
-    from ..evaluation.pretrained import open_network
+    from ..evaluation.pretrained import Pretrained, open_network
     run, out = open_network(a.run), Path(a.out)
     run.result
     if not run.trained_on.startswith(('cifar10', 'pictures')) and not a.anyway:
@@ -180,6 +180,9 @@ def cmd_predict(a):
                            views_of(run, a.tta))
     write_submission(out, c.ids, logits.argmax(1), a.overwrite)
     print(f'{len(c.ids):,} rows in {out}')
+    if isinstance(run, Pretrained):
+        print(f'{a.run} comes trained with this package, and the assignment forbids pretrained '
+              'weights: to hand in this file would break its rules. Train a network of your own.')
 
 
 def cmd_bench(a):
