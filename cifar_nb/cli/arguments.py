@@ -223,8 +223,10 @@ def _train_arguments(s):
     s.add_argument('--precision', metavar='P', help="'fp32', 'bf16', 'fp16', or 'fp32 nchw' for "
                    "channels first (default: by capability)")
     s.add_argument('--holdout', type=int, nargs='?', const='a tenth', default=0, metavar='N',
-                   help='hold N training images (a tenth) out and keep the epoch that is best on '
-                   'them')
+                   help='hold N training images (a tenth) out for validation and keep the epoch '
+                   'that is best on them; the test images are left alone, unless --test is given')
+    s.add_argument('--test', action='store_true', help='with --holdout: evaluate on the test '
+                   'images at the end as well')
     s.add_argument('--images', type=int, metavar='N', help='train on the first N images only')
     _compiling(s, 'the network')
     s.add_argument('--out', metavar='DIR', help='folder of the run (default: a new one in runs/)')
