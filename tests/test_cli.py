@@ -282,3 +282,43 @@ def test_what_looks_right_and_is_not(asked, words, tmp_path, monkeypatch, capsys
     from cifar_nb.cli import main
     monkeypatch.chdir(tmp_path)
     assert main(asked) == 2 and words in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    "A finished run, its changed twin, and the course's file, made of the toy set."
+    import pickle
+
+    from cifar_nb.cli import main
+    from cifar_nb.data.cifar import toy
+    here, (x, _) = tmp_path_factory.mktemp("things"), toy(200, seed=5)
+    quickly = ["--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu"]
+    for name, more in (("run", []), ("changed", ["--set", "lr=0.05"])):
+        assert main(["train", "small", *quickly, *more, "--out", str(here / name)]) == 0
+    with open(here / "cifar_test_nolabel.pkl", "wb") as f:
+        pickle.dump({b"data": x.permute(0, 2, 3, 1).numpy(), b"ids": list(range(1000, 1200))}, f)
+    (here / "submission.csv").write_text("ID,Labels\n1,2\n", encoding="utf-8")
+    return here
+
+
+MISTAKES = [
+    "train narow_resnet", "train small --epochs 0", "train small --epochs many",
+    "train small --data HERE", "train small --data toy --images 10",
+    "train small --data toy --device cuda:99", "train small --data toy --out HERE/run",
+    "train small --data toy --variant code", "evaluate HERE", "train small --set lrr=0.05",
+    "train small --set lr=fast", "train small --set lr=1 --set optimizer.lr=2",
+    'train small --set augment=["RandomCorp"]', "train HERE/changed/result.json",
+    "train HERE/mine.json", "ablate optimiser", "publish HERE/run --weights int4", "shift",
+    "shift quik", "reproduce dreamfire --data toy --together 0",
+    "reproduce dreamfir --data toy --results HERE/results", "bench augment --recipe small",
+    "search --trials 0", "predict HERE/run HERE/nothing.pkl --out HERE/new.csv",
+    "predict HERE/run HERE/cifar_test_nolabel.pkl --out HERE/submission.csv", "tarin small", ""]
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_one_line_and_the_status_2(things, line, capsys):
+    from cifar_nb.cli import main
+    before = sorted(p.name for p in things.rglob("*") if not p.name.startswith("."))
+    assert main(line.replace("HERE", str(things)).split()) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert sorted(p.name for p in things.rglob("*") if not p.name.startswith(".")) == before
