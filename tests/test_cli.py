@@ -70,6 +70,24 @@ def test_a_run_leaves_what_the_readme_promises(alone):
     assert (alone / "submission.csv").read_text(encoding="utf-8").startswith("ID,Labels\n0,")
 
 
+def test_with_a_hold_out_the_test_images_are_left_alone(alone, tmp_path):
+    """Only the validation images are read, and nothing is filed as a test; with `--test` both are,
+    the figures of the test being those of a run of its own."""
+    status, out, err = call(*TRAIN, "--holdout", "40", "--out", "run", cwd=tmp_path)
+    assert status == 0 and "% of 40 validation set images" in out and "left alone" in out, err
+    there = tmp_path / "run"
+    result = json.loads((there / "result.json").read_text(encoding="utf-8"))
+    assert "test" not in result and not (there / "submission.csv").exists()
+    (e,) = [json.loads(p.read_text(encoding="utf-8")) for p in (there / "evaluations").iterdir()]
+    log = map(json.loads, (there / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    assert e["images"]["data"] == "toy, held out of the training" and e["images"]["images"] == 40
+    assert e["metrics"]["accuracy"] == max(row["val_accuracy"] for row in log)  # the epoch kept
+    status, out, err = call(*TRAIN, "--holdout", "40", "--results", "kept", cwd=tmp_path)
+    assert status == 2 and "--test" in one_line(err)[-1] and not (tmp_path / "kept").exists()
+    status, out, err = call(*TRAIN, "--holdout", "40", "--test", "--out", "two", cwd=tmp_path)
+    assert status == 0 and "toy test set" in out and (tmp_path / "two/submission.csv").exists(), err
+    assert "test" in json.loads((tmp_path / "two/result.json").read_text(encoding="utf-8"))
+
 @pytest.mark.parametrize(
     "signum, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_in_epoch_2_and_resumed_ends_with_the_same_numbers(
@@ -196,10 +214,22 @@ def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
     status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv",
                             "--anyway", cwd=tmp_path)
     assert status == 0, err
+    assert "pretrained" not in out  # a network of one's own may be handed in
     rows = (tmp_path / "submission.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "ID,Labels" and len(rows) == 10_001
     assert [int(r.split(",")[0]) for r in rows[1:]] == ids.tolist()
     assert {int(r.split(",")[1]) for r in rows[1:]} <= set(range(10))
+
+
+def test_the_answers_of_a_published_network_come_with_a_warning(tmp_path):
+    import pickle
+
+    import numpy as np
+    images = np.random.default_rng(1).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    (tmp_path / "course.pkl").write_bytes(pickle.dumps({b"data": images}))
+    status, out, err = call("predict", "quick", "course.pkl", "--device", "cpu", cwd=tmp_path)
+    assert status == 0, err
+    assert "forbids pretrained weights" in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("signum, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,4 +1,4 @@
-"""What the cells of 07, 07a, 07b and 08 cannot show: odd inputs, many networks, hostile
+"""What the cells of chapters 08, 08a, 08b and 09 cannot show: odd inputs, many networks, hostile
 submissions, and oracles over random cases."""
 import json
 

@@ -19,7 +19,8 @@ from ..models.resnet import count_macs
           'A patch has three colours, and every filter is used with both signs. How many channels '
           'is that?',
           'An image of 32 pixels has the sides 31, 15, 7 and 3 on its way; the first convolution '
-          'of a group works at the larger side. The last layer counts as well.')
+          'of a group works at the larger side. The last layer counts as well.',
+          difficulty=3, importance=3, minutes=20)
 def _(answer):
     for size, widths, patch in (
         (32, (64, 256, 256), 2), (20, (16,), 1), (27, (8, 12), 3), (33, (4, 6, 8), 4)):
@@ -33,7 +34,8 @@ def _(answer):
           'these channels.',
           'Five are left, and their order matters: the statistics of a norm are those of what has '
           'just arrived at it.',
-          '`F.batch_norm(v, None, None, training=True)` is a batch norm with scale 1 and shift 0.')
+          '`F.batch_norm(v, None, None, training=True)` is a batch norm with scale 1 and shift 0.',
+          difficulty=3, importance=3, minutes=15)
 def _(answer):
     for c_in, c_out, side in ((3, 8, 8), (6, 6, 9), (4, 5, 6)):
         x = torch.randn(16, c_in, side, side) * torch.linspace(.5, 3, c_in)[:, None, None] + 1
@@ -48,7 +50,8 @@ def _(answer):
           'Along an eigenvector the variance is its eigenvalue. By what must a length be divided '
           'to make a variance of 9 one?',
           'With the eigenvectors in the columns of Q: into their axes by `@ Q`, out of them by `@ '
-          'Q.T`.')
+          'Q.T`.',
+          difficulty=3, importance=4, minutes=20)
 def _(answer):
     for n, d in ((40, 3), (300, 6)):
         x = torch.randn(n, d, dtype=torch.float64) @ torch.randn(

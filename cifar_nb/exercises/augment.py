@@ -36,7 +36,8 @@ def _without_values(answer, xb, *args):
           'there?',
           '`torch.where(condition, a, b)`; the condition must broadcast against `N x 3 x H x W`.',
           'A mask of shape N is lined up with the last axis, W; `mask[:, None, None, None]` with '
-          'the first.')
+          'the first.',
+          difficulty=2, importance=4, minutes=10)
 def _(answer):
     # 32 images of 32 columns: a mask of the wrong shape fits, too
     for xb in (*_pictures(9), *_pictures(32)):
@@ -52,7 +53,8 @@ def _(answer):
 @exercise('augment.2', 'Crop by indexing',
           'Which rows of the padded image i does its crop need? Write them as a tensor N x H.',
           'The four tensors have the shapes N x 1 x 1 x 1, 1 x 3 x 1 x 1, N x 1 x H x 1 and N x 1 '
-          'x 1 x W.')
+          'x 1 x W.',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     for xb in (*_pictures(6), _pictures(5, 32, 20)[0]):
         (n, _, h, w), (dy, dx) = xb.shape, torch.randint(0, 9, (2, len(xb)))
@@ -71,7 +73,8 @@ def _(answer):
 @exercise('augment.3', 'Only one way',
           'How probable is it that one image is mirrored in none of the epochs? And in all of '
           'them?',
-          'A count of independent events of probability q has mean n q and variance n q (1-q).')
+          'A count of independent events of probability q has mean n q and variance n q (1-q).',
+          difficulty=2, importance=3, minutes=10)
 def _(answer):
     for n, epochs, p in ((50_000, 2, .5), (50_000, 3, .5), (1000, 4, .3), (7, 1, .5)):
         coins = np.array(list(itertools.product((0, 1), repeat=epochs)))
@@ -86,7 +89,8 @@ def _(answer):
           'A hole begins at row c - size//2 and has `size` rows: row r is inside if 0 <= r - (c - '
           'size//2) < size.',
           'Average over the pixels last: several holes all miss a pixel with probability (1 - its '
-          'own probability)**holes.')
+          'own probability)**holes.',
+          difficulty=3, importance=2, minutes=20)
 def _(answer):
     for size, holes, side in (
         (1, 1, 32), (2, 1, 5), (16, 1, 32), (5, 1, 9), (3, 2, 4), (2, 3, 3), (4, 1, 3),
@@ -104,7 +108,8 @@ def _(answer):
           'that hangs over the bottom?',
           '`clamp` brings both edges into the image; height and width of what is seen are their '
           'differences.',
-          'One-hot labels times shares, added: then two images of one class give 1.')
+          'One-hot labels times shares, added: then two images of one class give 1.',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     ya, yb = torch.arange(60) % 10, torch.arange(60)*7 % 10
     for h, w in ((32, 32), (8, 12)):
@@ -125,7 +130,8 @@ def _(answer):
           '`xb.view(N, 3, 2, H//2, 2, W//2)`: which of these axes say the quarter, and how do they '
           'come to stand together?',
           'Once the shape is N x 4 x ..., `quarters[torch.arange(N)[:, None], order]` takes them '
-          'in their order; then go back.')
+          'in their order; then go back.',
+          difficulty=4, importance=2, minutes=20)
 def _(answer):
     for xb in (*_pictures(8), _pictures(30, 12, 20)[0]):
         (n, _, h, w), order = xb.shape, torch.stack([torch.randperm(4) for _ in xb])

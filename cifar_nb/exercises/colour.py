@@ -20,7 +20,8 @@ from .checker import Wrong, exercise, same
           'should you multiply?',
           'One factor an image: which shape broadcasts against `N x 3 x H x W`?',
           '`clamp` comes before the conversion to `torch.uint8`, and the conversion cuts the '
-          'fraction off.')
+          'fraction off.',
+          difficulty=2, importance=3, minutes=10, extra=True)
 def _(answer):
     from torchvision.transforms import functional as TF  # Pillow is right
     for n in (6, 32):
@@ -36,7 +37,8 @@ def _(answer):
 # %% ../../nbs/solutions/07b_colour.ipynb #cec3f9e6
 @exercise('colour.2', 'Gamma as a table',
           'A table has a column for each level from 0 to 255: `torch.arange(256)`.',
-          'Levels of shape 256 to the power of gammas of shape N x 1 are N x 256.')
+          'Levels of shape 256 to the power of gammas of shape N x 1 are N x 256.',
+          difficulty=2, importance=1, minutes=10, extra=True)
 def _(answer):
     from torchvision.transforms import functional as TF
     levels = TF.to_pil_image(torch.arange(256, dtype=torch.uint8).view(1, 16, 16))
@@ -47,7 +49,8 @@ def _(answer):
 # %% ../../nbs/solutions/07b_colour.ipynb #6a79b85e
 @exercise('colour.3', 'Two lookups in one',
           'What does level 7 become after the first table? And after the second?',
-          '`second.gather(-1, first.long())`, once both have the same number of axes.')
+          '`second.gather(-1, first.long())`, once both have the same number of axes.',
+          difficulty=2, importance=3, minutes=10)
 def _(answer):
     g = torch.Generator().manual_seed(5)
     def table(*shape): return torch.randint(0, 256, shape, generator=g).to(torch.uint8)
@@ -68,7 +71,8 @@ def _(answer):
           'Which channel is the largest? Red, green and blue are at 0, 120 and 240 degrees, and '
           'the others pull away from there.',
           'With green the largest: 120 + 60*(blue - red)/(largest - smallest).',
-          'In Python `-20 % 360` is 340. And what is the spread of a grey?')
+          'In Python `-20 % 360` is 340. And what is the spread of a grey?',
+          difficulty=3, importance=1, minutes=15, extra=True)
 def _(answer):
     named = [(255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255),
              (0, 0, 0), (90, 90, 90)]
@@ -85,7 +89,8 @@ def _(answer):
           'How many pixels of a channel are at most as bright as 100? A histogram, summed up to '
           '100, knows it.',
           '`torch.zeros(N, 3, 256).scatter_add_(2, levels, ones)` counts; `cumsum(2)` sums up.',
-          'The table is `255*sums // (H*W)`; look it up with `gather` along the last axis.')
+          'The table is `255*sums // (H*W)`; look it up with `gather` along the last axis.',
+          difficulty=3, importance=3, minutes=15)
 def _(answer):
     dark = toy(5, seed=2)[0]//9 + 3
     for xb in (toy(4, seed=1)[0], dark, toy(6, seed=3)[0][:, :, :7, :12],

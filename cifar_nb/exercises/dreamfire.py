@@ -16,7 +16,8 @@ from ..teams.reading import spec_facts
 @exercise('dreamfire.1', 'The price of attention',
           'What are the shapes of the two linear layers in one block? Chapter 05 has the module.',
           'Every block of a stage has its own, and an empty stage has none.',
-          'A number of hidden units is whole: c // ratio.')
+          'A number of hidden units is whole: c // ratio.',
+          difficulty=2, importance=3, minutes=10)
 def _(answer):
     for widths, depths, ratio in (
         ((64, 128, 256), (1, 1, 1), 8), ((16, 32, 64, 128), (3, 5, 3, 0), 4),
@@ -33,7 +34,8 @@ def _(answer):
           'better.',
           'A network stays if no other beats it: `any` over all the others.',
           'Some of the numbers occur twice. What does your comparison say of a network and its '
-          'twin?')
+          'twin?',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     g = torch.Generator().manual_seed(5)
     many = [tuple(p) for p in torch.randint(0, 12, (60, 2), generator=g).tolist()]
@@ -64,7 +66,8 @@ def _(answer):
           'A figure printed with five digits may be off by half a unit of the fifth. How many '
           'right images is that, in all the full batches together?',
           'The full batches can hold neither a negative number of right images nor more than they '
-          'have.')
+          'have.',
+          difficulty=4, importance=1, minutes=25, extra=True)
 def _(answer):
     for printed, n, bs in ((.93928, 10_000, 128), (.90512, 1000, 96), (1., 300, 128), (.5, 40, 16),
                            (.00123, 5000, 77)):

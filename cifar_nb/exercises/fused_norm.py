@@ -14,7 +14,8 @@ from .checker import Wrong, exercise, same
 # %% ../../nbs/solutions/44_fused_norm.ipynb #181f01c2
 @exercise('fused_norm.1', 'One multiplication, one addition',
           'Write out `(x - mean) / root * w + b` and collect what stands at `x`.',
-          'The shift is what comes out for `x = 0`.')
+          'The shift is what comes out for `x = 0`.',
+          difficulty=2, importance=4, minutes=10)
 def _(answer):
     for c, eps in ((3, 1e-5), (7, .1)):
         w, b, mean, var, x = (torch.randn(c) for _ in range(5))
@@ -29,7 +30,8 @@ def _(answer):
 @exercise('fused_norm.2', 'Back through all of it',
           'What did ReLU let through? Where `y` is above zero.',
           'The gradient of `add` is that of the sum, and the batch norm receives the same one.',
-          'Then it is the gradient of batch norm by hand, from the beginning of the chapter.')
+          'Then it is the gradient of batch norm by hand, from the beginning of the chapter.',
+          difficulty=4, importance=4, minutes=25)
 def _(answer):
     for shape in ((2, 3, 4, 4), (5, 2, 1, 3)):
         x, add = (torch.randn(shape, dtype=torch.float64).requires_grad_() for _ in range(2))
@@ -47,7 +49,8 @@ def _(answer):
           'Squares of numbers near 10,000 have lost the digits that you are after. What is near '
           'zero?',
           'Subtract the very first number from all of them; the variance does not notice, and the '
-          'mean is put right at the end.')
+          'mean is put right at the end.',
+          difficulty=4, importance=3, minutes=25)
 def _(answer):
     for mean, deviation in ((0., 1.), (1e4, 1.), (-300., .05)):
         g = torch.Generator().manual_seed(1)

@@ -22,7 +22,8 @@ from .checker import Wrong, exercise, same
           'turn clockwise?',
           'Two corners are enough: (0, 0) in the output comes from (0, 32) in the input. Where '
           'does (32, 0) come from?',
-          'The picture reaches from 0 to 32, not to 31.')
+          'The picture reaches from 0 to 32, not to 31.',
+          difficulty=2, importance=3, minutes=10)
 def _(answer):
     if not isinstance(answer, torch.Tensor) or answer.shape != (3, 3):
         raise Wrong('Give a tensor 3 x 3.')
@@ -38,7 +39,8 @@ def _(answer):
 # %% ../../nbs/solutions/07c_geometry.ipynb #6e598873
 @exercise('geometry.2', 'What comes first?',
           'A place in the output goes backwards through the steps. Which step does it meet first?',
-          'With matrices, `A @ B @ place` applies B first.')
+          'With matrices, `A @ B @ place` applies B first.',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     dice = random.Random(3)
     for steps in (1, 2, 3, 5):
@@ -65,7 +67,8 @@ def _(answer):
           'The centre of the first pixel is at (.5, .5).',
           'A place at x = 7.9 is in column 7. In which column is a place at x = -0.3?',
           'For each row r and column c: `x, y, _ = m @ torch.tensor([c+.5, r+.5, 1.])`, then '
-          '`math.floor`.')
+          '`math.floor`.',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     image = toy(1, seed=4)[0][0, :, :20, :].clamp(min=1)
     for a, b, dx, dy, fill in (
@@ -85,7 +88,8 @@ def _(answer):
           'stands in each corner of the first?',
           'Four right-angled triangles. A corner is .707 from the centre, and the edge of the '
           'turned square .5.',
-          'To count: turn a picture that is white all over, and take the share of zeros.')
+          'To count: turn a picture that is white all over, and take the share of zeros.',
+          difficulty=3, importance=2, minutes=15)
 def _(answer):
     side = 400
     at = (np.arange(side) + .5)/side - .5
@@ -98,7 +102,8 @@ def _(answer):
           '`torch.linalg.inv` takes a whole batch. A place needs a third number, 1, before it '
           'meets the matrix.',
           'The points are rows: multiply by the transposed matrix, `.mT`, from the right, and drop '
-          'the third number.')
+          'the third number.',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     for n, k in ((1, 1), (5, 7), (3, 3)):
         out = torch.rand(n, k, 2, dtype=torch.float64)*32

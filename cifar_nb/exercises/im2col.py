@@ -16,7 +16,8 @@ from ..kernels.gradient import columns
           'A row a place of the output. How many places has the output along one side?',
           'How many numbers does one place see?',
           'The last place that fits begins at `side + 2 * padding - kernel` or before; the first '
-          'begins at 0, and they are `stride` apart.')
+          'begins at 0, and they are `stride` apart.',
+          difficulty=2, importance=2, minutes=15, extra=True)
 def _(answer):
     for n, c, side, kernel, stride, padding, size in (
         (2, 3, 8, 3, 1, 1, 4), (1, 4, 9, 3, 2, 1, 2), (3, 2, 10, 5, 3, 0, 8), (2, 5, 7, 1, 2, 0, 2),
@@ -32,7 +33,8 @@ def _(answer):
           'the output were.',
           'Those places are 0, stride, 2 * stride and so on: a slice with a step takes them all.',
           'What is left is the case of the chapter: filters turned by half a turn, inputs and '
-          'outputs exchanged.')
+          'outputs exchanged.',
+          difficulty=4, importance=4, minutes=25)
 def _(answer):
     for c, f, side, stride in ((3, 4, 6, 1), (2, 5, 8, 2), (4, 2, 7, 2), (3, 3, 10, 3)):
         w, places = torch.randn(f, c, 3, 3), (side - 1) // stride + 1
@@ -48,7 +50,8 @@ def _(answer):
           'channel.',
           'Begin with zeros that have a margin of one on every side, and add nine slices into it.',
           'Which slice of the margined image did `columns` read for the neighbour `i, j`? Add to '
-          'that one; cut the margin off at the end.')
+          'that one; cut the margin off at the end.',
+          difficulty=3, importance=3, minutes=20)
 def _(answer):
     for n, c, side in ((2, 3, 4), (1, 5, 6), (3, 1, 2)):
         x, cols = (torch.randn(n, c, side, side, requires_grad=True),

@@ -21,7 +21,8 @@ from ..teams.reading import spec_facts
           'The first block of a stage takes the channels of the stage before, and the first stage '
           'those of the stem.',
           'From the second stage on the images are halved, so there is a convolution in the '
-          'shortcut even if the width stays the same.')
+          'shortcut even if the width stays the same.',
+          difficulty=3, importance=3, minutes=20)
 def _(answer):
     for widths, depths in (((16, 32), (1, 1)), ((8, 16, 32, 64), (4, 4, 4, 3)),
                            ((8, 16, 32, 64, 64), (1, 2, 1, 2, 3)), ((12, 12, 20), (3, 1, 2))):
@@ -50,7 +51,8 @@ def mean_floor(alpha, side=32):
           'others cost nothing?',
           'The chapter computes the floor for alpha = 1; the same lines with another alpha give '
           'the others.',
-          'A loss above the floor forbids nothing, and a share is never more than 1.')
+          'A loss above the floor forbids nothing, and a share is never more than 1.',
+          difficulty=4, importance=4, minutes=25)
 def _(answer):
     state = torch.random.get_rng_state()
     try: floors = {alpha: mean_floor(alpha) for alpha in (1., .3, 3.)}
@@ -63,11 +65,12 @@ def _(answer):
     same(answer(2.3, 1.), 1., 'the largest share for a loss of 2.3', atol=1e-6)
 
 # %% ../../nbs/solutions/23_learning_too_deep.ipynb #db489cbe
-@exercise('learning_too_deep.3', 'What each view really weighs',
+@exercise('learning_too_deep.3', 'What each transform really weighs',
           'Apply every view first. Which function tells whether two tensors are equal everywhere?',
           'Go through the views in order and keep a list of the different results with a count for '
           'each.',
-          'The weights are shares of all the views, so they add up to 1.')
+          'The weights are shares of all the views, so they add up to 1.',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     x = torch.randint(0, 256, (3, 3, 8, 8), generator=torch.Generator().manual_seed(4)).to(
         torch.uint8)
@@ -94,7 +97,8 @@ def _(answer):
           'division, or a least-squares fit with one unknown.',
           'Try all t_max from the number of lines on, and keep the one whose curve is nearest to '
           'the log.',
-          'The first line is not at the top of the wave. Which e does it belong to?')
+          'The first line is not at the top of the wave. Which e does it belong to?',
+          difficulty=4, importance=3, minutes=20)
 def _(answer):
     for peak, t_max, lines in ((.01, 100, 100), (.1, 30, 30), (.05, 200, 60), (.32, 90, 45)):
         rates = [round(peak * (1 + math.cos(math.pi * e / t_max)) / 2, 6)

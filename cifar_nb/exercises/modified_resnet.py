@@ -24,7 +24,8 @@ from ..teams.reading import spec_facts
           'The rate of epoch 0 is `lr`, whatever the loss is; the loss of an epoch can only change '
           'the rates after it.',
           'With a patience of 5 the drop comes after the sixth bad epoch. What becomes of the '
-          'count then?')
+          'count then?',
+          difficulty=3, importance=4, minutes=20)
 def _(answer):
     g = torch.Generator().manual_seed(11)
     for patience, factor, n in ((5, .1, 60), (1, .5, 40), (0, .3, 20)):
@@ -57,7 +58,8 @@ def _rates_of_torch(losses, lr, factor, patience):
           'The operations are called one after the other, `op(xb)`, as `Augment` does; the shares '
           'of the single operations do not simply add up.',
           'A pixel is black if its value is 0. A share of pixels: an image has 32 * 32 of them, '
-          'whatever the number of its channels.')
+          'whatever the number of its channels.',
+          difficulty=3, importance=2, minutes=20)
 def _(answer):
     for names, ops in (('the rotation', (RandomRotation(20),)), ('the crop', (RandomCrop(4),)),
                        (
@@ -94,7 +96,8 @@ def _black(crop, turn, move, n=2000):
           'How many multiply-adds does one parameter cost in a stage that works at 32 x 32, and in '
           'one that works at 4 x 4?',
           'Nobody has said that there must be three stages, or four.',
-          'What happens to the first stage of team 000 if its parameters move to the end?')
+          'What happens to the first stage of team 000 if its parameters move to the end?',
+          difficulty=4, importance=3, minutes=25)
 def _(answer):
     if not isinstance(answer, NetSpec):
         raise Wrong(f'A NetSpec is asked for, and this is of type {type(answer).__name__}.')

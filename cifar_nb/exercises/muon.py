@@ -23,7 +23,8 @@ def _turned(s, m, n):
           'With one singular value s and X = s u v^T, what are X X^T, and (X X^T) X?',
           'X X^T X has the singular values cubed, and one factor X X^T more adds two to the power.',
           'Before the first step the matrix is divided by its norm, the root of the sum of all '
-          'squares. What is that in singular values?')
+          'squares. What is that in singular values?',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     for s in (torch.linspace(.1, 2, 8), torch.logspace(-3, 1, 6), torch.tensor([5.]),
               torch.ones(12)):
@@ -42,7 +43,8 @@ def _(answer):
           'matrix, and what must come back?',
           'U S V^T with S replaced by what? Not by ones everywhere.',
           '`s > 1e-5 * s[0]` says which directions exist, for a gradient of zeros too; multiplied '
-          'to `u` it picks their columns.')
+          'to `u` it picks their columns.',
+          difficulty=3, importance=4, minutes=20)
 def _(answer):
     for shape, s in (((6, 4, 3, 3), (5., 3., 1., .5, .2, .1)),
                      ((20, 2, 2, 2), (4., 2., 1., .7, .5, .3, .2, .1)),
@@ -68,7 +70,8 @@ def _(answer):
           'products are there in a step?',
           'Three products: which of them are between square matrices only?',
           'Tall matrices are turned on their side first. So what counts is the shorter side and '
-          'the longer one.')
+          'the longer one.',
+          difficulty=3, importance=2, minutes=20, extra=True)
 def _(answer):
     from torch.utils.flop_counter import FlopCounterMode
     for m, n, steps in ((8, 24, 1), (24, 8, 3), (5, 5, 5), (64, 216, 3), (40, 12, 2), (7, 30, 0)):

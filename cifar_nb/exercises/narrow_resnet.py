@@ -19,7 +19,8 @@ from ..teams.reading import spec_facts
           'In `summary(model)` each stage has its parameters: how many of them are weights of '
           'convolutions, and how many belong to batch norms?',
           'Three widths give three equations; `torch.linalg.solve` solves them in float64, and the '
-          'results are whole numbers.')
+          'results are whole numbers.',
+          difficulty=2, importance=3, minutes=15)
 def _(answer):
     if not isinstance(answer, (tuple, list)) or len(answer) != 3:
         raise Wrong('Three numbers are asked for, (a, b, c).')
@@ -45,7 +46,8 @@ def _batches_by_running(momentum, share):
           'Write down the weight of the newest batch, of the one before, and of the one before '
           'that.',
           'What is *not* among the last n batches has the weight kept ** n.',
-          'Keras\' momentum is what is kept; torch\'s is what is new.')
+          'Keras\' momentum is what is kept; torch\'s is what is new.',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     for momentum, share in ((.9, .95), (.1, .95), (.1, .5), (.5, .99), (.01, .9)):
         want = _batches_by_running(momentum, share)
@@ -59,7 +61,8 @@ def _(answer):
           'What are the two values that one feature can take, and how probable is each? Its mean '
           'should be what it was.',
           'Variances of independent terms add; a weight in front of a term counts squared.',
-          'The bias is never dropped.')
+          'The bias is never dropped.',
+          difficulty=4, importance=3, minutes=20)
 def _(answer):
     g = torch.Generator().manual_seed(3)
     masks = (torch.arange(256)[:, None] >> torch.arange(8) & 1).double()
@@ -79,7 +82,8 @@ def _(answer):
 @exercise('narrow_resnet.4', 'The wrong constants, seen',
           'Write both normalizations of the same pixel v with an equals sign between them.',
           'The equation must hold for every v: compare what multiplies v, then the rest.',
-          'The pixel 0 goes to `shift`, and the pixel `mean2` must go to `mean`.')
+          'The pixel 0 goes to `shift`, and the pixel `mean2` must go to `mean`.',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for right, other in (((MEAN, STD), ((.513, .497, .462), (.263, .260, .273))),

@@ -21,7 +21,8 @@ from ..teams.reading import spec_facts
           'How many rates of a cosine over 100 epochs are there, and what is their sum if the '
           'first is 1?',
           'The sum of the rates is proportional to the first of them.',
-          'The mean of a cosine from 1 to 0 is a half, and the first epoch adds half a rate more.')
+          'The mean of a cosine from 1 to 0 is a half, and the first epoch adds half a rate more.',
+          difficulty=3, importance=3, minutes=15)
 def _(answer):
     for travel, epochs, steps in ((110.62, 100, 391), (2., 10, 50), (1., 1, 7)):
         rates = [(1 + math.cos(math.pi * e / epochs)) / 2 for e in range(epochs)]
@@ -33,7 +34,8 @@ def _(answer):
           'With what probability does *one* sub-policy leave the image alone?',
           'Each sub-policy is drawn with the same chance; what does that make of their 25 '
           'probabilities?',
-          'A sub-policy need not have two steps.')
+          'A sub-policy need not have two steps.',
+          difficulty=2, importance=2, minutes=10)
 def _(answer):
     one, two = ('Rotate', .5, 3), (('Invert', .2, None), ('Color', .5, 4))
     sure, three = ((('Equalize', 1., None), ('Solarize', .3, 5)),
@@ -54,7 +56,8 @@ def _(answer):
           'Go forwards through the chain and keep a product: each link contributes its derivative '
           'at the value that comes in.',
           'The derivative of tanh(v) is 1 - tanh(v) ** 2.',
-          'A shortcut adds v to the link. What does that add to the derivative?')
+          'A shortcut adds v to the link. What does that add to the derivative?',
+          difficulty=3, importance=5, minutes=20)
 def _(answer):
     g = torch.Generator().manual_seed(7)
     for n in (1, 2, 27):
@@ -75,7 +78,8 @@ def _(answer):
           'With 64 and 128 as the report says, 376 is just too few and 377 just too many. Change '
           'another width as well.',
           'A small function that counts by formula can try some thousands of lists a second; that '
-          'of exercise learning_too_deep.1 does.')
+          'of exercise learning_too_deep.1 does.',
+          difficulty=3, importance=3, minutes=15)
 def _(answer):
     if not isinstance(answer, NetSpec):
         raise Wrong(f'A NetSpec is asked for, and this is of type {type(answer).__name__}.')

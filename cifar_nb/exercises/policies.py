@@ -21,7 +21,8 @@ SMALL = ((('Rotate', .5, 3), ('Rotate', .25, 6)), (('Invert', 1., None),),
           'How often does the first step of the first sub-policy of `CIFAR10` happen, which is '
           'drawn once in 25 times?',
           'Add p/len(policy) to the entry of the kind, for every step; `d.get(kind, 0.)` begins at '
-          'nothing.')
+          'nothing.',
+          difficulty=2, importance=3, minutes=10)
 def _(answer):
     for name, policy in ('a policy of three', SMALL), ('CIFAR10', CIFAR10_POLICY):
         named = {k for sub in policy for k, _, _ in sub}
@@ -43,7 +44,8 @@ def _fair(name, values, k, low=0):
           '`torch.randint(low, high, (n,), generator=generator)`: is `high` among the numbers?',
           'A sign is -1 or 1 and never 0: how do you make it of a draw from 0 and 1?',
           'Kind, magnitude and sign must be drawn one after the other; one number cannot serve two '
-          'of them.')
+          'of them.',
+          difficulty=2, importance=2, minutes=10, extra=True)
 def _(answer):
     n, before = 60_000, torch.get_rng_state()
     draws = [answer(n, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
@@ -64,7 +66,8 @@ def _(answer):
 @exercise('policies.3', 'A policy for the night',
           'Each sub-policy is drawn by a third of the images. What must the three probabilities of '
           '`Brightness` add up to?',
-          'For no image to leave without a step, each sub-policy needs one that always happens.')
+          'For no image to leave without a step, each sub-policy needs one that always happens.',
+          difficulty=3, importance=3, minutes=15)
 def _(answer):
     try: check_policy(answer, 'night')
     except InputError as e: raise Wrong(f'{e}.') from None
@@ -101,7 +104,8 @@ def _drawn(policy, n):
           'None?',
           '`itertools.product` of the lists of all steps of a sub-policy gives its combinations.',
           'A step that does not happen leaves no trace: (nothing, Equalize) and (Equalize, '
-          'nothing) are the same. A `set` counts once.')
+          'nothing) are the same. A `set` counts once.',
+          difficulty=4, importance=1, minutes=25, extra=True)
 def _(answer):
     signed = tuple(k for k, s in zip(KINDS, SIGNED) if s)
     one, both = (('Rotate', 1., 3),), (('Equalize', .5, None), ('Equalize', .5, None))

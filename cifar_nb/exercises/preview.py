@@ -35,7 +35,8 @@ def mystery():
           'Two of them move pixels, three change levels, and one takes neighbours together.',
           'Which picture has lost its grain? In which do only some of the levels change, and in '
           'which are few levels left?',
-          'Two show black where there was none: does the shape itself lean, or has it only moved?')
+          'Two show black where there was none: does the shape itself lean, or has it only moved?',
+          difficulty=1, importance=4, minutes=5)
 def _(answer):
     if not isinstance(answer, (tuple, list)) or len(answer) != 6: raise Wrong('Give six names.')
     unknown = [a for a in answer if a not in NAMES]
@@ -48,7 +49,8 @@ def _(answer):
 @exercise('preview.2', 'Back to a picture',
           'Which was done last in (x/255 - mean)/std? It must be undone first.',
           'A conversion to uint8 cuts off: 56.99999 becomes 56.',
-          'And 260 becomes 4, unless you `clamp` first.')
+          'And 260 becomes 4, unless you `clamp` first.',
+          difficulty=2, importance=4, minutes=10)
 def _(answer):
     x = toy(9, seed=2)[0]
     for mean, std in (((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -68,7 +70,8 @@ def _(answer):
           'Shape `x` as rows of images x images in a row x 3 x H x W.',
           'The picture is read as: row of images, row of pixels, image in the row, column of '
           'pixels, colour. `permute` brings the axes there.',
-          '`reshape` then joins neighbouring axes two by two.')
+          '`reshape` then joins neighbouring axes two by two.',
+          difficulty=3, importance=3, minutes=15)
 def _(answer):
     for n, ncols, h, w in ((6, 3, 32, 32), (8, 4, 20, 12), (3, 1, 8, 8), (5, 5, 4, 9)):
         x = toy(n, seed=n)[0][:, :, :h, :w]
@@ -81,7 +84,8 @@ def _(answer):
           'A chain that costs one resampling has an operation of its own in the chapter on '
           'geometry.',
           '`RandomAffine(translate=(.1, .1))` shifts by up to a tenth of each side, and a rotation '
-          'by up to d degrees is `RandomRotation(d)`.')
+          'by up to d degrees is `RandomRotation(d)`.',
+          difficulty=3, importance=3, minutes=15)
 def _(answer):
     x = toy(1, seed=5)[0].expand(6, -1, -1, -1)
     for s in (0., .3, 1.):
@@ -112,7 +116,8 @@ def _holds(page, image):
 @exercise('preview.5', 'Show the mistakes',
           '`(guess != y).nonzero()[:n, 0]` are positions; both pictures and titles go through '
           'them.',
-          '`show_images(x[wrong], titles)` wants a title for each picture and returns the Figure.')
+          '`show_images(x[wrong], titles)` wants a title for each picture and returns the Figure.',
+          difficulty=2, importance=5, minutes=10)
 def _(answer):
     names = [f'kind {c}' for c in 'abcdefghij']
     for n, right in ((8, 5), (4, 12), (8, 20)):

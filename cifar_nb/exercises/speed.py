@@ -21,7 +21,8 @@ from .checker import Wrong, exercise, same
 @exercise('speed.1', 'What is left',
           'How many seconds does the whole take before, and how many afterwards?',
           'A part of s seconds that is made f times faster takes s/f; a part without a factor is '
-          'made 1 time faster.')
+          'made 1 time faster.',
+          difficulty=2, importance=5, minutes=10)
 def _(answer):
     for seconds, faster in (({'augment': 9., 'train': 1.}, {'augment': 9.}),
                             ({'a': 3., 'b': 4., 'c': 5.}, {}),
@@ -36,7 +37,8 @@ def _(answer):
           'Two workers who are both busy for 29.7 seconds do how many seconds of work?',
           'There is no sixth tenth of a worker.',
           'They work at the same time: the epoch is as long as the longer of the two times, not as '
-          'their sum.')
+          'their sum.',
+          difficulty=3, importance=3, minutes=15)
 def _(answer):
     if not isinstance(answer, (tuple, list)) or len(answer) != 3: raise Wrong('Give three numbers.')
     work = sum(29.7 for worker in ('first', 'second'))
@@ -59,7 +61,8 @@ class _Clock:
 
 @exercise('speed.3', 'A stopwatch',
           'Look at the clock before and after each call, not around all of them.',
-          '`min` of the differences; the first call happens before the clock is looked at.')
+          '`min` of the differences; the first call happens before the clock is looked at.',
+          difficulty=2, importance=4, minutes=10)
 def _(answer):
     for repeats in (3, 7):
         clock = _Clock(repeats)
@@ -76,7 +79,8 @@ def _(answer):
 @exercise('speed.4', 'Turn by turn',
           'In which turn is the machine slow for both? What does it do to their ratio in that '
           'turn?',
-          'Divide first, `theirs[i]/ours[i]`, and take the median of the quotients.')
+          'Divide first, `theirs[i]/ours[i]`, and take the median of the quotients.',
+          difficulty=2, importance=4, minutes=10)
 def _(answer):
     dice = random.Random(8)
     for n, factor in ((5, 3.), (6, .8), (1, 2.), (9, 12.)):
@@ -93,7 +97,8 @@ def _(answer):
           'How many bytes is one image in float32? And a thousand?',
           'A method that ends in an underscore works in place. Which calls of `normalize` make a '
           'new tensor of the whole batch?',
-          'A tensor lives on while the next one is made from it.')
+          'A tensor lives on while the next one is made from it.',
+          difficulty=4, importance=2, minutes=20, extra=True)
 def _(answer):
     x = toy(1000, seed=1)[0]
     normalize(x[:1])  # its constants are kept from now on

@@ -15,7 +15,8 @@ from ..kernels.winograd import TO_FILTER
 # %% ../../nbs/solutions/43_winograd.ipynb #9063447c
 @exercise('winograd.1', 'Tiles of any size',
           'How many tiles stand side by side? The last one may stick out.',
-          'With a maximum behind it only `h // 2 * 2` rows of outputs are needed.')
+          'With a maximum behind it only `h // 2 * 2` rows of outputs are needed.',
+          difficulty=3, importance=2, minutes=20, extra=True)
 def _(answer):
     for h, w, t, pool in ((8, 8, 2, False), (15, 15, 2, False), (15, 15, 2, True), (7, 9, 4, False),
                           (7, 7, 4, True), (31, 20, 6, True), (5, 3, 1, False)):
@@ -41,7 +42,8 @@ class Counted:
 @exercise('winograd.2', 'A row, with four products for two',
           'Two outputs need four neighbours: begin at 0, 2, 4 and so on.',
           'The four sums of the inputs are the rows of `B`, the two sums of the products the rows '
-          'of `A`.')
+          'of `A`.',
+          difficulty=4, importance=2, minutes=25, extra=True)
 def _(answer):
     for n in (1, 2, 5):
         d, g = torch.randn(2 * n + 2, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
@@ -59,7 +61,8 @@ def _(answer):
 @exercise('winograd.3', 'Back to the filters',
           'Forwards it is `G @ w @ G.T`: each of the sixteen is a sum over the nine weights.',
           'A weight gets from each factor what it gave to it: the same numbers, summed the other '
-          'way.')
+          'way.',
+          difficulty=4, importance=3, minutes=25)
 def _(answer):
     for f, c in ((1, 1), (3, 2), (5, 7)):
         w, du = torch.randn(f, c, 3, 3, requires_grad=True), torch.randn(f, c, 4, 4)
