@@ -419,8 +419,8 @@ def test_a_new_trainer_goes_on_to_the_same_bits(broken):
     def finish(t):
         while t.epoch < t.recipe.epochs: train_epoch(t, XP, YP); end_epoch(t, 1.)
         return t
-    alone = finish(Trainer(HARD, len(XP), seed=3, device='cpu'))
     saved = checkpoints.snapshot(broken)
+    alone = finish(Trainer(HARD, len(XP), seed=3, device='cpu'))
     torch.manual_seed(999)  # another process, another state of the world
     again = Trainer(HARD, len(XP), seed=3, device='cpu')
     checkpoints.restore(again, saved)
