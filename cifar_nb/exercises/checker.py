@@ -26,9 +26,10 @@ __all__ = ['CHAPTERS', 'Wrong', 'Exercise', 'exercise', 'is_stub', 'Verdict', 'l
 
 # the chapters with exercises, in the order of the book; each has a module of its name here
 CHAPTERS = (
-    'data batch_norm resnet augment colour geometry policies preview evaluation calibration inside '
-    'tta competition narrow_resnet modified_resnet learning_too_deep dreamfire neural_nomads '
-    'throughput speed im2col winograd fused_norm muon airbench recipes training parallel'
+    'data loop batch_norm resnet regularization augment colour geometry policies preview '
+    'evaluation calibration inside tta competition narrow_resnet modified_resnet learning_too_deep '
+    'dreamfire neural_nomads throughput speed im2col winograd fused_norm muon airbench recipes '
+    'training parallel'
 ).split()
 # chapters whose exercises were called by a number before (`01.2` is `data.2`)
 NUMBERED = dict(zip(
