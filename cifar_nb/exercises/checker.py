@@ -26,7 +26,8 @@ __all__ = ['CHAPTERS', 'Wrong', 'Exercise', 'exercise', 'is_stub', 'Verdict', 'l
 
 # the chapters with exercises, in the order of the book; each has a module of its name here
 CHAPTERS = (
-    'data loop batch_norm resnet regularization augment colour geometry policies preview '
+    'data loop convolution batch_norm resnet optimizers regularization augment colour geometry '
+    'policies preview '
     'evaluation calibration inside tta competition narrow_resnet modified_resnet learning_too_deep '
     'dreamfire neural_nomads throughput speed im2col winograd fused_norm muon airbench recipes '
     'training parallel'
