@@ -186,7 +186,7 @@ DRAG_SECONDS = .1  # seconds for a picture up to which a slider redraws while it
 
 def sliders(f, **controls):
     """Show `controls` (ipywidgets, by argument name) and under them the Figure of `f(**values)`,
-    redrawn when one is moved, while it is dragged if that takes less than `DRAG_SECONDS` seconds; gives
+    redrawn when one is moved, while it is dragged if that takes less than `DRAG_SECONDS`; gives
     the box of them all."""
     try: import ipywidgets
     except ImportError: raise missing('ipywidgets', 'notebook') from None
