@@ -70,6 +70,24 @@ def test_a_run_leaves_what_the_readme_promises(alone):
     assert (alone / "submission.csv").read_text(encoding="utf-8").startswith("ID,Labels\n0,")
 
 
+def test_with_a_hold_out_the_test_images_are_left_alone(alone, tmp_path):
+    """Only the validation images are read, and nothing is filed as a test; with `--test` both are,
+    the figures of the test being those of a run of its own."""
+    status, out, err = call(*TRAIN, "--holdout", "40", "--out", "run", cwd=tmp_path)
+    assert status == 0 and "% of 40 validation set images" in out and "left alone" in out, err
+    there = tmp_path / "run"
+    result = json.loads((there / "result.json").read_text(encoding="utf-8"))
+    assert "test" not in result and not (there / "submission.csv").exists()
+    (e,) = [json.loads(p.read_text(encoding="utf-8")) for p in (there / "evaluations").iterdir()]
+    log = map(json.loads, (there / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    assert e["images"]["data"] == "toy, held out of the training" and e["images"]["images"] == 40
+    assert e["metrics"]["accuracy"] == max(row["val_accuracy"] for row in log)  # the epoch kept
+    status, out, err = call(*TRAIN, "--holdout", "40", "--results", "kept", cwd=tmp_path)
+    assert status == 2 and "--test" in one_line(err)[-1] and not (tmp_path / "kept").exists()
+    status, out, err = call(*TRAIN, "--holdout", "40", "--test", "--out", "two", cwd=tmp_path)
+    assert status == 0 and "toy test set" in out and (tmp_path / "two/submission.csv").exists(), err
+    assert "test" in json.loads((tmp_path / "two/result.json").read_text(encoding="utf-8"))
+
 @pytest.mark.parametrize(
     "signum, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_in_epoch_2_and_resumed_ends_with_the_same_numbers(
@@ -196,10 +214,22 @@ def test_a_submission_of_ten_thousand_rows(alone, tmp_path):
     status, out, err = call("predict", alone, "cifar_test_nolabel.pkl", "--out", "submission.csv",
                             "--anyway", cwd=tmp_path)
     assert status == 0, err
+    assert "pretrained" not in out  # a network of one's own may be handed in
     rows = (tmp_path / "submission.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "ID,Labels" and len(rows) == 10_001
     assert [int(r.split(",")[0]) for r in rows[1:]] == ids.tolist()
     assert {int(r.split(",")[1]) for r in rows[1:]} <= set(range(10))
+
+
+def test_the_answers_of_a_published_network_come_with_a_warning(tmp_path):
+    import pickle
+
+    import numpy as np
+    images = np.random.default_rng(1).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    (tmp_path / "course.pkl").write_bytes(pickle.dumps({b"data": images}))
+    status, out, err = call("predict", "quick", "course.pkl", "--device", "cpu", cwd=tmp_path)
+    assert status == 0, err
+    assert "forbids pretrained weights" in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("signum, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -252,3 +282,43 @@ def test_what_looks_right_and_is_not(asked, words, tmp_path, monkeypatch, capsys
     from cifar_nb.cli import main
     monkeypatch.chdir(tmp_path)
     assert main(asked) == 2 and words in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    "A finished run, its changed twin, and the course's file, made of the toy set."
+    import pickle
+
+    from cifar_nb.cli import main
+    from cifar_nb.data.cifar import toy
+    here, (x, _) = tmp_path_factory.mktemp("things"), toy(200, seed=5)
+    quickly = ["--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu"]
+    for name, more in (("run", []), ("changed", ["--set", "lr=0.05"])):
+        assert main(["train", "small", *quickly, *more, "--out", str(here / name)]) == 0
+    with open(here / "cifar_test_nolabel.pkl", "wb") as f:
+        pickle.dump({b"data": x.permute(0, 2, 3, 1).numpy(), b"ids": list(range(1000, 1200))}, f)
+    (here / "submission.csv").write_text("ID,Labels\n1,2\n", encoding="utf-8")
+    return here
+
+
+MISTAKES = [
+    "train narow_resnet", "train small --epochs 0", "train small --epochs many",
+    "train small --data HERE", "train small --data toy --images 10",
+    "train small --data toy --device cuda:99", "train small --data toy --out HERE/run",
+    "train small --data toy --variant code", "evaluate HERE", "train small --set lrr=0.05",
+    "train small --set lr=fast", "train small --set lr=1 --set optimizer.lr=2",
+    'train small --set augment=["RandomCorp"]', "train HERE/changed/result.json",
+    "train HERE/mine.json", "ablate optimiser", "publish HERE/run --weights int4", "shift",
+    "shift quik", "reproduce dreamfire --data toy --together 0",
+    "reproduce dreamfir --data toy --results HERE/results", "bench augment --recipe small",
+    "search --trials 0", "predict HERE/run HERE/nothing.pkl --out HERE/new.csv",
+    "predict HERE/run HERE/cifar_test_nolabel.pkl --out HERE/submission.csv", "tarin small", ""]
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_one_line_and_the_status_2(things, line, capsys):
+    from cifar_nb.cli import main
+    before = sorted(p.name for p in things.rglob("*") if not p.name.startswith("."))
+    assert main(line.replace("HERE", str(things)).split()) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert sorted(p.name for p in things.rglob("*") if not p.name.startswith(".")) == before

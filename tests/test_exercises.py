@@ -5,8 +5,10 @@ The chapters of `checker.CHAPTERS` must have exercises; whatever is said of exer
 every chapter that has any.
 """
 import ast
+import inspect
 import json
 import re
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
@@ -54,6 +56,11 @@ def stubs(chapter):
     found = [(checked(source), source, outputs) for kind, source, outputs in section(chapter)
              if kind == "code"]
     return [(name[0], source, outputs) for name, source, outputs in found if name]
+
+
+def functions(source):
+    "The functions that a cell defines, by name."
+    return {line.name: line for line in ast.parse(source).body if isinstance(line, ast.FunctionDef)}
 
 
 def solutions(chapter): return NBS / "solutions" / BOOK[chapter].name
@@ -119,11 +126,34 @@ def test_the_marks_stand_behind_each_title(chapter):
 
 @each
 def test_a_task_precedes_each_cell(chapter):
-    "The cell before a stub is prose, and names the exercise."
+    """The text before a stub names the exercise; between the two stands nothing but the experiment
+    of a prediction."""
     text = section(chapter)
-    for (kind, task, _), (_, source, _) in zip(text, text[1:]):
-        if (call := CHECK.search(source)) and checked(source):
-            assert kind == "markdown" and f"**{checked(source)[0]} " in task, (call, task)
+    for i, (kind, source, _) in enumerate(text):
+        if kind != "code" or not checked(source): continue
+        before = i - 1
+        if CHECK.search(source)[1] != "check" and text[before][0] == "code" and functions(
+            text[before][1]): before -= 1
+        kind, task, _ = text[before]
+        assert kind == "markdown" and f"**{checked(source)[0]} " in task, (source, task)
+
+
+@each
+def test_a_prediction_is_about_what_is_shown(chapter):
+    """`compare_prediction` stands where the exercise is a prediction, and the experiment that it
+    gets is the one that the solutions export."""
+    shown = {}
+    for kind, source, _ in section(chapter):
+        if kind != "code": continue
+        shown |= functions(source)
+        if not checked(source): continue
+        e, call = kept(chapter)[checked(source)[0]], ast.parse(source).body[-1].value
+        assert call.func.id == e.answered_by, source
+        if not isinstance(e, Prediction): continue
+        assert ast.unparse(call.args[2]) == e.look.__name__, source
+        mine = ast.parse(textwrap.dedent(inspect.getsource(e.look))).body[0]
+        mine.decorator_list = []
+        assert ast.unparse(shown[e.look.__name__]) == ast.unparse(mine), e.name
 
 
 @each
@@ -156,6 +186,10 @@ def test_untouched_cells_are_unsolved(chapter, memory):
         for line in ast.parse(source).body:
             if isinstance(line, (ast.Import, ast.ImportFrom)) and getattr(line, "level", 0) == 0:
                 exec(compile(ast.Module([line], []), "<imports>", "exec"), names)
+    for kind, source, _ in section(chapter):  # experiments that a prediction is about
+        if kind == "code" and not checked(source):
+            lines = list(functions(source).values())
+            exec(compile(ast.Module(lines, []), "<functions>", "exec"), names)
     for name, source, outputs in stubs(chapter):
         tree = ast.parse(source)
         exec(compile(ast.Module(tree.body[:-1], []), f"<{name}>", "exec"), names)
@@ -181,10 +215,12 @@ def test_each_check_has_hints(chapter):
 @each
 def test_each_solution_is_proved_against_two_mistakes(chapter):
     """nbdev_test runs the proofs; here we see that there is one for each exercise, at the top level
-    of a cell, with at least two mistakes."""
-    proved = {}
+    of a cell, with at least two mistakes. Of a prediction `compare_prediction` or a small form of
+    the experiment is run."""
+    proved, tried = {}, ""
     for kind, source, _ in cells(solutions(chapter)):
         if kind != "code": continue
+        if not re.search(r"^#\|\s*export", source, re.MULTILINE): tried += source
         for line in ast.parse(source).body:
             call = line.value if isinstance(line, (ast.Expr, ast.Assign)) else None
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "prove":
@@ -193,6 +229,9 @@ def test_each_solution_is_proved_against_two_mistakes(chapter):
                     not isinstance(a, ast.Starred) for a in call.args[2:])
     answers = [n for n, _, _ in stubs(chapter) if not isinstance(find_exercise(n), Prediction)]
     assert list(proved) == answers
+    for name, e in kept(chapter).items():
+        if isinstance(e, Prediction):
+            assert f"compare_prediction('{name}'" in tried or f"{e.look.__name__}(" in tried, name
     for name, mistakes in proved.items(): assert mistakes >= 2, f"{name}: {mistakes} mistakes"
 
 

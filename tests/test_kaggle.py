@@ -164,6 +164,21 @@ def test_push_needs_a_good_folder_the_client_and_a_token(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="KAGGLE_API_TOKEN"): kaggle_push.push(ROOT / "kaggle")
 
 
+def test_what_is_missing_cut_off_or_unknown_is_said(tmp_path, monkeypatch):
+    folder = kaggle.build(tmp_path / "built").parent
+    notebook = folder / "cifar-nb.ipynb"
+    notebook.write_bytes(notebook.read_bytes()[:1000])
+    said = [kaggle_push.check_notebook(f)[0].replace(str(tmp_path), "")
+            for f in (tmp_path / "nowhere", folder)]
+    assert said[0] == ("/nowhere/kernel-metadata.json cannot be read (No such file or directory): "
+                       "run `cifar_nb kaggle build`.")
+    assert said[1].startswith("/built/cifar-nb.ipynb is not JSON (Unterminate")
+    with pytest.raises(InputError, match="was not sent"): kaggle_push.push(folder)
+    with pytest.raises(InputError, match="no action"): kaggle_push.command_kaggle("bild")
+    monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", None)
+    with pytest.raises(InputError, match="is not installed here"): kaggle_push.client()
+
+
 def test_the_official_client_would_send_it(tmp_path, monkeypatch):
     "The client's own checks, with a stub in place of the network."
     extended = pytest.importorskip("kaggle.api.kaggle_api_extended")

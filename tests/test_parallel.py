@@ -8,8 +8,11 @@ import sys
 import time
 
 import pytest
+from torch import nn
 
+from cifar_nb.augment.ops import RandomCrop, RandomHorizontalFlip
 from cifar_nb.data.cifar import toy
+from cifar_nb.models import resnet as blocks
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.training.checkpoints import Run
@@ -107,3 +110,48 @@ def test_the_other_ends_when_one_is_killed(tmp_path):
     assert p.returncode != 0 and time.time() - start < 120
     assert (err.count("Lost Process 0 lost the other 1") == 1 and "Gloo" not in err
             and "pair.cc" not in err), (err)
+
+
+PER_IMAGE = """
+import sys, torch
+from cifar_nb.models import resnet as blocks
+from cifar_nb.data import cifar as data
+from cifar_nb.kernels import fused_norm as norm
+from cifar_nb.recipes import spec as recipes
+from cifar_nb.training import train as training
+class PerImage(torch.nn.GroupNorm):
+    def __init__(self, c, **_): super().__init__(1, c)
+    def forward(self, x, activation=None, add=None):
+        return blocks.finish(super().forward(x), activation, add)
+blocks.BatchNorm = PerImage
+recipe = recipes.recipe_from_json(open(sys.argv[1]).read())
+training.train(recipe, *data.toy(500), sys.argv[2], holdout=50, device='cpu', precision='fp32',
+               progress=False)
+"""
+PLAN = Recipe("small", NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)),
+              (Phase(3, Optimizer(lr=.05, momentum=.9), Schedule("cosine", t_max=3),
+                     (RandomCrop(4), RandomHorizontalFlip()), batch_size=64),))
+
+
+class PerImage(nn.GroupNorm):
+    "Normalization that sees each image alone, so that half a batch gives what the whole does."
+    def __init__(self, c, **_): super().__init__(1, c)
+    def forward(self, x, activation=None, add=None):
+        return blocks.finish(super().forward(x), activation, add)
+
+
+def test_without_batch_statistics_two_processes_give_the_digits_of_one(tmp_path, monkeypatch):
+    "What remains may differ by the order of sums."
+    (tmp_path / "job.py").write_text(PER_IMAGE, encoding="utf-8")
+    (tmp_path / "plan.json").write_text(PLAN.to_json(), encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
+               "2", tmp_path / "job.py", tmp_path / "plan.json", tmp_path / "two"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8",
+                          env=os.environ | dict(OMP_NUM_THREADS="1"))
+    monkeypatch.setattr(blocks, "BatchNorm", PerImage)
+    one = train(PLAN, *toy(500), holdout=50, precision="fp32", device="cpu", progress=False,
+                say=str)
+    two = Run(tmp_path / "two")
+    assert two.result["processes"] == 2 and "one of 2 processes" in done.stdout.splitlines()[0]
+    for a, b in zip(two.log, one.log, strict=True):
+        assert [*a.values()] == pytest.approx([*b.values()], abs=1e-2)

@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from cifar_nb.augment.ops import RandomHorizontalFlip
 from cifar_nb.core.errors import InputError
-from cifar_nb.data.cifar import load, search_places
-from cifar_nb.delivery.publish import card
-from cifar_nb.evaluation.pretrained import (WEIGHTS, Pretrained, load_pretrained, pack, registry,
-                                            unpack)
+from cifar_nb.data.cifar import SHAPES, load, search_places, toy
+from cifar_nb.delivery.publish import card, publish
+from cifar_nb.evaluation.pretrained import (WEIGHTS, Pretrained, load_pretrained, open_network,
+                                            pack, registry, unpack)
 from cifar_nb.evaluation.records import load_results
-from cifar_nb.evaluation.report import standard_error, viewed
+from cifar_nb.evaluation.report import evaluate, standard_error, viewed
 from cifar_nb.evaluation.tta import predict_views
-from cifar_nb.models.resnet import count_parameters
-from cifar_nb.recipes.spec import trained
+from cifar_nb.models.resnet import NetSpec, count_parameters
+from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule, trained
 from cifar_nb.teams.zoo import get_recipe
-from cifar_nb.training.loop import loss_and_accuracy
+from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.loop import loss_and_accuracy, predict
+from cifar_nb.training.train import train
 
 ROOT = Path(__file__).parent.parent
 ENTRIES = registry()
@@ -195,3 +198,57 @@ def test_a_network_is_not_judged_on_other_images_than_its_own(tmp_path, capsys):
     assert main(["publish", str(run), "--data", "toy", "--folder", str(tmp_path / "shelf")]) == 2
     assert "was trained on unknown, and these test images are toy" in capsys.readouterr().err
     assert not (tmp_path / "shelf").exists()
+
+
+# What is refused (chapter 63 shows the whole way)
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    "The folder of a small network trained on the toy set, not evaluated."
+    recipe = Recipe("tiny", NetSpec(widths=(8, 16, 32), depths=(1, 1, 1), strides=(2, 2, 2)),
+                    title="A tiny ResNet", source="this test", tta_transforms=("identity", "flip"),
+                    phases=(Phase(1, Optimizer(lr=.1, momentum=.9),
+                                  Schedule("cosine", t_max=1, unit="step"),
+                                  (RandomHorizontalFlip(),), batch_size=32),))
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    train(recipe, *toy(128), folder, device="cpu", precision="fp32", progress=False, say=str,
+          info=dict(data="toy"))
+    return folder
+
+
+def evaluated(folder):
+    run, (xt, yt) = Run(folder), toy(100, seed=1)
+    logits = predict(run.load_net("cpu"), xt, run.recipe.phases[-1])
+    evaluate(run, xt, yt, logits, name="toy test set", classes=list(SHAPES), pictured=False,
+             data="toy")
+    return xt, yt
+
+
+def test_a_run_is_published_once_evaluated_and_under_a_name_that_is_one(tiny, tmp_path):
+    xt, yt = toy(100, seed=1)
+    with pytest.raises(InputError, match="has not been evaluated"):
+        publish(tiny, xt, yt, folder=tmp_path)
+    evaluated(tiny)
+    with pytest.raises(InputError, match=re.escape("'../tiny' cannot be")):
+        publish(tiny, xt, yt, name="../tiny", folder=tmp_path)
+    entry = publish(tiny, xt, yt, folder=tmp_path / "shelf")
+    assert publish(tiny, xt, yt, folder=tmp_path / "twin")["sha256"] == entry["sha256"]
+    assert list(registry(tmp_path / "shelf")) == ["tiny"] and registry(tmp_path) == {}
+
+
+def test_what_cannot_be_opened_is_a_sentence(shelf, tmp_path):
+    def refused(why, call):
+        with pytest.raises(InputError, match=why): call()
+    weights = Pretrained("quick").load_net("cpu").state_dict()
+    refused("did you mean int8", lambda: pack(weights, "int4"))
+    refused("neither the folder of a run nor a published network", lambda: open_network("tiny"))
+    refused("did you mean quick", lambda: load_pretrained("quik", folder=shelf))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    refused("no published networks", lambda: load_pretrained("tiny", folder=empty))
+    data = bytearray((shelf / "quick.safetensors").read_bytes())
+    data[len(data) // 2] ^= 1
+    (shelf / "quick.safetensors").write_bytes(data)
+    refused("is not the file that was published", lambda: load_pretrained("quick", folder=shelf))
+    (shelf / "quick.safetensors").unlink()
+    refused("cannot be read", lambda: load_pretrained("quick", folder=shelf))

@@ -2,6 +2,7 @@
 
 Rates step by step stand in test_training.py, beside a training.
 """
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from cifar_nb.augment.ops import Cutout, Resize
 from cifar_nb.core.errors import InputError
 from cifar_nb.models.resnet import NetSpec
-from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule, learning_rates, stretch
+from cifar_nb.recipes.spec import (SMALL, Claim, Optimizer, Phase, Recipe, Registry, Schedule,
+                                   learning_rates, recipe_from_json, stretch)
 from cifar_nb.teams.zoo import get_recipe, list_recipes
 
 NET = NetSpec(widths=(4,), depths=(1,), strides=(1,))
@@ -142,3 +144,84 @@ WRONG += [
 def test_what_cannot_be_is_one_sentence(cls, given, word):
     with pytest.raises(InputError, match=word) as e: cls(**given)
     assert '\n' not in str(e.value)
+
+
+# What is refused, in a sentence that says what is wrong
+
+SMALL_MINE = Registry(SMALL)
+SLIM = replace(SMALL, net=replace(SMALL.net, widths=(32, 64, 128)))
+REFUSED = {
+    'an optimizer in small letters': (lambda: Optimizer('adamw'), 'did you mean AdamW'),
+    'a rate of zero': (lambda: Optimizer(lr=0), 'above 0'),
+    'a schedule cut off': (lambda: Schedule('cosin'), 'did you mean cosine'),
+    'a cosine without a length': (lambda: Schedule('cosine'), 'a length above 0'),
+    'half an epoch': (lambda: Schedule('cosine', t_max=2.5), 'not whole epochs'),
+    'a plateau with warm-up': (lambda: Schedule('plateau', warmup_epochs=5), 'no warm-up'),
+    'no epoch': (lambda: Phase(0), 'epochs=0'),
+    'half an image': (lambda: Phase(1, batch_size=.5), 'batch_size'),
+    **{f'keep_fraction={wrong!r}': (lambda wrong=wrong: Phase(2, keep_fraction=wrong),
+                                    'give a list with the share')
+       for wrong in ((1, 0), .7, 'all', (1, None))},
+    'a kind of check': (lambda: Claim('accuracy', 95.53, '%', check='mesured'), 'measured'),
+    'no phase': (lambda: Recipe('empty', NetSpec(), ()), 'at least one phase'),
+    'an unknown field': (lambda: recipe_from_json(SMALL.to_json().replace('"ema"',
+                                                                          '"lerning_rate"')),
+                         "unknown field 'lerning_rate'"),
+    'no JSON': (lambda: recipe_from_json('[1, 2'), 'not a recipe'),
+    'fewer epochs than phases': (lambda: TWO.with_epochs(1), 'epochs=1'),
+    'a field that is none': (lambda: SMALL.with_(lrr=.05), 'did you mean lr'),
+    'a name that is none': (lambda: SMALL_MINE.get('smal'), 'did you mean small'),
+    'a variant that is none': (lambda: SMALL_MINE.get('small', variant='paper'),
+                               "variant of small called 'paper'"),
+    'a name that is taken': (lambda: SMALL_MINE.add(SLIM), 'Another recipe is called small'),
+}
+TWO = Recipe('two', NetSpec(),
+             (Phase(100, schedule=Schedule('multistep', milestones=(50, 75))),
+              Phase(100, schedule=Schedule('cosine', t_max=100))))
+
+
+@pytest.mark.parametrize('what', REFUSED)
+def test_what_is_no_recipe_is_refused(what):
+    call, why = REFUSED[what]
+    with pytest.raises(InputError, match=re.escape(why)): call()
+
+
+@pytest.mark.parametrize('phase, why', [
+    (dict(epochs=1, micro_batch=-1), 'Phase: micro_batch=-1; give a whole number, 0 for the whole '
+                                     'batch.'),
+    (dict(epochs=1, micro_batch=.5), 'Phase: micro_batch=0.5; give a whole number, 0 for the whole '
+                                     'batch.'),
+    (dict(epochs=100_001), 'Phase: epochs=100001; give a whole number from 1 to 100,000.'),
+    (dict(epochs=1, batch_size='8'), "Phase: batch_size='8'; give a whole number from 1 to "
+                                     "100,000."),
+    (dict(epochs=1, label_smoothing=1.), 'Phase: label_smoothing=1.0; give a share from 0 up to '
+                                         '1.'),
+    (dict(epochs=1, std=(1, 0, 1)), 'Phase: std=(1, 0, 1); give each channel a number above 0.')])
+def test_a_phase_says_which_field_is_wrong(phase, why):
+    with pytest.raises(InputError) as e: Phase(**phase)
+    assert str(e.value) == why
+    assert Phase(1, micro_batch=10**9).micro_batch == 10**9
+
+
+def test_a_refused_recipe_leaves_the_registry_as_it_was():
+    mine = Registry(SMALL)
+    with pytest.raises(InputError): mine.add(SLIM)
+    assert mine.get('small') == SMALL and mine.list() == [SMALL]
+
+
+def test_the_plan_of_steps_is_linear_in_steps_and_shares_are_stretched():
+    fewer = Recipe('fewer', NetSpec(),
+                   (Phase(6, Optimizer(lr=1), Schedule('linear', t_max=6, unit='step'),
+                          batch_size=100, keep_fraction=(1, 1, 1, .8, .6, .4)),))
+    assert [fewer.with_epochs(n).phases[0].keep_fraction for n in (2, 3, 6)] == [
+        (1, .4), (1, .8, .4), (1, 1, 1, .8, .6, .4)]
+    assert fewer.learning_rates(1000) == pytest.approx(
+        [1 - sum([10, 10, 10, 8, 6, 4][:e]) / 48 for e in range(6)])
+    assert SMALL.with_epochs(3).phases[0].schedule.warmup_epochs == pytest.approx(2 / 3)
+
+
+def test_milestones_stay_apart():
+    crowd = Recipe('crowd', NetSpec(),
+                   (Phase(25, schedule=Schedule('multistep', milestones=(10, 12, 15, 30))),))
+    assert [crowd.with_epochs(n).phases[0].schedule.milestones for n in (5, 4, 3, 25)] == [
+        (2, 3, 4, 6), (1, 2, 3, 5), (1, 1, 2, 4), (10, 12, 15, 30)]

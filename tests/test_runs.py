@@ -1,8 +1,13 @@
 """The folder of a training: who may write into it, what may go on in it, and in which order it is
 written."""
 import json
+import os
+import re
 import shutil
+import signal
 import tempfile
+import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +17,24 @@ from safetensors.torch import load_file
 
 import cifar_nb.training.loop as training
 import cifar_nb.training.train as whole
+from cifar_nb.augment.ops import Cutout, RandomCrop, RandomHorizontalFlip
 from cifar_nb.cli import main
 from cifar_nb.cli.commands import folder_to_resume, run_folder
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
 from cifar_nb.delivery.publish import training_command
 from cifar_nb.evaluation.report import evaluate
-from cifar_nb.recipes.spec import trained
+from cifar_nb.models.resnet import NetSpec
+from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule, trained
 from cifar_nb.teams.zoo import get_recipe
 from cifar_nb.training import checkpoints
-from cifar_nb.training.checkpoints import Run
-from cifar_nb.training.train import planned, train
+from cifar_nb.training.checkpoints import (Run, keep_best, load_checkpoint, save_checkpoint,
+                                           write_weights)
+from cifar_nb.training.loop import Trainer, end_epoch, train_epoch
+from cifar_nb.training.precision import hardware
+from cifar_nb.training.signals import Interrupted, noting_signals
+from cifar_nb.training.train import (begin_run, describe_images, finish_run, manifest_of, planned,
+                                     run_epochs, train)
 
 TINY = replace(get_recipe('small').with_epochs(3), name='tiny',
                net=replace(get_recipe('small').net, widths=(4, 8, 8)))
@@ -357,3 +369,150 @@ def test_a_checkpoint_without_its_order_draws_it_again(tmp_path):
     del s['order']
     torch.save(s, file)
     assert train(BARE, X, Y, tmp_path/'run', resume=True, **QUIET).log == alone.log
+
+
+# ---- what stops a run, and what is said (chapter 61 tells of it)
+
+PLAN = Recipe('small', NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)),
+              (Phase(3, Optimizer(lr=.05, momentum=.9), Schedule('cosine', t_max=3),
+                     (RandomCrop(4), RandomHorizontalFlip()), batch_size=64),))
+XP, YP = toy(512)
+HARD = Recipe('hard', replace(PLAN.net, dropout=.3), ema=.9, clip=1., phases=(
+    Phase(1, Optimizer(lr=.05, momentum=.9),
+          Schedule('cosine', warmup_epochs=1, t_max=1, unit='step'), (RandomCrop(4), Cutout(8)),
+          batch_size=64),
+    Phase(2, Optimizer('AdamW', lr=.002), Schedule('multistep', milestones=(1,)),
+          (RandomHorizontalFlip(),), batch_size=100, keep_fraction=(.6, .5), label_smoothing=.1)))
+
+
+class Stop(Exception): pass
+
+
+@pytest.fixture
+def broken():
+    "A trainer of `HARD` that stopped after the second step of its second epoch."
+    t = Trainer(HARD, len(XP), seed=3, device='cpu')
+    def after(t):
+        if (t.epoch, t.step) == (1, 2): raise Stop
+    train_epoch(t, XP, YP)
+    end_epoch(t, 1.)
+    with pytest.raises(Stop): train_epoch(t, XP, YP, after)
+    return t
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(InputError, match='is not a run'): Run(tmp_path)
+
+
+def test_a_checkpoint_goes_on_and_one_cut_off_or_of_another_seed_does_not(broken, tmp_path):
+    save_checkpoint(broken, tmp_path)
+    fresh = Trainer(HARD, len(XP), seed=3, device='cpu')
+    load_checkpoint(fresh, tmp_path)
+    assert (fresh.epoch, fresh.step) == (1, 2)
+    with pytest.raises(InputError, match=re.escape('(seed differs)')):
+        load_checkpoint(Trainer(HARD, len(XP), seed=4, device='cpu'), tmp_path)
+    (tmp_path / 'checkpoint.pt').write_bytes((tmp_path / 'checkpoint.pt').read_bytes()[:5000])
+    with pytest.raises(InputError, match='may be cut off'): load_checkpoint(fresh, tmp_path)
+
+
+def test_a_new_trainer_goes_on_to_the_same_bits(broken):
+    def finish(t):
+        while t.epoch < t.recipe.epochs: train_epoch(t, XP, YP); end_epoch(t, 1.)
+        return t
+    saved = checkpoints.snapshot(broken)
+    alone = finish(Trainer(HARD, len(XP), seed=3, device='cpu'))
+    torch.manual_seed(999)  # another process, another state of the world
+    again = Trainer(HARD, len(XP), seed=3, device='cpu')
+    checkpoints.restore(again, saved)
+    finish(again)
+    assert again.log == alone.log
+    assert same_weights(training.network(again).state_dict(), training.network(alone).state_dict())
+
+
+def test_signals_are_noted_and_put_back():
+    before = signal.getsignal(signal.SIGINT)
+    with noting_signals() as caught: os.kill(os.getpid(), signal.SIGTERM); time.sleep(.01)
+    assert caught == [signal.SIGTERM] and signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_first_line_says_what_trains_where():
+    assert whole.first_line(Trainer(PLAN, 512, device='cpu', precision='fp32')) == (
+        'small: 5,346 parameters, 3 epochs of 512 images, cpu, fp32, channels last (forced)')
+
+
+def test_the_best_weights_are_kept_and_written(tmp_path):
+    t = Trainer(PLAN, len(XP), device='cpu')
+    t.keep = 'best on validation'
+    for score in (50., 70., 60.): t.log.append(dict(val_accuracy=score)); keep_best(t)
+    write_weights(tmp_path / 'w.safetensors', t.best_weights, t)
+    assert t.best == 70. and sorted(t.best_weights) == sorted(t.net.state_dict())
+    assert (tmp_path / 'w.safetensors').stat().st_size > 4 * 5_346
+
+
+class SignalInStep:
+    "A list of signals that has one in it while step `at` of the first epoch is being taken."
+    def __init__(self, t, at): self.t, self.at = t, at
+    def __bool__(self): return (self.t.epoch, self.t.step) == (0, self.at)
+    def __getitem__(self, i): return signal.SIGTERM
+
+
+def test_a_signal_in_the_last_step_of_an_epoch_lets_it_be_closed():
+    "A checkpoint with no step left to do could not be continued."
+    t = Trainer(PLAN, len(XP), device='cpu')
+    with pytest.raises(Interrupted, match='stopped in epoch 1, step 3 of 8'):
+        run_epochs(t, XP, YP, None, None, SignalInStep(t, 3), say=str, progress=False)
+    run_epochs(t, XP, YP, None, None, SignalInStep(t, t.steps), say=str, progress=False)
+    assert len(t.log) == 3
+    with pytest.raises(Interrupted, match='nothing was saved'):
+        whole.interrupt(t, None, signal.SIGINT)
+
+
+def opened(recipe, folder, resume):
+    "A trainer of `recipe` with `folder`, which is let go at once."
+    t = Trainer(recipe, len(XP), device='cpu')
+    t.manifest = manifest_of(recipe, describe_images(XP, YP), None, 0, 'last', t.precision,
+                             t.device, [])
+    with ExitStack() as stack: return begin_run(t, folder, resume, stack=stack)
+
+
+def test_a_run_is_begun_once_and_resumed_as_what_it_is(tmp_path):
+    begun = opened(PLAN, tmp_path / 'begun', resume=False)
+    with pytest.raises(InputError, match='is not a run'):
+        whole.claim(Trainer(PLAN, len(XP), device='cpu'), tmp_path, resume=False)
+    with pytest.raises(InputError, match='already holds a run'): opened(PLAN, begun, resume=False)
+    with pytest.raises(InputError, match='the recipe differs'):
+        opened(PLAN.with_epochs(4), begun, resume=True)
+    assert opened(PLAN, begun, resume=True) == begun
+
+
+def test_the_result_says_what_was_trained_where(tmp_path):
+    begun = opened(PLAN, tmp_path / 'begun', resume=False)
+    t = Trainer(PLAN, len(XP), device='cpu')
+    t.log, t.timing = ([dict(epoch=1, lr=.1, train_loss=1., train_accuracy=50.)],
+                       [dict(epoch=1, seconds=2.)])
+    t.manifest = Run(begun).manifest
+    finish_run(t, begun)
+    result = Run(begun).result
+    assert (result['data'], result['hardware']) == (t.manifest['data']['name'], hardware('cpu'))
+    here = whole.machine(t)
+    assert (here['memory_format'], here['processes']) == ('channels_last', 1)
+
+
+def test_a_run_that_is_there_is_neither_overwritten_nor_trained_again(tmp_path):
+    quiet = dict(device='cpu', progress=False, say=lambda s: None)
+    train(TINY, X, Y, tmp_path / 'run', **quiet)
+    with pytest.raises(InputError, match='already holds a run'):
+        train(TINY, X, Y, tmp_path / 'run', **quiet)
+    with pytest.raises(InputError, match='already finished'):
+        train(TINY, X, Y, tmp_path / 'run', resume=True, **quiet)
+    with pytest.raises(InputError, match='is not a run'): train(TINY, X, Y, tmp_path, **quiet)
+
+
+def test_a_signal_in_the_second_epoch_and_the_same_call_again(tmp_path):
+    def signal_in_epoch_2(s):
+        if s.startswith('epoch 1'): os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match='go on with --resume'):
+        train(TINY, X, Y, tmp_path / 'cut', **QUIET | dict(say=signal_in_epoch_2))
+    train(TINY, X, Y, tmp_path / 'cut', resume=True, **QUIET)
+    train(TINY, X, Y, tmp_path / 'whole', **QUIET)
+    assert Run(tmp_path / 'cut').log == Run(tmp_path / 'whole').log

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_nb.core.errors import InputError
-from cifar_nb.evaluation.corruptions import (CORRUPTION_KINDS, CORRUPTIONS, corrupt, kept, relit,
-                                             survey)
+from cifar_nb.evaluation.corruptions import (CORRUPTION_KINDS, CORRUPTIONS, corrupt,
+                                             corruption_accuracy, relit, survey)
 from cifar_nb.studies.shift import TRAININGS, trained_with
 from cifar_nb.teams.zoo import get_recipe
 
@@ -41,8 +41,8 @@ def test_any_batch_gives_as_many_bytes(name, n, severity, fill):
 
 @each
 def test_no_image_depends_on_its_neighbours(name):
-    """What comes first in a batch is spoiled alike whatever comes after it, unless the draw is; and
-    equal images differ where there is a draw."""
+    """What comes first in a batch is corrupted alike whatever comes after it, unless the draw is;
+    and equal images differ where there is a draw."""
     x = batch(1).expand(6, -1, -1, -1).contiguous()
     out = corrupt(x, name, 4)
     same = all(torch.equal(out[0], o) for o in out[1:])
@@ -96,7 +96,8 @@ def test_a_survey_counts():
     y = torch.tensor([3, 3, 3, 1])
     s = survey(Always(), batch(4), y, get_recipe("quick").phases[0], ("fog", "contrast"), (1, 2))
     assert s == dict(images=4, clean=75, fog=[75, 75], contrast=[75, 75])
-    assert kept(s) == dict(clean=75, spoiled=75, noise=None, blur=None, light=75, pixels=None)
+    assert corruption_accuracy(s) == dict(clean=75, corrupted=75, noise=None, blur=None, light=75,
+                                          pixels=None)
 
 
 def test_the_records_are_whole():

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from cifar_nb.augment.colour import GaussianBlur
 from cifar_nb.augment.ops import CutMix, Cutout, RandomCrop, RandomHorizontalFlip
-from cifar_nb.bench.commands import command_predict
-from cifar_nb.bench.costs import bench_parts, cost_table, part_of, profile_step, varied
+from cifar_nb.bench.commands import command_predict, command_train
+from cifar_nb.bench.costs import (bench_parts, cost, cost_table, part_of, profile_step,
+                                  varied)
 from cifar_nb.bench.inference import (bench_predict, fold_batch_norm, percentile, predict_table,
                                       settled, ways_to_answer)
 from cifar_nb.bench.training import (OurWay, TheirWay, bench_train, contender, contenders, derived,
@@ -225,6 +226,10 @@ def test_the_command_writes_its_json(tmp_path):
 
 @pytest.mark.parametrize("mistake, sentence", [
     (lambda d: bench_train(["quik"], data=d), "did you mean"),
+    (lambda d: contender("dreamfyre"), "did you mean"),
+    (lambda d: command_train(["quik"], say=str), "no recipe 'quik'"),
+    (lambda d: cost(varied(get_recipe("small"), "batch", 999), *d, "cpu", 1, {}),
+     "do not fill a batch"),
     (lambda d: bench_train(["dreamfire:cod"], data=d), "variant"),
     (lambda d: bench_train(["small"], repeats=0, data=d), "repeats=0"),
     (lambda d: bench_train(["small"], images=0, data=d), "images=0"),

@@ -28,6 +28,7 @@ from cifar_nb.teams.zoo import get_recipe
 from cifar_nb.training import loop as training
 from cifar_nb.training.checkpoints import Run
 from cifar_nb.training.loop import Diverged, Trainer, end_epoch, network, predict, train_epoch
+from cifar_nb.training.precision import choose_device, choose_precision, cpu_has_bf16
 from cifar_nb.training.signals import Interrupted
 from cifar_nb.training.train import train
 
@@ -786,3 +787,39 @@ def test_sizes_of_batches_are_warmed_up_without_gradients_of_others(monkeypatch)
     monkeypatch.setattr(training, 'gradients', noted)
     training.warm_up(t)
     assert len(kept) > 1 and all(all(none) for _, none in kept)
+
+
+# Devices, formats and kernels
+
+@pytest.mark.parametrize('call, why', [
+    (lambda: choose_device('gpu'), "no device 'gpu'"),
+    (lambda: choose_device('cuda:99'), 'CUDA device'),
+    (lambda: choose_precision(choose_device('cpu'), 'fp16'), 'overflows'),
+    (lambda: choose_precision(choose_device('cpu'), 'bf8'), "no precision 'bf8'")])
+def test_what_this_machine_has_not(call, why):
+    with pytest.raises(InputError, match=why): call()
+
+
+def test_a_card_that_is_too_old(monkeypatch):
+    def zeros(*args, **kwargs): raise RuntimeError('no kernel image is available')
+    monkeypatch.setattr(torch, 'zeros', zeros)
+    with pytest.raises(InputError, match='too old'): choose_device('cuda')
+
+
+def test_the_format_is_the_hardwares_unless_forced():
+    assert isinstance(cpu_has_bf16(), bool)
+    assert choose_precision(torch.device('cpu')).name == ('bf16' if cpu_has_bf16() else 'fp32')
+    forced = choose_precision(torch.device('cpu'), 'fp32 nchw')
+    assert forced.memory_format is torch.contiguous_format
+
+
+def test_optimizers_are_fused_on_gpus_where_torch_has_that():
+    names = 'SGD', 'Adam', 'AdamW', 'RMSprop'
+    assert [training.fused_option(name, torch.device('cuda')) for name in names] == [
+        dict(fused=True)] * 3 + [{}]
+    assert training.fused_option('SGD', torch.device('cpu')) == {}
+
+
+def test_a_batch_larger_than_all_images():
+    with pytest.raises(InputError, match='larger than the 10 training images'):
+        Trainer(recipe(), 10)

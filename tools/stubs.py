@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def show(path):
     cells = [c for c in nb['cells'] if c['cell_type'] == 'code' and asks(''.join(c['source']))]
     if not cells: return False
     names, before = surroundings(nb), json.dumps(nb)
+    for c in nb['cells']:  # experiments that a prediction is about, shown in a cell before it
+        source = ''.join(c['source'])
+        if c['cell_type'] != 'code' or asks(source): continue
+        if not re.search(r'^[%!]|^#\|\s*export', source, re.MULTILINE):
+            for line in ast.parse(source).body:
+                if isinstance(line, ast.FunctionDef) and not line.decorator_list:
+                    with suppress(NameError):
+                        exec(compile(ast.Module([line], []), '<functions>', 'exec'), names)
     for c in cells:
         tree = ast.parse(''.join(c['source']))
         exec(compile(ast.Module(tree.body[:-1], []), path.name, 'exec'), names)

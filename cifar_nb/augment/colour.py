@@ -64,6 +64,7 @@ def gray(xb):
     total = (r.int()*19595).add_(g.int()*38470).add_(b.int()*7471).add_(32768)
     return total.bitwise_right_shift_(16).to(torch.uint8)[:, None]
 
+# %% ../../nbs/07b_colour.ipynb #496967d5
 def brightness_table(factor):
     "Between black (`factor` 0) and the image (1) and beyond: uint8 `N x 256`."
     v = ramp(factor)[None].float()
@@ -95,6 +96,7 @@ def histogram(xb):
     ones = torch.ones(1, device=xb.device).expand_as(flat)
     return torch.zeros(*flat.shape[:2], 256, device=xb.device).scatter_add_(2, flat, ones)
 
+# %% ../../nbs/07b_colour.ipynb #387af001
 def equalize_table(xb):
     "Spread the levels of each channel evenly, by Pillow's whole-number rule: uint8 `N x 3 x 256`."
     if not len(xb): return to_levels(xb).new_zeros(0, 3, 256)
@@ -111,6 +113,7 @@ def saturation(xb, factor):
     v = to_levels(xb)
     return like(blend(gray(v), v, images(factor)), xb)
 
+# %% ../../nbs/07b_colour.ipynb #8e12c72d
 def sharpness(xb, factor):
     """Between a smoothed image (`factor` 0) and the image (1) and beyond; `factor` float `N`; the
     border stays."""
@@ -142,6 +145,7 @@ def hue_table(device):
     hue[:, :, 0] = 0 # no spread, no hue
     return hue.long().clamp(0, 255).to(torch.uint8).flatten().to(device)
 
+# %% ../../nbs/07b_colour.ipynb #02e5d8c2
 def rgb_to_hsv(xb):
     """Hue, saturation and value of uint8 `N x 3 x H x W`, each uint8 `N x H x W`, to the digit as
     Pillow computes them."""
@@ -164,6 +168,7 @@ def hue_weights(device):
     k = torch.stack([(h + start) % 6 for start in (5, 3, 1)])
     return torch.minimum(k, 4-k).clamp(0, 1).float().to(device)
 
+# %% ../../nbs/07b_colour.ipynb #8aaf477b
 def hue(xb, shift):
     """Turn the colour circle by `shift` (float `N`, -.5 to .5 of a turn), as torchvision does with
     Pillow: in steps of 1/256."""
@@ -198,6 +203,7 @@ def box_weights(radius):
     end = torch.div(2**24 - count*inside, 2, rounding_mode='floor')
     return torch.stack([inside, torch.where(wide, inside, end), torch.where(wide, end, 0)])
 
+# %% ../../nbs/07b_colour.ipynb #12b393bf
 def box_pass(v, weights, dim, room):
     """One pass of the box, in place, along rows (`dim` 1) or columns (0) of int32 `v` (`H x W x 3 x
     N`; `room`: another such): the top byte of a 32-bit sum."""
@@ -225,6 +231,7 @@ def put_rows(xb, i, rows):
     a[i] = b
     return xb
 
+# %% ../../nbs/07b_colour.ipynb #8cf99cb9
 def only(mask, f, xb, *args, own=False):
     """`f(xb, *args)` for the images where `mask` (bool `N`) is true, the others as they are; `args`
     are tensors with an entry an image. `own`: `xb` is the caller's own, contiguous, and may be
@@ -289,6 +296,7 @@ class GaussianBlur(Transform):
         sigma = uniform(len(xb), *self.sigma, generator, xb.device)
         return only(uniform(len(xb), 0, 1, generator, xb.device) < self.p, gaussian_blur, xb, sigma)
 
+# %% ../../nbs/07b_colour.ipynb #cabac0a4
 @dataclass(frozen=True)
 class PilBlur(Transform):
     """With probability `p`, Pillow's Gaussian blur of a radius drawn from `radius` (pixels); the

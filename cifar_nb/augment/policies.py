@@ -33,6 +33,7 @@ KIND = {name: i for i, name in enumerate(KINDS)}
 # a sign is drawn with the magnitude
 SIGNED = tuple(name in KINDS[1:8] + KINDS[13:] for name in KINDS)
 
+# %% ../../nbs/07d_policies.ipynb #e44ca657
 @lru_cache(maxsize=32)
 def magnitudes(bins, move, shear=.3, turn=30., strength=.9, bits=8, drop=4, device='cpu'):
     """What `bins` equal steps of magnitude mean: float32 `15 x bins`; shears as slopes, `move` (x,
@@ -64,6 +65,7 @@ TABLES_OF = {'Contrast': lambda xb, m: contrast_table(xb, 1+m), 'AutoContrast': 
              m: autocontrast_table(xb),
              'Equalize': lambda xb, m: equalize_table(xb)}
 
+# %% ../../nbs/07d_policies.ipynb #b8b6d486
 def step_table(xb, kind, m):
     """Tables of levels (uint8 `N x 3 x 256`) of the kinds that are tables, by the signed magnitude
     `m` (float32 `N`); three of them look at the image."""
@@ -144,6 +146,7 @@ def compiled(policy, h, w, device):
     size = torch.where(place < 0, 0., table[kind, place])
     return kind.to(device), chance.to(device), size.to(device)
 
+# %% ../../nbs/07d_policies.ipynb #d7ac46d9
 def signs(kind, generator=None):
     "+1 or -1 with equal chance where the kind has a sign, else +1."
     return torch.where(constant(SIGNED, kind.device)[kind],
@@ -209,6 +212,7 @@ class RandAugment(Policy):
         size = magnitudes(self.bins, (150/331*w, 150/331*h), device=device)[:, self.magnitude]
         return kind, size[kind]*signs(kind, generator)
 
+# %% ../../nbs/07d_policies.ipynb #a9575fce
 @dataclass(frozen=True)
 class TrivialAugmentWide(Policy):
     "One kind at one magnitude out of `bins`, from a wide range (Mueller and Hutter 2021)."
@@ -229,6 +233,7 @@ def dirichlet(n, k, alpha, generator=None, device='cpu'):
     g = torch._standard_gamma(torch.full((n, k), float(alpha), device=device), generator=generator)
     return g/g.sum(1, keepdim=True).clamp(min=1e-30)
 
+# %% ../../nbs/07d_policies.ipynb #cb391c69
 @dataclass(frozen=True)
 class AugMix(Transform):
     """The image mixed with `width` altered versions, each by `depth` steps (-1: one to three) up to

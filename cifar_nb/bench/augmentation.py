@@ -39,6 +39,7 @@ def tv():
     from torchvision import transforms
     return transforms
 
+# %% ../../nbs/41_speed.ipynb #bee255d0
 def both_ways(shear): return [sign*s for s in shear for sign in (-1, 1)]
 
 for kind, way, wants in (
@@ -73,6 +74,7 @@ def _(op: Cutout):
         return im
     return hole, 'before normalization'
 
+# %% ../../nbs/41_speed.ipynb #6c7a52fb
 @pillow_way.register
 def _(op: PilBlur):
     from PIL import ImageFilter
@@ -142,6 +144,7 @@ def synchronize(device):
     "Wait until `device` has finished, so that a clock tells the truth."
     if torch.device(device).type != 'cpu': getattr(torch, torch.device(device).type).synchronize()
 
+# %% ../../nbs/41_speed.ipynb #1ca31f3f
 def sides(ops, xb, device='cpu', bs=500, workers=None):
     """Functions that take the images of `xb` through `ops` once: ours, torchvision in this process,
     torchvision with loader workers."""
@@ -158,6 +161,7 @@ RACES = {
     **LISTS, 'AutoAugment, crop, flip, erasing': (
         AutoAugment(), RandomCrop(), RandomHorizontalFlip(), RandomErasing(.25))}
 
+# %% ../../nbs/41_speed.ipynb #61843c8a
 def bench_augment(device='cpu', n=2000, repeats=5, lists=None, bs=500, workers=None, data=None):
     """Rows (dicts) of `images/s` and of ratios to the faster of torchvision's two ways, median and
     range of `repeats` turns, on `n` images; `lists`: names in RACES (None: all); `data`: uint8

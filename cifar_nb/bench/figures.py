@@ -15,12 +15,12 @@ def show_train(doc: dict):
         _draw_rates(a, i, r)
         _draw_parts(b, i, profiles.get(r['recipe'], []))
     a.set(yticks=range(len(rows)), yticklabels=[r['title'] for r in rows],
-          xlabel='images/s; behind the bar the ratio',
+          title='Throughput', xlabel='images/s; behind the bar the ratio',
           xlim=(0, 1.4*max(r['images/s']['ours'] for r in rows)))
-    b.set(xlabel='share of a step, our way', xlim=(0, 1)); a.invert_yaxis()
-    a.legend(frameon=False, fontsize=8, loc='lower right')
+    b.set(xlabel='share of a step of this package', xlim=(0, 1)); a.invert_yaxis()
+    a.legend(frameon=False, fontsize=9, loc='lower right')
     if profiles:
-        b.legend(frameon=False, fontsize=7, ncols=4, loc='lower center', bbox_to_anchor=(.5, 1))
+        b.legend(frameon=False, fontsize=9, ncols=3, loc='lower center', bbox_to_anchor=(.5, 1))
     for ax in (a, b): ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)
     return fig
@@ -28,9 +28,9 @@ def show_train(doc: dict):
 def _draw_rates(ax, i, row):
     "Both rates of `row` at height `i`, the ratio behind them."
     rate, name = row['images/s'], lambda s: s if i == 0 else None
-    ax.barh(i - .2, rate['theirs'], .36, color='#b0b0b0', label=name('their way'))
-    ax.barh(i + .2, rate['ours'], .36, color='#2b6cb0', label=name('ours'))
-    ax.text(rate['ours'], i + .2, f' {range_of_ratio(row)}', va='center', fontsize=8)
+    ax.barh(i - .2, rate['theirs'], .36, color='#b0b0b0', label=name('plain PyTorch'))
+    ax.barh(i + .2, rate['ours'], .36, color='#2b6cb0', label=name('this package'))
+    ax.text(rate['ours'], i + .2, f' {range_of_ratio(row)}', va='center', fontsize=9)
 
 
 COLOURS = dict(zip([*PARTS, 'the rest'],
@@ -53,10 +53,10 @@ def show_costs(rows: list):
     for ax, whats, key in ((a, ('batch',), 'to'), (b, ('width', 'depth'), 'MACs (M)')):
         for what in whats:
             mine = [r for r in rows if r['varied'] == what]
-            ax.plot([r[key] for r in mine], [r['s for 1,000 images'] for r in mine], 'o-', ms=4,
-                    label=what)
-        ax.set(xlabel='batch size' if key == 'to' else 'multiply-adds of an image, millions',
-               ylabel='s for 1,000 images', ylim=(0, None))
+            ax.plot([r[key] for r in mine], [r['s for 1,000 images'] for r in mine],
+                    's--' if what == 'depth' else 'o-', ms=4, label=what)
+        ax.set(title=f'Cost of {" and ".join(whats)}', ylabel='s for 1,000 images', ylim=(0, None),
+               xlabel='batch size' if key == 'to' else 'multiply-adds per image (millions)')
         ax.legend(frameon=False); ax.spines[['top', 'right']].set_visible(False)
     sizes = [r['to'] for r in rows if r['varied'] == 'batch']
     a.set_xscale('log', base=2); a.set_xticks(sizes, sizes)

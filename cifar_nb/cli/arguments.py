@@ -56,7 +56,8 @@ def parser() -> Parser:
     s.add_argument('--results', metavar='DIR', help='also keep the figures as a JSON file in DIR')
     s = command('predict', "labels for the course's test file, as Kaggle wants them")
     s.add_argument('run', metavar='RUN',
-                   help='folder that train wrote, or a name that `cifar_nb pretrained` lists')
+                   help='folder that train wrote, or a name that `cifar_nb pretrained` lists (to '
+                   'compare with: the assignment forbids to hand in pretrained weights)')
     s.add_argument('file', metavar='FILE.pkl', help="the course's test file")
     _shared_arguments(s)
     s.add_argument('--out', default='submission.csv',
@@ -97,12 +98,13 @@ def _other_commands(command):
         'reproduce',
         'the recipes of the five reports at full length, in as many sittings as it takes')
     _reproduce_arguments(s)
-    s = command('ladder', 'from the plain loop to the recipe quick, one trick at a time; or what '
+    s = command('ladder', 'from the plain loop to the recipe quick, one change at a time; or what '
                 'was weighed for hour')
     s.add_argument('recipe', nargs='?', choices=['quick', 'hour', 'lengths'], default='quick',
-                   help="whose ladder; 'lengths': quick in fewer epochs (default: quick)")
+                   help="whose cumulative ablation; 'lengths': quick in fewer epochs (default: "
+                   'quick)')
     s.add_argument('--seeds', type=int, default=1, metavar='N',
-                   help='runs of each rung (default: 1)')
+                   help='runs of each variant (default: 1)')
     _recorded(s)
     _where(s)
     s = command('shift', 'how much a network keeps on noisy, blurred and foggy images')
@@ -133,7 +135,8 @@ def _where(s, data='found, else downloaded'):
 
 def _shared_arguments(s):
     _where(s, ANY_DATA)
-    s.add_argument('--tta', action='store_true', help='average several views of each image')
+    s.add_argument('--tta', action='store_true',
+                   help='average the predictions for several transforms of each image')
 
 
 def _bench_arguments(s):
@@ -222,8 +225,10 @@ def _train_arguments(s):
     s.add_argument('--precision', metavar='P', help="'fp32', 'bf16', 'fp16', or 'fp32 nchw' for "
                    "channels first (default: by capability)")
     s.add_argument('--holdout', type=int, nargs='?', const='a tenth', default=0, metavar='N',
-                   help='hold N training images (a tenth) out and keep the epoch that is best on '
-                   'them')
+                   help='hold N training images (a tenth) out for validation and keep the epoch '
+                   'that is best on them; the test images are left alone, unless --test is given')
+    s.add_argument('--test', action='store_true', help='with --holdout: evaluate on the test '
+                   'images at the end as well')
     s.add_argument('--images', type=int, metavar='N', help='train on the first N images only')
     _compiling(s, 'the network')
     s.add_argument('--out', metavar='DIR', help='folder of the run (default: a new one in runs/)')

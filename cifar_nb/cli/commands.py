@@ -12,7 +12,7 @@ from ..augment.arguments import count
 from ..core.errors import InputError
 from ..core.files import free_name, slug, write_atomic
 from ..core.statistics import mcnemar
-from ..data.cifar import CLASSES, SHAPES, load_set
+from ..data.cifar import CLASSES, SHAPES, load_set, split
 from ..data.competition import load_competition
 from ..evaluation.records import record_run
 from ..evaluation.report import evaluate
@@ -84,6 +84,9 @@ def cmd_train(a):
                          "shapes only, since there is no CIFAR-10 here: name its folder with "
                          "--data, or say --data toy for a try.")
     holdout = len(x) // 10 if a.holdout == 'a tenth' else a.holdout
+    if a.results and holdout and not a.test:
+        raise InputError('--results keeps figures of the test images, and with --holdout they are '
+                         'left alone: say --test as well, or leave --results out.')
     # found missing now rather than in an hour
     test = images_of('test', 'toy' if data == 'toy' else a.data, say=lambda s: None)[:2]
     settings = dict(seed=a.seed, device=a.device, precision=a.precision, holdout=holdout)
@@ -96,27 +99,36 @@ def cmd_train(a):
         with logging_to(log_to, out) as callback:
             train(recipe, x, y, out, resume=a.resume, compile=a.compile, info=dict(data=data),
                   curve=test if a.curve else None, base=base, callback=callback, **settings)
-    if asked().first: finish_run_of(out, test, data, a, competition)
+    if not asked().first: return
+    if not holdout or a.test: return finish_run_of(out, test, data, a, competition)
+    held = split(y, holdout)[1]
+    finish_run_of(out, (x[held], y[held]), data, a, competition, validation=True)
 
 
-def finish_run_of(out, test, data, a, competition=None):
-    """Evaluate the run `out` on `test` (images, labels), write its submission and print where the
-    results lie."""
+def finish_run_of(out, test, data, a, competition=None, validation=False):
+    """Evaluate the run `out` on `test` (images, labels; with `validation` they are the images held
+    out), write its submission and print where the results lie."""
     run, ids, views = Run(out), torch.arange(len(test[0])), Run(out).recipe.tta_transforms
-    m, averaged, logits = examine(run, *test, a.device, **_names(data))
+    names = _names(data)
+    if validation: names |= dict(name='validation set', data=f'{data}, held out of the training')
+    m, averaged, logits = examine(run, *test, a.device, **names)
     if competition:
         ids, logits = (competition.ids,
                        predict_views(run.load_net(a.device), competition.images,
                                      run.recipe.phases[-1], views))
-    write_submission(out / 'submission.csv', ids, logits.argmax(1), overwrite=True)
+    written = competition or not validation
+    if written: write_submission(out / 'submission.csv', ids, logits.argmax(1), overwrite=True)
     if a.results: record_run(run, a.results)
     r = run.result
-    with_views = f" ({averaged['accuracy']:.2f}% with {len(views)} views)" if len(views) > 1 else ''
-    print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images{with_views}, "
+    with_tta = f" ({averaged['accuracy']:.2f}% with TTA)" if len(views) > 1 else ''
+    print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images{with_tta}, "
           f"{r['parameters']:,} parameters, {r['seconds']:.0f} s of training on "
           f"{r['hardware']}\nreport      {out / 'report.md'}\ncurves      "
           f"{out / 'curves.png'}\nconfusion   {out / 'confusion.png'}\nmistakes    "
-          f"{out / 'mistakes.png'}\nsubmission  {out / 'submission.csv'}")
+          f"{out / 'mistakes.png'}\n"
+          + (f"submission  {out / 'submission.csv'}" if written else
+             'The test images were left alone: choose by this figure, then train without --holdout '
+             'and read them once.'))
 
 
 def _names(data) -> dict:
@@ -164,7 +176,7 @@ def cmd_evaluate(a):
 
 def cmd_predict(a):
     "Write the submission for the course's file."
-    from ..evaluation.pretrained import open_network
+    from ..evaluation.pretrained import Pretrained, open_network
     run, out = open_network(a.run), Path(a.out)
     run.result
     if not run.trained_on.startswith(('cifar10', 'pictures')) and not a.anyway:
@@ -180,6 +192,9 @@ def cmd_predict(a):
                            views_of(run, a.tta))
     write_submission(out, c.ids, logits.argmax(1), a.overwrite)
     print(f'{len(c.ids):,} rows in {out}')
+    if isinstance(run, Pretrained):
+        print(f'{a.run} comes trained with this package, and the assignment forbids pretrained '
+              'weights: to hand in this file would break its rules. Train a network of your own.')
 
 
 def cmd_bench(a):
@@ -251,7 +266,7 @@ def cmd_reproduce(a):
 
 
 def cmd_shift(a):
-    "How much of its accuracy a network keeps on spoiled images."
+    "How much of its accuracy a network keeps on corrupted images."
     from ..studies.shift import command_shift
     command_shift(a.run, a.trainings, a.seeds, a.results, a.data, a.device, a.images)
 

@@ -6,7 +6,8 @@
 __all__ = ['CORRUPTIONS', 'CORRUPTION_KINDS', 'gaussian_noise', 'speckle_noise', 'shot_noise', 'impulse_noise', 'as_float',
            'as_bytes', 'smooth', 'blur_corruption', 'defocus_blur', 'zoomed', 'zoom_blur', 'streak', 'motion_blur',
            'glass_blur', 'plasma', 'fog', 'snow', 'brightness_corruption', 'saturate', 'contrast_corruption',
-           'jpeg_compression', 'pixelate', 'elastic_transform', 'corrupt', 'survey', 'kept', 'show_survey', 'relit']
+           'jpeg_compression', 'pixelate', 'elastic_transform', 'corrupt', 'survey', 'corruption_accuracy',
+           'show_survey', 'relit']
 
 # %% ../../nbs/50_corruptions.ipynb #bc5ecb0b
 import io
@@ -33,6 +34,7 @@ def impulse_noise(v, g, share):
     r = torch.rand(v.shape, generator=g, device=v.device)
     return torch.where(r < share, (r < share / 2).float(), v)
 
+# %% ../../nbs/50_corruptions.ipynb #60886348
 def as_float(x: torch.Tensor) -> torch.Tensor: return x.float() / 255
 def as_bytes(v: torch.Tensor) -> torch.Tensor:
     "Float from 0 to 1 as uint8, cut off and not rounded, as CIFAR-10-C was made."
@@ -46,6 +48,7 @@ def _filtered(v, kernel, mode):
     return F.conv2d(F.pad(v, (b, b, a, a), mode=mode),
                     kernel.to(v).expand(v.shape[1], 1, *kernel.shape), groups=v.shape[1])
 
+# %% ../../nbs/50_corruptions.ipynb #a8926766
 def _bell(sigma, reach):
     k = torch.exp(-torch.arange(-reach, reach + 1.) ** 2 / (2 * sigma ** 2))
     return k / k.sum()
@@ -57,6 +60,7 @@ def smooth(v, sigma, reach: int = 4, mode: str = 'replicate'):
 
 def blur_corruption(v, g, sigma): return smooth(v, sigma)
 
+# %% ../../nbs/50_corruptions.ipynb #87012f97
 def defocus_blur(v, g, radius, soft):
     "A disc of `radius` pixels whose edge is softened by a Gaussian of `soft`."
     i = torch.arange(-8., 9)
@@ -96,6 +100,7 @@ def streak(v, angle, radius, sigma):
 def motion_blur(v, g, radius, sigma):
     return streak(v, uniform(len(v), -45, 45, g, v.device), radius, sigma)
 
+# %% ../../nbs/50_corruptions.ipynb #bfc59515
 def glass_blur(v, g, sigma, rounds):
     """Each pixel takes the place of its neighbour above, to the left, both or neither, one after
     the other from the last to the first; blurred before and after."""
@@ -128,6 +133,7 @@ def plasma(n: int, decay: float, g, size: int = 32, device='cpu') -> torch.Tenso
     low, high = m.amin((1, 2), keepdim=True), m.amax((1, 2), keepdim=True)
     return ((m - low) / (high - low))[:, None]
 
+# %% ../../nbs/50_corruptions.ipynb #260f837e
 def fog(v, g, density, decay):
     top = v.amax((1, 2, 3), keepdim=True)
     return (v + density * plasma(len(v), decay, g, v.shape[-1], v.device)) * top / (top + density)
@@ -149,6 +155,7 @@ def brightness_corruption(v, g, more):
     # black has no colour and becomes grey
     return torch.where(top > 0, v * new / top.clamp(min=1e-6), new)
 
+# %% ../../nbs/50_corruptions.ipynb #3c66ba45
 def saturate(v, g, factor, more):
     top, low = v.amax(1, keepdim=True), v.amin(1, keepdim=True)
     gap = (top - low).clamp(min=1e-6)
@@ -186,6 +193,7 @@ def _sampled(v, sx, sy):
     return F.grid_sample(v, torch.stack([sx / half - 1, sy / half - 1], -1), mode='bilinear',
                          padding_mode='reflection', align_corners=True)
 
+# %% ../../nbs/50_corruptions.ipynb #0b0f82de
 def elastic_transform(v, g, strength, sigma, wander):
     """Three points `wander` by up to so many pixels, then each pixel by up to about `strength`,
     smoothly over `sigma` pixels."""
@@ -240,7 +248,7 @@ def corrupt(
     severity: int = 3,  # 1 to 5
     seed: int = 0,
 ) -> torch.Tensor:
-    """The images `x` spoiled as in CIFAR-10-C (Hendrycks and Dietterich, 2019), each by a draw of
+    """The images `x` corrupted as in CIFAR-10-C (Hendrycks and Dietterich, 2019), each by a draw of
     its own: uint8 `N,3,32,32`."""
     check_choice('corruption', name, tuple(CORRUPTIONS))
     if severity not in range(1, 6):
@@ -260,15 +268,16 @@ def survey(net, x, y, phase, names=tuple(CORRUPTIONS), severities=(1, 2, 3, 4, 5
     return dict(images=len(y), clean=percent(x)) | {
         n: [percent(corrupt(x, n, s, seed)) for s in severities] for n in names}
 
-def kept(s: dict) -> dict:
+def corruption_accuracy(s: dict) -> dict:
     """From a `survey`: accuracy (%) on clean images, the mean over all corruptions, and the means
     of each kind of `CORRUPTION_KINDS`."""
     def mean(names):
         values = [a for n in names if n in s for a in s[n]]
         return round(sum(values) / len(values), 2) if values else None
-    return dict(clean=s['clean'], spoiled=mean(CORRUPTIONS),
+    return dict(clean=s['clean'], corrupted=mean(CORRUPTIONS),
                 **{kind: mean(names) for kind, names in CORRUPTION_KINDS.items()})
 
+# %% ../../nbs/50_corruptions.ipynb #f2e5853f
 def show_survey(s: dict, title: str = ''):
     "Accuracy by corruption and severity, as a Figure."
     import matplotlib.pyplot as plt

@@ -21,7 +21,8 @@ from .checker import Wrong, exercise, same
           'Do not round the lengths, round the borders. Where does the part of process r begin, as '
           'a fraction of the batch?',
           'The border after process r lies at b times the sum of the first r + 1 speeds, divided '
-          'by the sum of all.')
+          'by the sum of all.',
+          difficulty=3, importance=2, minutes=15)
 def _(answer):
     for b, speeds in ((128, (1, 1)), (8, (1, 1, 1)), (100, (300, 100)), (97, (7, 11, 13, 17, 19)),
                       (2, (5, 1, 1, 1)), (500, (2310.5, 940.25, 1200.)), (64, (3,))):
@@ -49,7 +50,8 @@ def _(answer):
           'The weights are the shares of the images. They add up to one, and the process that has '
           'none weighs nothing.',
           'The norm is that of all parameters together: the root of the sum of the squares of all '
-          'numbers.')
+          'numbers.',
+          difficulty=3, importance=4, minutes=15)
 def _(answer):
     def gradients(net, xb, yb):
         return list(torch.autograd.grad(F.cross_entropy(net(xb), yb), list(net.parameters())))
@@ -74,7 +76,8 @@ def _(answer):
           'The mean of the squares can be averaged; the variance is the mean of the squares minus '
           'the square of the mean.',
           'Where the mean is large, that difference has no digits left in float32. Measure from '
-          'the mean of the whole: the mean of (variance + (mean - whole mean) squared).')
+          'the mean of the whole: the mean of (variance + (mean - whole mean) squared).',
+          difficulty=3, importance=3, minutes=15)
 def _(answer):
     for counts, mean in (((8, 8), 0.), ((3, 5), 0.), ((40, 7, 21), 2.), ((100, 60), 4000.)):
         x = (torch.randn(sum(counts), 6, dtype=torch.float64) * torch.linspace(.5, 2, 6) + mean

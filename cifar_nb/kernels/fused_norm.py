@@ -28,6 +28,7 @@ def cases(dtype) -> list:
     return [(a, adds) for a in (None, 'relu') for adds in (False, True) if dtype in FAR] + [
         ('gelu', False)] * (dtype is torch.bfloat16)
 
+# %% ../../nbs/44_fused_norm.ipynb #be148a04
 class _AtOnce(torch.autograd.Function):
     "The kernel's two operations as one."
     @staticmethod
@@ -46,6 +47,7 @@ class _AtOnce(torch.autograd.Function):
             ctx.adds)
         return dx, dw, db, da if ctx.adds else None, None, None, None
 
+# %% ../../nbs/44_fused_norm.ipynb #9955eb0a
 def at_once(
     x: torch.Tensor,                     # N,C,H,W float32 or bf16, C in eights
     weight: torch.Tensor,                # float32 C
@@ -86,6 +88,7 @@ def distances(ops, dtype, activation=None, adds: bool = False, shape=(6, 24, 5, 
     have = both(at_once(b[0], b[1], b[2], activation, b[3] if adds else None, ops=ops)[0], b)
     return [((p.double() - q).norm() / q.norm()).item() for p, q in zip(have, want)]
 
+# %% ../../nbs/44_fused_norm.ipynb #9573ae1f
 @functools.cache
 def norm_kernel() -> tuple:
     "The compiled operations and an empty word; or None, and why there are none."
@@ -115,6 +118,7 @@ def fused_forward(bn: BatchNorm, x: torch.Tensor, activation: str | None = None,
         bn.running_var.lerp_(var * (n / (n - 1)), bn.momentum)
     return y
 
+# %% ../../nbs/44_fused_norm.ipynb #1ad85afb
 class FusedBatchNorm(BatchNorm):
     "A `BatchNorm` that computes `at_once` where the kernel knows how."
     def forward(self, x, activation: str | None = None, add: torch.Tensor = None):
@@ -127,6 +131,7 @@ MAPS = ((64, 15, 'gelu', False), (256, 7, 'gelu', False), (256, 3, 'gelu', False
         (64, 16, 'relu', True),
         (128, 8, 'relu', True), (256, 4, 'relu', True), (64, 16, None, False))
 
+# %% ../../nbs/44_fused_norm.ipynb #1fe34334
 def bench_norm(device='cpu', n: int = 250, repeats: int = 9, maps=MAPS, dtype=torch.bfloat16):
     """A row for each (channels, side, activation, added) of `maps`: milliseconds of the library's
     operations forwards and back for `n` images, those of `at_once`, and their ratio (median, least,

@@ -74,6 +74,7 @@ def bench_convolution(device='cpu', n: int = 250, repeats: int = 9, shapes=CONV_
              'chosen': 'product' if few(side * side, f) else 'library'})
     return Table(rows)
 
+# %% ../../nbs/42_im2col.ipynb #3c4f28f8
 def few(places: int, filters: int) -> bool:
     """Whether a map of so many `places` is small beside so many `filters`: then the product was the
     quicker way, where processors have tiles."""
@@ -87,6 +88,7 @@ def cpu_has(*flags: str) -> bool:
     try: return not {*flags}.isdisjoint(Path('/proc/cpuinfo').read_text(encoding='utf-8').split())
     except OSError: return False
 
+# %% ../../nbs/42_im2col.ipynb #b33f6a42
 class _ByProduct(torch.autograd.Function):
     "`F.conv2d` of `x` with `w`, whose gradient for `w` comes from `weight_gradient`."
     @staticmethod

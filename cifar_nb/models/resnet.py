@@ -258,6 +258,7 @@ class Memory(NamedTuple):
     params: float      # the weights
     total: float
 
+# %% ../../nbs/05_resnet.ipynb #d86e427d
 def memory(net: nn.Module, size: int = 32) -> Memory:
     "What torchsummary prints for `net` and one `3 x size x size` image, in MiB (`Memory`)."
     numbers: list[int] = []

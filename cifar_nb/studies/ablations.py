@@ -63,6 +63,7 @@ SCALES = dict(fast=Scale('fast', 12_500, 2_500), full=Scale('full', 50_000, 5_00
 
 def _of_phase(schedule, p): return in_full(schedule, p.epochs)
 
+# %% ../../nbs/32_ablations.ipynb #fe240924
 @dataclass(frozen=True)
 class Study:
     "A question put as variations of a base."
@@ -189,6 +190,7 @@ def disturbed(x: torch.Tensor, seed: int = 0) -> tuple:
     noisy = (x + 16 * torch.randn(x.shape, generator=g)).round().clamp(0, 255).to(torch.uint8)
     return noisy, Cutout(12)(x, generator=g), (x // 2 + 64)
 
+# %% ../../nbs/32_ablations.ipynb #061fb12b
 def measures(t, x: torch.Tensor, y: torch.Tensor, held: int) -> dict:
     """The `MEASURES` of the trainer `t`, which trained on `x`, `y` with `held` images held out;
     points, rounded to hundredths."""
@@ -224,6 +226,7 @@ class Trial(NamedTuple):
         return (scale.name if scale.data == 'cifar10' else f'{scale.name}-{scale.data}',
                 self.study or 'base', self.variation)
 
+# %% ../../nbs/32_ablations.ipynb #d2cb87a1
 def plan_trials(studies, scale: Scale = SCALES['fast'], seeds: int = 3) -> list:
     "All trials of `studies` in their order; a shared base comes once."
     out = {}
@@ -337,6 +340,7 @@ def scale_for(name: str, x, data: str = 'cifar10') -> Scale:
     return (Scale(name, len(x), len(x) // 5, 'toy')
             if data == 'toy' else SCALES[name]._replace(data=data))
 
+# %% ../../nbs/32_ablations.ipynb #800c84d2
 def command_ablate(studies=(), scale: str = 'fast', seeds: int = 3, results='results',
                    data: str | None = None,
                    device: str | None = None, listed: bool = False, say=print):

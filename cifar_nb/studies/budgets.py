@@ -79,6 +79,7 @@ class Plan(NamedTuple):
     pflop: float    # what it costs
     budget: float   # what it may cost (PFLOP)
 
+# %% ../../nbs/31_budgets.ipynb #d7190ae2
 def plan(name: str, pflop: float, most: int = 45_000) -> Plan:
     """The recipe `name` (NAME or NAME:VARIANT) for `pflop` and no more: stretched to whole epochs,
     rounded up, on as many of `most` images as the budget pays for."""
@@ -100,6 +101,7 @@ def plans_table(plans, records=()) -> Table:
                   'images': p.images, 'PFLOP': f'{p.pflop:.5f}',
                   'seeds recorded': [r['seed'] for r in have.get(p.name, ())]} for p in plans)
 
+# %% ../../nbs/31_budgets.ipynb #5890b4a8
 def found(records, plans, data: str = 'cifar10') -> dict:
     """The `records` of each of `plans` by its name, one a seed: of that recipe and number of images
     of `data`; of several kinds (precision, kernels) the one with most seeds."""
@@ -117,6 +119,7 @@ HELD = 5000  # images for validation, the same for every plan
 ENTRANTS = ('narrow_resnet:code', 'modified_resnet:code', 'learning_too_deep:code',
             'dreamfire:code', 'neural_nomads', 'resnet18', 'plain', 'quick', 'laptop')
 
+# %% ../../nbs/31_budgets.ipynb #b6c489f9
 def run_plan(p: Plan, x, y, judge: tuple, seed: int = 0, device: str | None = None,
              data: str = 'cifar10') -> dict:
     """Train `p` on the first of the images `x`, `y` and ask it about those in `judge` (images,
@@ -168,6 +171,7 @@ def ranked(runs: dict) -> dict:
     out = {n: [r['accuracy'] for r in rs] for n, rs in runs.items()}
     return dict(sorted(out.items(), key=lambda r: -mean(r[1])))
 
+# %% ../../nbs/31_budgets.ipynb #052d6a4e
 def budgets_table(runs: dict) -> Table:
     """One row a recipe, the best first: what it spent its compute on, mean accuracy on validation
     images with the 95% interval over seeds, and on training images (all in percent)."""
@@ -193,6 +197,7 @@ def apart(heights, gap: float) -> list:
         out[i] = below = max(out[i], below + gap)
     return out
 
+# %% ../../nbs/31_budgets.ipynb #465b6e95
 def _style(name: str) -> dict:
     "Marker and colour of a recipe: of this book, of a team, or what a report compares itself with."
     name = name.partition(':')[0]
@@ -217,6 +222,7 @@ def _panel(ax, runs: dict, what, gap: float):
         ax.annotate(told, (at, mean(a)), (at * 1.12, height), fontsize=9, va='center',
                     color=_style(name)['color'], arrowprops=dict(arrowstyle='-', lw=.4, color=GREY))
 
+# %% ../../nbs/31_budgets.ipynb #c6a9b177
 def show_budgets(runs: dict):
     """Accuracy on validation images with 95% intervals over seeds against parameters, multiply-adds
     and images seen, as a Figure: teams as blue dots, their references as grey squares, this book's
@@ -253,6 +259,7 @@ def pairs(runs: dict) -> Table:
                    'p, Holm': p} for (a, b), c, p in zip(both, told, holm([c.p for c in told]))),
                  digits=3)
 
+# %% ../../nbs/31_budgets.ipynb #cbad58a6
 def sees(runs: dict, power: float = .8) -> dict:
     """What the runs could see: the spread within recipes, pooled, and the smallest difference
     (points) that two of them show with `power`: in one comparison, and in Holm's strictest."""

@@ -33,6 +33,7 @@ class Known(NamedTuple):
     pflop: float = math.nan  # of the training
     source: str = ''
 
+# %% ../../nbs/48_record.ipynb #062da0f4
 def known_results() -> list:
     "What is to beat, the cheapest first; those without a price last."
     def preact(epochs):
@@ -41,9 +42,9 @@ def known_results() -> list:
             Known('airbench95', 95.01, 4.61, 1.4, 'Jordan, 2024; six views'),
             Known('airbench96', 96.00, 9.92, 3.1, 'Jordan, 2024, the faster one; six views'),
             Known('ResNet, TrivialAugment and erasing', 96.57, 4.29, preact(139),
-                  'a race of 300 s on an H20'),
+                  'a run of 300 s on an H20, not published'),
             Known('ResNet, RICAP', 96.9, 4.3, preact(400), 'Takahashi et al., 2018'),
-            Known('best of the course', 96.04, 5.0, source='another team, our search'),
+            Known('best of the course', 96.04, 5.0, source='another team, no report found'),
             Known('WRN-40-2, TrivialAugment', 96.2, 2.2, source='Mueller and Hutter, 2021'),
             Known('Shake-Shake 26 2x32d, AutoAugment', 97.5, 2.9,
                   source='Cubuk et al., 2019; 1,800 epochs')]
@@ -85,6 +86,7 @@ def at_rate(recipe: Recipe, lr: float, **changes) -> Recipe:
     return vary(recipe, lr=lr, bias_lr=o.bias_lr * scale, head_lr=o.head_lr * features * scale,
                 weight_decay=o.weight_decay * scale)
 
+# %% ../../nbs/48_record.ipynb #d65addc9
 def choices(epochs: int = 30) -> dict:
     """Name to recipe: `hour` in half its width and `epochs`, at two rates; the first is what the
     other is compared with."""

@@ -82,6 +82,7 @@ def _points(team, recipe, results):
     if getattr(team, 'as_run', None): yield 'o', team.as_run['last'], dict(color=STAGES[2])
     if our_runs(recipe, results): yield '*', accuracy(recipe, results), dict(color=ACCENT, ms=11)
 
+# %% ../../nbs/30_scoreboard.ipynb #ec2faa0b
 def show_standings(results=()):
     "Accuracy of all teams against parameters, work and training cost, as a Figure."
     import matplotlib.pyplot as plt
@@ -116,6 +117,7 @@ def spent(recipe, log) -> list:
     each = training_cost(recipe) / recipe.epochs
     return [(row['epoch'] * each, row['test_accuracy']) for row in log if 'test_accuracy' in row]
 
+# %% ../../nbs/30_scoreboard.ipynb #6d12fc80
 def show_all_curves(
     # rows of `read_log` for each name of a recipe; rows without test accuracy are left out
     logs: dict,
@@ -176,6 +178,7 @@ def fold(cells, widths) -> str:
     lines = zip(*(f + [''] * (height - len(f)) for f in folded))
     return '\n'.join('  '.join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines)
 
+# %% ../../nbs/30_scoreboard.ipynb #75d08598
 def scoreboard(results=()) -> str:
     "Standings and all claims as text for a terminal; `results` are the records of `load_results`."
     widths, claims = [w for _, w in COLUMNS], all_claims(results)

@@ -42,6 +42,7 @@ class Space:
     parameters: int = LIMIT
     macs: int = 30_000_000         # of one image
 
+# %% ../../nbs/33_search.ipynb #140b8804
 def net_of(space: Space, choice: dict) -> NetSpec:
     "The network that the `choice` (width, growth, depth1, depth2, ...) stands for."
     n = len(space.strides)
@@ -63,6 +64,7 @@ def too_large(net: NetSpec, space: Space) -> str:
     if parameters > space.parameters: return f'{parameters:,} parameters'
     return f'{macs / 1e6:.0f}M multiply-adds' if macs > space.macs else ''
 
+# %% ../../nbs/33_search.ipynb #a65929fd
 def propose(trial, space: Space) -> dict:
     "What Optuna's `trial` suggests in `space`, as a choice."
     choice = dict(width=trial.suggest_int('width', *space.width[:2], step=space.width[2]),
@@ -76,6 +78,7 @@ def proposed_recipe(space: Space, choice: dict, base: Recipe = FAST) -> Recipe:
     "`base` with the network and the learning rate of `choice`."
     return vary(replace(base, name='search', title='', net=net_of(space, choice)), lr=choice['lr'])
 
+# %% ../../nbs/33_search.ipynb #fcf8af4f
 def objective(trial, x, y, space: Space, base: Recipe, held: int,
               device: str | None = None) -> float:
     """Validation accuracy (%) of what `trial` proposes, reported epoch by epoch; pruned trials
@@ -118,6 +121,7 @@ def describe_search(space: Space, scale: Scale, base: Recipe, x, y,
                  validation=dict(images=len(held), indices=tensors_fingerprint(held)),
                  precision=precision.name, kernels=[])))
 
+# %% ../../nbs/33_search.ipynb #4d292786
 def open_study(storage: str, name: str, described: dict, seed=0):
     """Optuna's study `name` in `storage`, made where it is missing; one of another space, recipe or
     data (`described`) is refused."""
@@ -142,6 +146,7 @@ def open_study(storage: str, name: str, described: dict, seed=0):
                          'precision: choose another name with --study.')
     return study
 
+# %% ../../nbs/33_search.ipynb #67f885ac
 def search(
     x: torch.Tensor, y: torch.Tensor,     # uint8 images N,3,32,32 and int64 labels N
     trials: int = 25,                     # in all, earlier ones of this study included
@@ -203,6 +208,7 @@ def findings(study) -> dict:
                 machine={k: v for k, v in where.items() if k != 'seconds'},
                 importance={k: round(float(v), 3) for k, v in importance.items()}, trials=rows)
 
+# %% ../../nbs/33_search.ipynb #b63b82fa
 def best_trials(found: dict, n: int = 5) -> Table:
     "The `n` best completed trials of `findings`."
     rows = sorted((r for r in found['trials'] if r['state'] == 'COMPLETE'),
@@ -221,6 +227,7 @@ def _draw_curves(ax, trials):
                 color=STAGES[2] if ended else GREY, alpha=.8, markevery=[-1])
     ax.set(xlabel='epoch', ylabel='validation accuracy (%)')
 
+# %% ../../nbs/33_search.ipynb #65b362b9
 def show_search(found: dict):
     "Curves, accuracy against multiply-adds, and importances of `findings`, as a Figure."
     import matplotlib.pyplot as plt

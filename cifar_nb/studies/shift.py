@@ -12,7 +12,7 @@ from ..core.errors import InputError, check_choice
 from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.tables import Table
 from ..data.cifar import CIFAR10, load, split
-from ..evaluation.corruptions import CORRUPTIONS, kept, survey
+from ..evaluation.corruptions import CORRUPTIONS, corruption_accuracy, survey
 from ..evaluation.pretrained import open_network, registry
 from ..evaluation.records import write_record
 from ..recipes.spec import Recipe
@@ -74,16 +74,17 @@ def run_trainings(x, y, folder='results', seeds: int = 1, names=tuple(TRAININGS)
             lambda: train_and_survey(name, x, y, seed, held, recipe, device, **what),
             ('training', name), asked=dict(asked=what_of(what)))
     def figures(r):
-        return (f"{r['survey']['clean']:.2f}% clean, {kept(r['survey'])['spoiled']:.2f}% spoiled, "
+        under = corruption_accuracy(r['survey'])['corrupted']
+        return (f"{r['survey']['clean']:.2f}% clean, {under:.2f}% corrupted, "
                 f"{r['seconds']:.0f} s of training")
     return carry_out([experiment(n, seed) for seed in range(seeds) for n in names],
                      Path(folder) / 'shift', figures, say)
 
 def trainings_table(records) -> Table:
-    "A row for each training: seeds, and the means of `kept` over them."
+    "A row for each training: seeds, and the means of `corruption_accuracy` over them."
     rows = []
     for name in [n for n in TRAININGS if any(r['variation'] == n for r in records)]:
-        each = [kept(r['survey']) for r in records if r['variation'] == name]
+        each = [corruption_accuracy(r['survey']) for r in records if r['variation'] == name]
         rows.append(
             {'quick with': name, 'runs': len(each),
              **{k: f'{sum(e[k] for e in each) / len(each):.1f}' for k in each[0]
@@ -92,13 +93,14 @@ def trainings_table(records) -> Table:
 
 
 def show_trainings(records):
-    """What each training keeps on spoiled images against its accuracy on clean ones, a point a seed
-    and a line to their mean, as a Figure."""
+    """The accuracy of each training on corrupted images against that on clean ones, a point for
+    each seed and a line to their mean, as a Figure."""
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6, 3.6), layout='constrained')
     for name in [n for n in TRAININGS if any(r['variation'] == n for r in records)]:
-        points = [(k['clean'], k['spoiled'])
-                  for k in (kept(r['survey']) for r in records if r['variation'] == name)]
+        points = [(k['clean'], k['corrupted'])
+                  for k in (corruption_accuracy(r['survey'])
+                            for r in records if r['variation'] == name)]
         middle = [sum(p) / len(p) for p in zip(*points)]
         color = (GREY if name == 'as it is' else ACCENT
                  if isinstance(TRAININGS[name], dict) else STAGES[2])
@@ -125,8 +127,9 @@ def keep_survey(folder, name: str, run, x, y, s: dict) -> Path:
 def command_shift(names=(), trainings: bool = False, seeds: int = 1, results=None,
                   data: str | None = None,
                   device: str | None = None, images: int | None = None, say=print):
-    """What `cifar_nb shift` does: survey runs or published networks on spoiled test images, or with
-    `trainings` train and survey those of `TRAININGS`; kept in `results`/shift if that is given."""
+    """What `cifar_nb shift` does: survey runs or published networks on corrupted test images, or
+    with `trainings` train and survey those of `TRAININGS`; kept in `results`/shift if that is
+    given."""
     if trainings:
         if names or images is not None:
             raise InputError('shift: --trainings trains its own networks on all images: leave the '
@@ -147,8 +150,8 @@ def command_shift(names=(), trainings: bool = False, seeds: int = 1, results=Non
     rows = []
     for name, run in zip(names, opened):
         s = survey(run.load_net(device), x[:images], y[:images], run.recipe.phases[-1])
-        rows.append({'network': Path(name).name, **kept(s)})
+        rows.append({'network': Path(name).name, **corruption_accuracy(s)})
         if results:
             keep_survey(Path(results) / 'shift', Path(name).name, run, x[:images], y[:images], s)
-    say(f'{Table(rows)}\n{len(y[:images]):,} images, spoiled in {len(CORRUPTIONS)} ways and five '
+    say(f'{Table(rows)}\n{len(y[:images]):,} images, corrupted in {len(CORRUPTIONS)} ways and five '
         'severities')

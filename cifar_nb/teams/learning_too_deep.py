@@ -152,6 +152,7 @@ def mixed_up(results) -> str:
     return yes(all(more for at in ranks.values() for _, more in at),
                f'{told} (n = {len(runs)})') if runs else None
 
+# %% ../../nbs/23_learning_too_deep.ipynb #6b3af994
 def views_help(results):
     """Whether the report's five views gain accuracy: in our full runs of the code, by McNemar's
     exact test on the test images, else over all studies; None without either."""

@@ -53,6 +53,7 @@ as_told = dict(optimizer=('Adam', 'AdamW'),       # sections 1.4 and 2.2
                # the sections that name it; 2.1 and 2.2 list the design and the configuration
                dropout=('conclusion',))
 
+# %% ../../nbs/25_neural_nomads.ipynb #80edadb9
 def at_epoch(recipe, epoch, key, results):
     """The `Estimate` of `key` (%) in the log line of `epoch` of our full runs of `recipe`, with the
     spread of last epochs; None without any."""

@@ -38,6 +38,7 @@ def rows_of(recipe: Recipe) -> dict:
             rows |= {f'phase {i}{k}': v for k, v in inside.items()}
     return rows | {k: getattr(recipe, k) for k in ('ema', 'clip', 'tta_transforms')}
 
+# %% ../../nbs/20_reading.ipynb #f5d230fe
 def differences(a: Recipe, b: Recipe, names=None) -> Table:
     """The rows in which `a` and `b` differ, with `names` (default: their variants) as heads; a
     phase that one lacks is one row."""
@@ -96,6 +97,7 @@ def _shortcut(ax, left, right, top, projects):
     ax.plot([left, left, right, right], [0, rise, rise, 0], zorder=0, solid_joinstyle='round',
             **style)
 
+# %% ../../nbs/20_reading.ipynb #f68a41a1
 def _stage(ax, x, part, color, residual):
     "Draw the blocks of `part` from `x` on; the place where they end."
     from matplotlib.patches import FancyBboxPatch
@@ -151,6 +153,7 @@ def _shares(ax, pieces):
     ax.set(xlim=(0, 1.07), yticks=[0, 1], yticklabels=['multiply-adds', 'parameters'], xticks=[])
     ax.tick_params(length=0, labelsize=8); ax.spines[:].set_visible(False)
 
+# %% ../../nbs/20_reading.ipynb #386f448a
 def draw_net(spec: NetSpec, title: str = ''):
     """A matplotlib Figure of the network: its blocks and shortcuts, and where its parameters and
     multiply-adds are."""
@@ -173,6 +176,7 @@ class Facts(NamedTuple):
     activations: float  # MiB of values and gradients for one image, in torchsummary's arithmetic
     total: float        # MiB, with the image
 
+# %% ../../nbs/20_reading.ipynb #8b4a8679
 @lru_cache(maxsize=128)
 def spec_facts(spec: NetSpec) -> Facts:
     "Parameters, multiply-adds and memory of the network that `spec` describes."
@@ -239,6 +243,7 @@ def sketch(
     return train(small, x[:images], y[:images], seed=seed, device='cpu', progress=False,
                  say=lambda s: None)
 
+# %% ../../nbs/20_reading.ipynb #1c34382e
 def falls(trainer) -> list:
     """The training losses of each epoch, rounded; an `AssertionError` if the last is not below the
     first."""
@@ -273,6 +278,7 @@ def our_runs(recipe: Recipe, results=()) -> list:
     # a code that ran the network of its report
     return our_runs(report, results) if report.net == recipe.net else []
 
+# %% ../../nbs/20_reading.ipynb #5685e25d
 def tested(r: dict) -> float:
     "The test accuracy (%, single view) of the record `r`."
     return r['result']['test']['accuracy']

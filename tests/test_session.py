@@ -1,0 +1,152 @@
+"""A session on a borrowed machine: what is found, what is refused, and what the next session takes
+over. Chapter 64 walks through it once; here stands what goes wrong, and what nobody looks at."""
+import os
+import shutil
+from unittest.mock import patch
+
+import pytest
+import torch
+from PIL import Image
+
+from cifar_nb.augment.ops import RandomHorizontalFlip
+from cifar_nb.core.errors import InputError
+from cifar_nb.core.files import make_folder
+from cifar_nb.data.cifar import CLASSES, toy
+from cifar_nb.data.images import load_both, load_images
+from cifar_nb.data.pictures import complaint, read_picture
+from cifar_nb.delivery.session import bring_back, choose_views, submit, which
+from cifar_nb.models.resnet import NetSpec
+from cifar_nb.recipes.spec import SMALL, Optimizer, Phase, Recipe, Schedule
+from cifar_nb.teams.zoo import get_recipe
+from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.jobs import (choose_devices, identified, plan_members, share_done, too_old,
+                                    train_members)
+
+TINY = Recipe('tiny', NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)),
+              tta_transforms=('identity', 'flip'), phases=(
+    Phase(2, Optimizer(lr=.1, momentum=.9), Schedule('cosine', t_max=2, unit='step'),
+          (RandomHorizontalFlip(),), batch_size=32),))
+
+
+def draw(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    "An input folder with two picture sets, a working folder, no data anywhere else."
+    monkeypatch.setenv('KAGGLE_INPUT', str(tmp_path / 'input'))
+    monkeypatch.setenv('KAGGLE_WORKING', str(tmp_path / 'working'))
+    monkeypatch.setenv('CIFAR_NB_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setenv('CIFAR_NB_DATA', '')
+    (tmp_path / 'working').mkdir()
+    (x, y), png = toy(60), tmp_path / 'input/datasets/anna/pngs/cifar10'
+    table = tmp_path / 'input/competitions/cifar-10'
+    for i in range(60):
+        draw(png / ('train' if i % 6 else 'test') / CLASSES[y[i]] / f'{i:04}.png', x[i])
+        draw(table / f'train/{i + 1}.png', x[i])
+    (table / 'trainLabels.csv').write_text(
+        'id,label\n' + ''.join(f'{i + 1},{CLASSES[k]}\n' for i, k in enumerate(y)),
+        encoding='utf-8')
+    return tmp_path
+
+
+def test_a_picture_of_another_size_or_broken(place):
+    x, _ = toy(1)
+    draw(place / 'wide.png', x[0, :, :20])
+    whole = (place / 'input/competitions/cifar-10/train/1.png').read_bytes()
+    (place / 'broken.png').write_bytes(whole[:60])
+    with pytest.raises(InputError, match='32 x 20 pixels'): read_picture(place / 'wide.png')
+    with pytest.raises(InputError, match='cannot be read as a picture'):
+        read_picture(place / 'broken.png')
+
+
+def test_a_table_without_pictures(place):
+    (place / 'trainLabels.csv').write_text('id,label\n1,frog\n', encoding='utf-8')
+    assert complaint(place, CLASSES).replace(str(place), '') == (
+        ' has trainLabels.csv but no pictures for it: add a dataset in which train.7z is unpacked.')
+
+
+def test_images_are_found_or_it_is_said_what_is_mounted(place):
+    pictures = load_both(place / 'input/datasets/anna/pngs/cifar10', say=str)
+    with pytest.raises(InputError, match='from 1 to 50'): pictures.first(51)
+    assert load_images(say=str).x.shape == (54, 3, 32, 32)
+    offline = patch('cifar_nb.data.cifar.urlopen', side_effect=OSError('no network'))
+    with patch.dict(os.environ, dict(KAGGLE_INPUT=str(place / 'working'))), offline:
+        with pytest.raises(InputError, match='holds nothing, and the internet gave none'):
+            load_images(say=str)
+    with pytest.raises(InputError, match='holds no data_batch_1'): load_images(place / 'working')
+    assert load_images('toy', say=str).test == 'toy test set'
+
+
+def test_cards_that_are_too_old_and_devices_that_are_not_there():
+    assert [too_old(c, b) for c, b in (((6, 0), ['sm_60']), ((9, 0), ['sm_80', 'compute_80']),
+                                       ((7, 0), ['sm_75']))] == [False, False, True]
+    with pytest.raises(InputError, match='no device'): choose_devices(['cuda:99'])
+
+
+def test_members_are_planned_by_whole_seeds():
+    with pytest.raises(InputError, match='whole numbers'): plan_members(SMALL, ['one'])
+
+
+def test_the_share_that_is_done_is_read_from_log_and_progress_bar(tmp_path):
+    "Step 16 of 32 in epoch 2 of 4 is three eighths of the way."
+    fake = plan_members([SMALL], epochs=4, out=make_folder(tmp_path / 'runs'))[0]
+    bar = 'epoch 1/4: lr 0.2\n\repoch 2/4:  50%|####    | 16/32 [00:05<00:05,  3.00step/s]'
+    fake.notes.write_text(bar, encoding='utf-8')
+    assert (share_done(fake), share_done(plan_members([SMALL], out=tmp_path)[0])) == (.375, 0.)
+
+
+def test_another_training_in_its_place_gets_another_folder(tmp_path):
+    fake = plan_members([SMALL], epochs=4, out=tmp_path)[0]
+    make_folder(fake.out)
+    # nine epochs, not four
+    (fake.out / 'recipe.json').write_text(get_recipe('small').to_json(), encoding='utf-8')
+    identified([fake], *toy(200), data='toy')
+    assert fake.out.name.endswith('-2') and not fake.begun
+
+
+@pytest.fixture(scope='module')
+def members(tmp_path_factory):
+    "Two members, trained, and a copy of them as they were when the stop button was pressed."
+    here, (x, y) = tmp_path_factory.mktemp('members'), toy(256)
+    trained = plan_members([TINY], (0, 1), out=here / 'runs')
+    def stop_button(members):
+        if any(m.log for m in members): raise KeyboardInterrupt
+    try: train_members(trained, ['cpu', 'cpu'], x, y, show=stop_button, poll=.02)
+    except KeyboardInterrupt: pass
+    shutil.copytree(here / 'runs', here / 'stopped')
+    train_members(trained, ['cpu', 'cpu'], x, y, poll=.1)
+    assert all(m.finished for m in trained)
+    return here, trained, x, y
+
+
+def test_a_mistake_in_a_member_arrives_as_its_sentence(members, tmp_path):
+    _, trained, x, y = members
+    with pytest.raises(InputError, match='larger than the 10 training images'):
+        train_members(plan_members([TINY], (7,), out=tmp_path), ['cpu'], x[:10], y[:10], poll=.1)
+    with pytest.raises(InputError, match='no PARALLEL'):
+        train_members(trained, ['cpu'], x, y, parallel='both')
+
+
+def test_finished_runs_are_brought_back_and_others_are_named(members, tmp_path, monkeypatch):
+    here, _, x, y = members
+    monkeypatch.setenv('KAGGLE_INPUT', str(tmp_path / 'input'))
+    shutil.copytree(here / 'stopped', tmp_path / 'input/notebooks/anna/first/runs')
+    first = plan_members([TINY], (0, 1), out=tmp_path / 'next')
+    if not all((here / 'stopped' / m.name / 'result.json').exists() for m in first):
+        with pytest.raises(InputError, match='an unfinished run of tiny'):
+            bring_back(identified(plan_members(SMALL, out=tmp_path / 'other'), x, y))
+    shutil.copytree(here / 'runs', tmp_path / 'input/notebooks/anna/second/runs')
+    done = plan_members([TINY], (0, 1), out=tmp_path / 'the day after')
+    bring_back(identified(done, x, y), say=str)
+    assert [m.finished for m in done] == [True, True]
+
+
+def test_which_answers_are_handed_in(members, tmp_path):
+    both, logits = [Run(m.out) for m in members[1]], torch.randn(2, 100, 10)
+    assert which('auto', both) == 'mean' and choose_views(TINY) == ('identity', 'flip')
+    with pytest.raises(InputError, match='did you mean mean'): which('meen', both)
+    with pytest.raises(InputError, match='cannot be written'):
+        submit(both, list(logits), torch.arange(100), tmp_path / 'nowhere', say=str)
