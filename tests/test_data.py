@@ -1162,6 +1162,88 @@ def test_competition_files_that_are_none(tmp_path):
         load_competition(tmp_path / "huge.pkl")
 
 
+# -- what is refused, and in which words
+# --------------------------------------------------------------------------------------------------
+
+def test_a_toy_set_has_one_image_or_more():
+    with pytest.raises(InputError, match="ask for one or more"): data.toy(0)
+
+
+def test_a_part_that_does_not_exist():
+    with pytest.raises(InputError, match="ask for 'train' or 'test'"): data.load("validation")
+
+
+@pytest.mark.parametrize("n", [0, 50])
+def test_a_split_leaves_images_on_both_sides(n):
+    with pytest.raises(InputError, match="ask for 1 to 49"): data.split(torch.arange(50) % 10, n)
+
+
+def doubled(depth):
+    "A pickle of a dict whose key is a pair of a pair of a pair ..., `depth` deep."
+    pair = ()
+    for _ in range(depth): pair = pair, pair
+    return pickle.dumps({pair: 0})
+
+
+def test_a_pickle_that_calls_doubles_or_is_none(trap):
+    with pytest.raises(InputError, match="mkdir, which was not done"):
+        data.unpickle(pickle.dumps({b"data": Call(os.mkdir, str(trap)), b"labels": []}))
+    with pytest.raises(InputError, match="nested"): data.unpickle(doubled(20))
+    with pytest.raises(InputError, match="it is a web page"):
+        data.unpickle(b"<html>Not found</html>")
+    with pytest.raises(InputError, match="which is not a number"):
+        data.unpickle(pickle.dumps(np.array([None, "object"])))
+    assert not trap.exists()
+
+
+@pytest.fixture
+def altered(tmp_path):
+    "Six batch files of the right names and form that are not the official ones, in a folder."
+    x, y = data.toy(5)
+    raw = pickle.dumps({b"data": x.reshape(5, 3072).numpy(), b"labels": y.tolist()})
+    return put(dict.fromkeys(data.MD5, raw), tmp_path / "mount/a/cifar-10-batches-py")
+
+
+def test_what_is_altered_is_not_read(altered, tmp_path):
+    with pytest.raises(InputError, match="is truncated or altered, its md5 is"):
+        data._checked(altered / "data_batch_1")
+    with pytest.raises(InputError, match="is truncated or altered"):
+        data.load("train", tmp_path / "mount", say=str)
+
+
+def test_a_root_without_the_batches(altered, tmp_path, monkeypatch):
+    "Another place that has them does not help: what was named is binding."
+    monkeypatch.setenv("KAGGLE_INPUT", str(tmp_path / "mount"))
+    (tmp_path / "empty").mkdir()
+    assert data.find(say=str) == altered
+    with pytest.raises(InputError, match="is not a folder"):
+        data.find(altered / "data_batch_1", say=str)
+    with pytest.raises(InputError, match="holds no data_batch_1"):
+        data.find(tmp_path / "empty", say=str)
+
+
+def test_an_archive_of_another_md5_and_none_at_all(altered, tmp_path):
+    archive = tmp_path / "small.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar: tar.add(altered, "cifar-10-batches-py")
+    assert data.fetch(tmp_path / "a", archive.as_uri(), md5(archive.read_bytes()), say=str)
+    with pytest.raises(InputError, match="it was thrown away"):
+        data.fetch(tmp_path / "b", archive.as_uri(), "another md5", say=str)
+    with pytest.raises(InputError, match="cannot be reached"):
+        data.fetch(tmp_path / "b", (tmp_path / "gone").as_uri(), say=str)
+
+
+@pytest.mark.parametrize("why, entries", [
+    ("float32 instead of uint8", dict(data=(IMAGES / 1.).astype(np.float32))),
+    ("its images have shape (12, 32, 32)", dict(data=IMAGES[:, 0])),
+    ("its id 7 occurs 2 times", dict(data=IMAGES, ids=[7, *range(11)])),
+    ("its ids have shape (11,) for 12 images", dict(data=IMAGES, ids=list(range(11)))),
+    ("no array of images under 'data'", dict(pictures=IMAGES))])
+def test_a_competition_file_is_refused_before_anything_is_computed(why, entries, tmp_path):
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps(entries))
+    with pytest.raises(InputError) as e: load_competition(tmp_path / "f.pkl")
+    assert why in one_sentence(e)
+
+
 # -- the real ones, where they are
 # -----------------------------------------------------------------------------------
 

@@ -159,6 +159,21 @@ def test_metrics_know_classes_that_do_not_occur():
             and m["accuracy"] == 100)
 
 
+def test_without_images_there_is_nothing_to_measure():
+    "Metrics, calibration error and temperature of none."
+    z, y = (torch.randn(20, 10, generator=generator()),
+            torch.randint(10, (20,), generator=generator()))
+    with pytest.raises(InputError, match="no images"): metrics(z[:0], y[:0])
+    with pytest.raises(InputError, match="no answers"): calibration_error(z[:0], y[:0])
+    with pytest.raises(InputError, match="no images"): fit_temperature(z[:0], y[:0])
+
+
+def test_a_temperature_is_fitted_on_the_runs_own_images(run):
+    r, x, y = run
+    with pytest.raises(InputError, match="was trained with 300"):
+        run_temperature(r, x[:250], y[:250])
+
+
 # class activation
 
 SPECS = [SMALL, NetSpec(widths=(8, 16), depths=(1, 1), strides=(1, 2), block="plain"),
@@ -181,6 +196,13 @@ def test_the_mean_of_the_map_is_the_logit(spec):
                 PHASE.std).view(3, 1, 1))
     assert torch.allclose(maps.mean((1, 2)) + net.linear.bias[k].detach(),
                           logits.gather(1, k[:, None]).flatten(), atol=1e-4)
+
+
+def test_maps_need_a_class_of_the_network_and_a_last_linear_layer():
+    net, x = SMALL.build(), toy(2)[0]
+    with pytest.raises(InputError, match="knows 0 to 9"): class_activation(net, x, PHASE, 10)
+    with pytest.raises(InputError, match="does not end in"):
+        class_activation(torch.nn.Sequential(torch.nn.Linear(2, 2)), x, PHASE, 3)
 
 
 def test_hooks_are_removed_when_the_network_fails():

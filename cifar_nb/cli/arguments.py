@@ -98,12 +98,13 @@ def _other_commands(command):
         'reproduce',
         'the recipes of the five reports at full length, in as many sittings as it takes')
     _reproduce_arguments(s)
-    s = command('ladder', 'from the plain loop to the recipe quick, one trick at a time; or what '
+    s = command('ladder', 'from the plain loop to the recipe quick, one change at a time; or what '
                 'was weighed for hour')
     s.add_argument('recipe', nargs='?', choices=['quick', 'hour', 'lengths'], default='quick',
-                   help="whose ladder; 'lengths': quick in fewer epochs (default: quick)")
+                   help="whose cumulative ablation; 'lengths': quick in fewer epochs (default: "
+                   'quick)')
     s.add_argument('--seeds', type=int, default=1, metavar='N',
-                   help='runs of each rung (default: 1)')
+                   help='runs of each variant (default: 1)')
     _recorded(s)
     _where(s)
     s = command('shift', 'how much a network keeps on noisy, blurred and foggy images')
@@ -134,7 +135,8 @@ def _where(s, data='found, else downloaded'):
 
 def _shared_arguments(s):
     _where(s, ANY_DATA)
-    s.add_argument('--tta', action='store_true', help='average several views of each image')
+    s.add_argument('--tta', action='store_true',
+                   help='average the predictions for several transforms of each image')
 
 
 def _bench_arguments(s):
