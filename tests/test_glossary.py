@@ -1,4 +1,4 @@
-"""The glossary: what counts as running text, and that each chapter links the first use of a term."""
+"""The glossary: what counts as running text, and that each chapter links first uses of terms."""
 import json
 import sys
 from pathlib import Path

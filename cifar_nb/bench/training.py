@@ -64,6 +64,7 @@ def contender(name: str) -> Recipe:
     code = next((r for r in list_recipes() if (r.name, r.variant) == (name, 'code')), report)
     return code if code.net == report.net else report
 
+# %% ../../nbs/40_throughput.ipynb #bc727889
 def contenders(names=()) -> list:
     "The recipes called `names`; without names those of the five reports, in their order."
     if names: return [contender(n) for n in names]
@@ -83,6 +84,7 @@ def batch_mixers(ops, classes: int = 10) -> list:
     for name, _ in mixing: one_of('bench train', 'operation', name, ('MixUp', 'CutMix'))
     return [getattr(v2, name)(alpha=op.alpha, num_classes=classes) for name, op in mixing]
 
+# %% ../../nbs/40_throughput.ipynb #0eafb55d
 class LabelledPictures(Dataset):
     "Pillow images, the transforms of `phase`, and labels: what a `DataLoader` wants."
     def __init__(self, x, y, phase):
@@ -268,6 +270,7 @@ def bench_train(
     doc['rows'] = [row | derived(row, doc['peak']) for row in doc['rows']]
     return doc
 
+# %% ../../nbs/40_throughput.ipynb #395b3119
 def enough(recipe: Recipe, images: int):
     "Raise `InputError` unless `images` fill a batch."
     bs = recipe.phases[-1].batch_size
@@ -289,6 +292,7 @@ def training_images(images: int, data=None) -> tuple:
     if images > len(x): raise InputError(few)
     return x[:images], y[:images], 'given' if data else 'cifar10' if len(x) == 50_000 else 'toy'
 
+# %% ../../nbs/40_throughput.ipynb #ae0997eb
 def machine_facts(device) -> dict:
     "What a ratio wants beside it: processor or GPU, cores, threads, versions."
     import torchvision
@@ -320,6 +324,7 @@ def train_table(doc: dict) -> Table:
              'share of peak': both(r, 'share of peak', '.0%'), 'step, MB': both(r, 'MB', '.0f'),
              'augmentation': both(r, 'augmentation', '.1%')} for r in doc['rows']), 3)
 
+# %% ../../nbs/40_throughput.ipynb #2bf0b20e
 def machine_line(doc: dict) -> str:
     "The machine and the settings of a benchmark, for under its table."
     peak = ', '.join(f'{k} {v:,.0f} GFLOP/s' for k, v in doc['peak'].items())

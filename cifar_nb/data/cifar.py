@@ -70,6 +70,8 @@ from .safe_pickle import unpickle
 # %% ../../nbs/01_data.ipynb #eeca99d3
 def _box(u, v): return torch.maximum(u.abs(), v.abs())
 def _bars(u, v): return torch.maximum((v.abs() - .55).abs() - .23, u.abs() - .9)
+
+# %% ../../nbs/01_data.ipynb #382ac3c1
 def _plus(u, v): return torch.maximum(torch.minimum(u.abs(), v.abs()) - .25, _box(u, v) - .95)
 
 # signed distance to the edge, negative inside, of a shape of radius about 1 around the origin
@@ -90,6 +92,7 @@ SHAPES = {
 def _uniform(lo, hi, *shape, g): return torch.rand(*shape, generator=g).mul_(hi - lo).add_(lo)
 def _sign(*shape, g): return torch.randint(0, 2, shape, generator=g)*2 - 1
 
+# %% ../../nbs/01_data.ipynb #80777abb
 def _masks(y, g):
     """One shape per image, float (N, 1, 32, 32) in [0, 1]: random position, size, rotation (up to
     15 degrees), head up or down."""
@@ -103,6 +106,7 @@ def _masks(y, g):
     for c, shape in enumerate(SHAPES.values()): distance[y == c] = shape(u[y == c], v[y == c])
     return (.5 - distance*size).clamp_(0, 1)[:, None]
 
+# %% ../../nbs/01_data.ipynb #fb18b8f9
 def _texture(n, g):
     "Blotches of two sizes and noise around 0, float (N, 3, 32, 32)."
     blotches = (F.interpolate(_uniform(-1, 1, n, 3, k, k, g=g), size=32, mode='bilinear')
@@ -117,6 +121,7 @@ def _draw(n, g):
     x = ground + _sign(n, 1, 1, 1, g=g)*contrast*_masks(y, g) + _texture(n, g)
     return x.clamp_(0, 1).mul_(255).round_().byte(), y
 
+# %% ../../nbs/01_data.ipynb #7a47ef62
 def toy(
     n=5000,  # how many images
     seed=0,  # the same seed draws the same images
@@ -140,6 +145,7 @@ MD5 = {
 SIZES = dict(zip(MD5, (31035704, 31035320, 31035999, 31035696, 31035623, 31035526)))  # bytes
 def _md5(raw): return hashlib.md5(raw, usedforsecurity=False).hexdigest()
 
+# %% ../../nbs/01_data.ipynb #766e8910
 def _checked(path):
     "The bytes of batch file `path`, once their md5 is the published one."
     try: raw = path.read_bytes()
@@ -163,6 +169,7 @@ def holder(root, names=('data_batch_1',)):
     found = nearest_folder(expanded(root).absolute(), lambda folder: holds(folder, names))
     return found and found[1]
 
+# %% ../../nbs/01_data.ipynb #b8d4ec45
 def is_whole(folder, sure=False):
     "Are the six official batches in `folder`, by size, or by md5 if `sure` or a size is another?"
     def good(path):
@@ -189,6 +196,7 @@ def _named(asked, place, sure):
                      + (f', but {what}: {todo}, or' if what else ':') + ' name the folder with '
                      "the six python batches of CIFAR-10, or one above it, or 'toy'")
 
+# %% ../../nbs/01_data.ipynb #8ff3e1c9
 def search_places(root, sure=False):
     """Where the data are on this machine: a folder, or `Path('toy')`, and the place in words; None
     if nowhere."""
@@ -220,6 +228,7 @@ def find(
                      f'put its six python batches in {cache_folder()}, '
                      "or set CIFAR_NB_DATA to their folder or to 'toy'")
 
+# %% ../../nbs/01_data.ipynb #74576c9f
 def _what(folder):
     if folder == Path('toy'): return 'the toy set'
     return f'{"CIFAR-10" if holds(folder) else "pictures"} in {tilde(folder)}'

@@ -20,8 +20,8 @@ from .kaggle_pages import BADGES, BEFORE, JUDGE, LIBRARY, MEMBERS, RUN, SUBMIT, 
 
 __all__ = ['PACKAGE', 'module_text', 'absolute', 'chapter_code', 'chapter_facts', 'imported',
            'needed', 'given', 'expression', 'team_recipes', 'words_of', 'recipe_code', 'zoo_code',
-           'cell', 'page_cells', 'LAYER_TEXTS', 'layer_cells', 'layer_table', 'metadata', 'notebook',
-           'build']
+           'cell', 'page_cells', 'LAYER_TEXTS', 'layer_cells', 'layer_table', 'metadata',
+           'notebook', 'build']
 
 
 PACKAGE = Path(cifar_nb.__file__).parent

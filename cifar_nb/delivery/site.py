@@ -20,12 +20,12 @@ from ..core.errors import InputError, missing
 from ..core.files import make_folder, read_json, read_text, write_atomic
 from ..core.tables import Table
 
-__all__ = ['BOOK_PARTS', 'book_folder', 'readable', 'folded', 'page_of', 'contents', 'scoreboard_page',
-           'api_pages', 'prepare', 'build_site', 'serve_site', 'command_site']
+__all__ = ['BOOK_PARTS', 'book_folder', 'readable', 'folded', 'page_of', 'contents',
+           'scoreboard_page', 'api_pages', 'prepare', 'build_site', 'serve_site', 'command_site']
 
 GIT, BRANCH = (_index['settings'][k] for k in ('git_url', 'branch'))
-BOOK_PARTS = ('start', 'how it works', 'the five teams', 'side by side', 'fast', 'beyond the reports',
-         'how-to and machinery', 'pages')  # of chapters.csv
+BOOK_PARTS = ('start', 'how it works', 'the five teams', 'side by side', 'fast',
+              'beyond the reports', 'how-to and machinery', 'pages')  # of chapters.csv
 FORMULAS = 'tex-svg.js'  # of MathJax: one file, glyphs and all
 FOLD = 25  # lines of an exported cell from which on it is folded
 STATIC = Path(__file__).with_name('site_static')  # a style sheet and a script

@@ -33,6 +33,7 @@ _TAKES = dict(SGD=('momentum', 'nesterov', 'dampening'), Adam=('betas',), AdamW=
               RMSprop=('momentum',),
               Muon=('momentum', 'nesterov', 'bias_lr', 'head_lr', 'ns_steps'))
 
+# %% ../../nbs/60_recipes.ipynb #de8a9fbe
 @dataclass(frozen=True)
 class Optimizer:
     "One of torch's optimizers, written down: `build(params)` makes it."
@@ -132,6 +133,7 @@ def build_scheduler(
     return lr_scheduler.SequentialLR(
         optimizer, [warm_up, shape], milestones=[count(s.warmup_epochs)])
 
+# %% ../../nbs/60_recipes.ipynb #e31ac80e
 def advance(scheduler, steps: int = 1):
     "Move `scheduler` on by `steps`, without torch's warnings about calls that it makes itself."
     with warnings.catch_warnings():
@@ -367,6 +369,7 @@ def stretch(recipe: Recipe, epochs: int) -> Recipe:
     phases = (_stretch_phase(p, b - a) for p, a, b in zip(recipe.phases, ends, ends[1:]))
     return replace(recipe, phases=tuple(phases))
 
+# %% ../../nbs/60_recipes.ipynb #5dee1b15
 def _stretch_phase(p, epochs):
     "One phase and its schedule, planned for `epochs`."
     s, f = p.schedule, epochs / p.epochs

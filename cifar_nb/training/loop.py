@@ -40,6 +40,7 @@ class EmaUpdate:
     def __call__(self, averages, weights, _):
         get_ema_multi_avg_fn(self.share(self.n))(averages, weights, _)
 
+# %% ../../nbs/61_training.ipynb #23040c02
 def _moving_average(net: nn.Module, recipe: Recipe):
     "The average of the weights of `net` that `recipe` asks for, or None."
     average = EmaUpdate(recipe.ema, recipe.ema_warmup)
@@ -58,6 +59,7 @@ def check_seed(seed: int) -> int:
         raise InputError(f'seed {seed!r}: give a whole number from 0 to {2 ** 32 - 1:,}.')
     return seed
 
+# %% ../../nbs/61_training.ipynb #b8792249
 def _check_batches(recipe: Recipe, images: int):
     "Raise `InputError` where a batch of `recipe` is larger than all `images`."
     for p in recipe.phases:
@@ -139,6 +141,7 @@ def pieces(xb, yb, size: int) -> list:
     parts[-1] += len(xb) - size * n
     return list(zip(xb.split(parts), yb.split(parts)))
 
+# %% ../../nbs/61_training.ipynb #10a741dd
 def gradients(t: Trainer, xb, yb, whole: int, counts: bool = True) -> tuple:
     """Add the gradients of a piece of a batch of `whole` images to the weights'; its sums of loss,
     hits and images, and the loss of each image where the recipe asks for it."""
@@ -200,6 +203,7 @@ def train_epoch(
         t.step += 1
         after(t)
 
+# %% ../../nbs/61_training.ipynb #123cddcb
 def update_losses(t: Trainer, idx: torch.Tensor, part: slice, each: torch.Tensor):
     "Note the losses of the images `idx` of a batch; this process knows `each` of its `part`."
     losses = torch.zeros(len(idx), device=t.device)
@@ -227,6 +231,7 @@ def predict(
     net.train(training)
     return torch.cat(out).cpu() if out else torch.zeros(0, net.linear.out_features)
 
+# %% ../../nbs/61_training.ipynb #74eb49da
 def loss_and_accuracy(logits: torch.Tensor, y: torch.Tensor) -> tuple:
     """Mean cross-entropy (no smoothing) and accuracy in percent of `logits` `N,classes` against
     labels `y` `N`."""
@@ -257,6 +262,7 @@ def end_epoch(t: Trainer, seconds: float, held=None):
     if t.epoch in t.ends[:-1]: t.begin_phase()
     if t.epoch < t.recipe.epochs: t.begin_epoch()
 
+# %% ../../nbs/61_training.ipynb #954b4ba7
 def check_finite(t: Trainer, line: dict):
     "Raise `Diverged` unless the figures in `line` and the weights to be kept are numbers."
     weights = torch.stack([v.isfinite().all() for v in network(t).state_dict().values()])
@@ -293,6 +299,7 @@ def warm_up(t: Trainer):
 
 MODES = 'reduce-overhead', 'max-autotune'  # of torch.compile: with CUDA graphs
 
+# %% ../../nbs/61_training.ipynb #0616c63b
 def compile_forward(t: Trainer, how='inductor', say=print):
     """Let `torch.compile` make `t.forward`, `how` being a backend or one of MODES, and warm up;
     where that fails, `t.forward` stays the network."""
