@@ -15,12 +15,14 @@ def show_train(doc: dict):
         _draw_rates(a, i, r)
         _draw_parts(b, i, profiles.get(r['recipe'], []))
     a.set(yticks=range(len(rows)), yticklabels=[r['title'] for r in rows],
-          title='Throughput', xlabel='images/s; behind the bar the ratio',
+          xlabel='images/s; behind the bar the ratio',
           xlim=(0, 1.4*max(r['images/s']['ours'] for r in rows)))
     b.set(xlabel='share of a step of this package', xlim=(0, 1)); a.invert_yaxis()
-    a.legend(frameon=False, fontsize=9, loc='lower right')
-    if profiles:
-        b.legend(frameon=False, fontsize=9, ncols=3, loc='lower center', bbox_to_anchor=(.5, 1))
+    fig.suptitle('Two loops, and the parts of a step')
+    for ax, columns in ((a, 2), (b, 3)):
+        if ax is a or profiles:
+            ax.legend(frameon=False, fontsize=9, ncols=columns, loc='lower center',
+                      bbox_to_anchor=(.5, 1))
     for ax in (a, b): ax.spines[['top', 'right']].set_visible(False)
     plt.close(fig)
     return fig
@@ -55,7 +57,8 @@ def show_costs(rows: list):
             mine = [r for r in rows if r['varied'] == what]
             ax.plot([r[key] for r in mine], [r['s for 1,000 images'] for r in mine],
                     's--' if what == 'depth' else 'o-', ms=4, label=what)
-        ax.set(title=f'Cost of {" and ".join(whats)}', ylabel='s for 1,000 images', ylim=(0, None),
+        ax.set(title='Larger batches' if key == 'to' else 'Larger networks',
+               ylabel='s for 1,000 images', ylim=(0, None),
                xlabel='batch size' if key == 'to' else 'multiply-adds per image (millions)')
         ax.legend(frameon=False); ax.spines[['top', 'right']].set_visible(False)
     sizes = [r['to'] for r in rows if r['varied'] == 'batch']
