@@ -240,9 +240,9 @@ def _renamed(states: dict) -> dict:
 def remember_verdict(verdict: Verdict):
     "Write the verdict down, unless nothing was attempted or the exercise had been solved before."
     def add(states):
-        states = _renamed(states)
-        solved = states.get(verdict.name) == 'solved'
-        return states if solved else states | {verdict.name: verdict.state}
+        states, name = _renamed(states), current_name(verdict.name)
+        solved = states.get(name) == 'solved'
+        return states if solved else states | {name: verdict.state}
     if verdict.state != 'unsolved': change(progress_file(), add)
 
 
