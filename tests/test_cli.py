@@ -81,6 +81,8 @@ def test_with_a_hold_out_the_test_images_are_left_alone(alone, tmp_path):
     (e,) = [json.loads(p.read_text(encoding="utf-8")) for p in (there / "evaluations").iterdir()]
     log = map(json.loads, (there / "log.jsonl").read_text(encoding="utf-8").splitlines())
     assert e["images"]["data"] == "toy, held out of the training" and e["images"]["images"] == 40
+    report = (there / "report.md").read_text(encoding="utf-8")
+    assert "| images | 40 (validation set) |" in report and "test" not in report.lower()
     assert e["metrics"]["accuracy"] == max(row["val_accuracy"] for row in log)  # the epoch kept
     status, out, err = call(*TRAIN, "--holdout", "40", "--results", "kept", cwd=tmp_path)
     assert status == 2 and "--test" in one_line(err)[-1] and not (tmp_path / "kept").exists()

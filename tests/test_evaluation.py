@@ -125,7 +125,7 @@ def test_the_page_has_a_line_a_fact_and_all_its_pictures(run):
     m = evaluate(r, *toy(200, seed=9), device="cpu", classes=list(SHAPES), name="toy test set")
     text = (r.path / "report.md").read_text(encoding="utf-8")
     assert f"| calibration error | {m['ece']:.2f} points" in text
-    assert text.count("\n| test accuracy |") == 1
+    assert text.count("\n| accuracy |") == 1
     for line in text.splitlines():
         if line.startswith("!["):
             assert (r.path / line.split("(")[1].rstrip(")")).stat().st_size > 1000

@@ -227,10 +227,11 @@ def facts(r: dict, m: dict) -> dict:
         'machine': f"{r['hardware']} ({r['device']}, {r['threads']} threads), {r['precision']}, "
         f"torch {r['torch']}",
         'weights': r['checkpoint'],
-        'test images': f"{m['images']:,} ({m['set']}), {m['views']}",
-        'test accuracy': f"{m['accuracy']:.2f}% ± {standard_error(m['accuracy'], m['images']):.2f} "
+        'images': f"{m['images']:,} ({m['set']})",
+        'TTA': 'none' if m['views'] == 'single view' else m['views'],
+        'accuracy': f"{m['accuracy']:.2f}% ± {standard_error(m['accuracy'], m['images']):.2f} "
         "(binomial standard error)",
-        'test loss': f"{m['loss']:.4f}",
+        'loss': f"{m['loss']:.4f}",
         'calibration error': f"{m['ece']:.2f} points (ECE, 15 bins, probabilities as the network "
         "gives them)",
     }
@@ -264,7 +265,7 @@ def save_figure(fig, path):
 def write_report(run: Run, x, y, logits, m: dict, classes=CLASSES):
     """Write report.md and its four pictures into the folder of `run`, for the metrics `m` of
     `logits` `N,classes` on the images `x` with labels `y`."""
-    save_figure(show_curves(run.log, m), run.path / 'curves.png')
+    save_figure(show_curves(run.log, m, m['set']), run.path / 'curves.png')
     save_figure(show_confusion(m['confusion'], classes), run.path / 'confusion.png')
     save_figure(show_reliability(logits, y), run.path / 'reliability.png')
     save_figure(show_mistakes(x, logits, y, classes=classes), run.path / 'mistakes.png')
