@@ -215,8 +215,8 @@ def test_each_check_has_hints(chapter):
 @each
 def test_each_solution_is_proved_against_two_mistakes(chapter):
     """nbdev_test runs the proofs; here we see that there is one for each exercise, at the top level
-    of a cell, with at least two mistakes. Of a prediction `compare_prediction` or a small form of
-    the experiment is run."""
+    of a cell, with at least two mistakes. Of a prediction `judge_prediction` or a small form of the
+    experiment is run."""
     proved, tried = {}, ""
     for kind, source, _ in cells(solutions(chapter)):
         if kind != "code": continue
@@ -231,7 +231,8 @@ def test_each_solution_is_proved_against_two_mistakes(chapter):
     assert list(proved) == answers
     for name, e in kept(chapter).items():
         if isinstance(e, Prediction):
-            assert f"compare_prediction('{name}'" in tried or f"{e.look.__name__}(" in tried, name
+            assert f"judge_prediction('{name}'" in tried or f"{e.look.__name__}(" in tried, name
+    assert not re.search(r"\b(check|compare_prediction)\(", tried), "solutions remember nothing"
     for name, mistakes in proved.items(): assert mistakes >= 2, f"{name}: {mistakes} mistakes"
 
 

@@ -21,17 +21,15 @@ from .memory import change, recall
 
 __all__ = ['CHAPTERS', 'Wrong', 'Exercise', 'exercise', 'is_stub', 'Verdict', 'load_exercises',
            'find_exercise', 'judge', 'same', 'current_name', 'progress_file', 'read_progress',
-           'remember_verdict', 'check', 'Progress', 'progress', 'prove']
+           'remember_verdict', 'remembered', 'check', 'Progress', 'progress', 'prove']
 
 
 # the chapters with exercises, in the order of the book; each has a module of its name here
 CHAPTERS = (
     'data loop convolution batch_norm resnet optimizers regularization augment colour geometry '
-    'policies preview '
-    'evaluation calibration inside tta competition narrow_resnet modified_resnet learning_too_deep '
-    'dreamfire neural_nomads throughput speed im2col winograd fused_norm muon airbench recipes '
-    'training parallel'
-).split()
+    'policies preview evaluation calibration inside tta competition narrow_resnet modified_resnet '
+    'learning_too_deep dreamfire neural_nomads throughput speed im2col winograd fused_norm muon '
+    'airbench recipes training parallel').split()
 # chapters whose exercises were called by a number before (`01.2` is `data.2`)
 NUMBERED = dict(zip(
     '01 02 02a 02b 02c 02d 03 03a 03b 04 04a 04b 04c 05 05a 06 07 07a 07b 08 10 11 12 13 14'
@@ -248,7 +246,10 @@ def remember_verdict(verdict: Verdict):
 
 def check(name: str, answer) -> Verdict:
     "Judge `answer` to the exercise `name`, remember it, and show what was found."
-    verdict = judge(name, answer)
+    return remembered(judge(name, answer))
+
+def remembered(verdict: Verdict) -> Verdict:
+    "`verdict`, written down; a sentence where that cannot be."
     try: remember_verdict(verdict)
     except InputError as e: _no_memory(e)
     return verdict

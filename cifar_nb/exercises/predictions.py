@@ -12,11 +12,11 @@ from numbers import Real
 from statistics import mean, stdev
 
 from ..core.errors import InputError
-from .checker import (Exercise, Verdict, Wrong, _exercises, _no_memory, find_exercise,
-                      is_stub, remember_verdict)
+from .checker import (Exercise, Verdict, Wrong, _exercises, find_exercise, is_stub,
+                      remembered)
 
-__all__ = ['Prediction', 'prediction', 'PredictionVerdict', 'compare_prediction',
-           'recorded_outcomes']
+__all__ = ['Prediction', 'prediction', 'PredictionVerdict', 'judge_prediction',
+           'compare_prediction', 'recorded_outcomes']
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,9 @@ def _outcome(run, seed: int) -> float:
     return value
 
 
-def compare_prediction(
-    name: str,    # the exercise
-    guess,        # (low, high): the interval in which you expect the outcome
-    run=None,     # function of a seed that returns the outcome; default: the book's own
-    seed: int = 0,
-) -> Verdict:
-    """Run the experiment of the exercise `name`, but only once `guess` is written down; show both,
-    beside what the book has recorded, and remember that it was done."""
+def judge_prediction(name: str, guess, run=None, seed: int = 0) -> PredictionVerdict:
+    """What `compare_prediction` says of the interval `guess`, without remembering anything; nothing
+    is run before `guess` is an interval."""
     e = find_exercise(name)
     if not isinstance(e, Prediction):
         raise InputError(f'{name} is no prediction; its answer goes to `check`.')
@@ -111,11 +106,18 @@ def compare_prediction(
         return PredictionVerdict(e.name, e.title, state, message, e.hints, **more)
     if is_stub(guess):
         return verdict('unsolved', 'Write your interval first; then run the cell again.')
-    try:
-        interval = _interval(guess)
-        outcome = _outcome(run or e.look, seed)
+    try: interval, outcome = _interval(guess), _outcome(run or e.look, seed)
     except Wrong as wrong: return verdict('wrong', str(wrong))
-    done = verdict('solved', _sentence(e, interval, outcome), guess=interval, outcome=outcome)
-    try: remember_verdict(done)
-    except InputError as error: _no_memory(error)
-    return done
+    return verdict('solved', _sentence(e, interval, outcome), guess=interval, outcome=outcome)
+
+
+def compare_prediction(
+    name: str,    # the exercise
+    guess,        # (low, high): the interval in which you expect the outcome
+    run=None,     # function of a seed that returns the outcome; default: the book's own
+    seed: int = 0,
+) -> PredictionVerdict:
+    """Run the experiment of the exercise `name`, but only once `guess` is written down; show both,
+    beside what the book has recorded, and remember that it was done."""
+    verdict = judge_prediction(name, guess, run, seed)
+    return remembered(verdict) if verdict.state == 'solved' else verdict
