@@ -71,8 +71,8 @@ def test_a_run_leaves_what_the_readme_promises(alone):
 
 
 def test_with_a_hold_out_the_test_images_are_left_alone(alone, tmp_path):
-    """Only the validation images are read, and nothing is filed as a test; with `--test` both are,
-    the figures of the test being those of a run of its own."""
+    """Only the validation images are read, and nothing is filed as a test; with `--test` both are
+    evaluated. What measures or keeps test figures asks for `--test`."""
     status, out, err = call(*TRAIN, "--holdout", "40", "--out", "run", cwd=tmp_path)
     assert status == 0 and "% of 40 validation set images" in out and "left alone" in out, err
     there = tmp_path / "run"
@@ -84,11 +84,15 @@ def test_with_a_hold_out_the_test_images_are_left_alone(alone, tmp_path):
     report = (there / "report.md").read_text(encoding="utf-8")
     assert "| images | 40 (validation set) |" in report and "test" not in report.lower()
     assert e["metrics"]["accuracy"] == max(row["val_accuracy"] for row in log)  # the epoch kept
-    status, out, err = call(*TRAIN, "--holdout", "40", "--results", "kept", cwd=tmp_path)
-    assert status == 2 and "--test" in one_line(err)[-1] and not (tmp_path / "kept").exists()
+    status, out, err = call(*TRAIN, "--holdout", "40", "--out", "run", "--resume", cwd=tmp_path)
+    assert status == 2 and "already finished" in err and "reads the test images" in err
+    for flag in (["--results", "kept"], ["--curve", "--out", "kept"]):
+        status, out, err = call(*TRAIN, "--holdout", "40", *flag, cwd=tmp_path)
+        assert status == 2 and "--test" in one_line(err)[-1] and not (tmp_path / "kept").exists()
     status, out, err = call(*TRAIN, "--holdout", "40", "--test", "--out", "two", cwd=tmp_path)
     assert status == 0 and "toy test set" in out and (tmp_path / "two/submission.csv").exists(), err
     assert "test" in json.loads((tmp_path / "two/result.json").read_text(encoding="utf-8"))
+    assert "validation set" in out and len(list((tmp_path / "two/evaluations").iterdir())) == 2
 
 @pytest.mark.parametrize(
     "signum, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -321,6 +325,6 @@ MISTAKES = [
 def test_a_mistake_is_one_line_and_the_status_2(things, line, capsys):
     from cifar_nb.cli import main
     before = sorted(p.name for p in things.rglob("*") if not p.name.startswith("."))
-    assert main(line.replace("HERE", str(things)).split()) == 2
+    assert main([w.replace("HERE", str(things)) for w in line.split()]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert sorted(p.name for p in things.rglob("*") if not p.name.startswith(".")) == before

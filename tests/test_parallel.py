@@ -116,7 +116,6 @@ PER_IMAGE = """
 import sys, torch
 from cifar_nb.models import resnet as blocks
 from cifar_nb.data import cifar as data
-from cifar_nb.kernels import fused_norm as norm
 from cifar_nb.recipes import spec as recipes
 from cifar_nb.training import train as training
 class PerImage(torch.nn.GroupNorm):
@@ -124,7 +123,7 @@ class PerImage(torch.nn.GroupNorm):
     def forward(self, x, activation=None, add=None):
         return blocks.finish(super().forward(x), activation, add)
 blocks.BatchNorm = PerImage
-recipe = recipes.recipe_from_json(open(sys.argv[1]).read())
+recipe = recipes.recipe_from_json(open(sys.argv[1], encoding='utf-8').read())
 training.train(recipe, *data.toy(500), sys.argv[2], holdout=50, device='cpu', precision='fp32',
                progress=False)
 """
@@ -147,7 +146,8 @@ def test_without_batch_statistics_two_processes_give_the_digits_of_one(tmp_path,
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
                "2", tmp_path / "job.py", tmp_path / "plan.json", tmp_path / "two"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8",
-                          env=os.environ | dict(OMP_NUM_THREADS="1"))
+                          env=os.environ | dict(OMP_NUM_THREADS="1"), timeout=300)
+    assert done.returncode == 0, done.stderr
     monkeypatch.setattr(blocks, "BatchNorm", PerImage)
     one = train(PLAN, *toy(500), holdout=50, precision="fp32", device="cpu", progress=False,
                 say=str)

@@ -1,12 +1,10 @@
 """The folder of a training: who may write into it, what may go on in it, and in which order it is
 written."""
 import json
-import os
 import re
 import shutil
 import signal
 import tempfile
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -431,7 +429,7 @@ def test_a_new_trainer_goes_on_to_the_same_bits(broken):
 
 def test_signals_are_noted_and_put_back():
     before = signal.getsignal(signal.SIGINT)
-    with noting_signals() as caught: os.kill(os.getpid(), signal.SIGTERM); time.sleep(.01)
+    with noting_signals() as caught: signal.raise_signal(signal.SIGTERM)
     assert caught == [signal.SIGTERM] and signal.getsignal(signal.SIGINT) is before
 
 
@@ -510,7 +508,7 @@ def test_a_run_that_is_there_is_neither_overwritten_nor_trained_again(tmp_path):
 
 def test_a_signal_in_the_second_epoch_and_the_same_call_again(tmp_path):
     def signal_in_epoch_2(s):
-        if s.startswith('epoch 1'): os.kill(os.getpid(), signal.SIGINT)
+        if s.startswith('epoch 1'): signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match='go on with --resume'):
         train(TINY, X, Y, tmp_path / 'cut', **QUIET | dict(say=signal_in_epoch_2))
     train(TINY, X, Y, tmp_path / 'cut', resume=True, **QUIET)

@@ -325,5 +325,6 @@ def test_what_ran_is_raced():
 
 
 def test_images_are_counted(data):
-    with pytest.raises(InputError): training_images(IMAGES + 1, data)
+    with pytest.raises(InputError, match=f'There are {IMAGES:,} training images'):
+        training_images(IMAGES + 1, data)
     assert training_images(5, data)[0].shape == (5, 3, 32, 32)

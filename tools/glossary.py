@@ -35,12 +35,11 @@ def anchor(term):
 
 def names_of(term):
     """The names under which a text has the term: what stands in parentheses is another name if it
-    is an abbreviation or contains the word, and else the rest of a longer one."""
+    is an abbreviation or more than one word, and else the rest of a longer one."""
     first, _, more = term.partition(" (")
     names = first.split(", ")
     for n in filter(None, more.rstrip(")").split(", ")):
-        names.append(n if n.isupper() or names[0].lower().rstrip("p") in n.lower()
-                     or len(n.split()) > 1 else f"{names[0]} {n}")
+        names.append(n if n.isupper() or len(n.split()) > 1 else f"{names[0]} {n}")
     return names
 
 

@@ -16,7 +16,7 @@ from ..data.cifar import CLASSES, SHAPES, load_set, split
 from ..data.competition import load_competition
 from ..evaluation.records import record_run
 from ..evaluation.report import evaluate
-from ..evaluation.tta import (check_views, examine, one_and_mean, predict_views, viewed_as,
+from ..evaluation.tta import (check_views, examine, one_and_mean, predict_views,
                               write_submission)
 from ..models.count import counts_of
 from ..teams.zoo import list_recipes
@@ -84,11 +84,14 @@ def cmd_train(a):
                          "shapes only, since there is no CIFAR-10 here: name its folder with "
                          "--data, or say --data toy for a try.")
     holdout = len(x) // 10 if a.holdout == 'a tenth' else a.holdout
-    if a.results and holdout and not a.test:
-        raise InputError('--results keeps figures of the test images, and with --holdout they are '
-                         'left alone: say --test as well, or leave --results out.')
+    alone = holdout and not a.test  # the test images are
+    if alone and (a.results or a.curve):
+        flag, does = ('--results', 'keeps figures of') if a.results else ('--curve', 'measures')
+        raise InputError(f'{flag} {does} the test images, and with --holdout they are left alone: '
+                         f'say --test as well, or leave {flag} out.')
     # found missing now rather than in an hour
-    test = images_of('test', 'toy' if data == 'toy' else a.data, say=lambda s: None)[:2]
+    test = None if alone else images_of('test', 'toy' if data == 'toy' else a.data,
+                                        say=lambda s: None)[:2]
     settings = dict(seed=a.seed, device=a.device, precision=a.precision, holdout=holdout)
     def folder():
         return str(
@@ -100,35 +103,40 @@ def cmd_train(a):
             train(recipe, x, y, out, resume=a.resume, compile=a.compile, info=dict(data=data),
                   curve=test if a.curve else None, base=base, callback=callback, **settings)
     if not asked().first: return
-    if not holdout or a.test: return finish_run_of(out, test, data, a, competition)
-    held = split(y, holdout)[1]
-    finish_run_of(out, (x[held], y[held]), data, a, competition, validation=True)
+    if holdout:
+        held = split(y, holdout)[1]
+        named = _names(data) | dict(name='validation set', data=f'{data}, held out of the training')
+        if alone: return finish_run_of(out, (x[held], y[held]), named, a, competition)
+        print(_accuracy_of(examine(Run(out), x[held], y[held], a.device, **named)[0]))
+    finish_run_of(out, test, _names(data), a, competition, tested=True)
 
 
-def finish_run_of(out, test, data, a, competition=None, validation=False):
-    """Evaluate the run `out` on `test` (images, labels; with `validation` they are the images held
-    out), write its submission and print where the results lie."""
-    run, ids, views = Run(out), torch.arange(len(test[0])), Run(out).recipe.tta_transforms
-    names = _names(data)
-    if validation: names |= dict(name='validation set', data=f'{data}, held out of the training')
-    m, averaged, logits = examine(run, *test, a.device, **names)
+def finish_run_of(out, images, names, a, competition=None, tested=False):
+    """Evaluate the run `out` on `images` (images, labels), the test images where `tested`, else
+    those held out; `names` are for `examine`. Write its submission and print where the results
+    lie."""
+    run, ids, views = Run(out), torch.arange(len(images[0])), Run(out).recipe.tta_transforms
+    m, averaged, logits = examine(run, *images, a.device, **names)
     if competition:
         ids, logits = (competition.ids,
                        predict_views(run.load_net(a.device), competition.images,
                                      run.recipe.phases[-1], views))
-    written = competition or not validation
+    written = competition or tested
     if written: write_submission(out / 'submission.csv', ids, logits.argmax(1), overwrite=True)
     if a.results: record_run(run, a.results)
     r = run.result
     with_tta = f" ({averaged['accuracy']:.2f}% with TTA)" if len(views) > 1 else ''
-    print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images{with_tta}, "
-          f"{r['parameters']:,} parameters, {r['seconds']:.0f} s of training on "
-          f"{r['hardware']}\nreport      {out / 'report.md'}\ncurves      "
+    print(f"{_accuracy_of(m)}{with_tta}, {r['parameters']:,} parameters, {r['seconds']:.0f} s of "
+          f"training on {r['hardware']}\nreport      {out / 'report.md'}\ncurves      "
           f"{out / 'curves.png'}\nconfusion   {out / 'confusion.png'}\nmistakes    "
           f"{out / 'mistakes.png'}\n"
           + (f"submission  {out / 'submission.csv'}" if written else
              'The test images were left alone: choose by this figure, then train without --holdout '
              'and read them once.'))
+
+
+def _accuracy_of(m: dict) -> str:
+    return f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images"
 
 
 def _names(data) -> dict:
@@ -164,12 +172,13 @@ def cmd_evaluate(a):
     one, logits = one_and_mean(run.load_net(a.device), x, run.recipe.phases[-1], views)
     m = evaluate(run, x, y, logits, a.device, tta=views, pictured=data == own,
                  beside=one if len(views) > 1 else None, **_names(data))
-    print(f"{m['accuracy']:.2f}% of {m['images']:,} {m['set']} images ({viewed_as(views)}); " +
+    how = 'without TTA' if len(views) == 1 else f'TTA: {", ".join(views)}'
+    print(f"{_accuracy_of(m)} ({how}); " +
           (f"see {run.path / 'report.md'}" if data == own else "kept in "
            f"{run.path / 'evaluations'}: the report stays that of the run's own test set, {own}"))
     if 'paired' in m:
         gained, lost = m['paired']['gained'], m['paired']['lost']
-        print(f'beside a single view: {gained:,} images won, {lost:,} lost '
+        print(f'beside the answers without TTA: {gained:,} images won, {lost:,} lost '
               f"(McNemar's test: p = {mcnemar(gained, lost):.2g})")
     if a.results: print(f'recorded in {record_run(run, a.results)}')
 

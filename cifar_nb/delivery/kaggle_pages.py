@@ -197,7 +197,7 @@ from cifar_nb.delivery.session import answers, choose_views, mean_of_members, sc
 views = choose_views(members[0].recipe, VIEWS)
 single = answers(runs, images.xt, ['identity'], devices[0])
 several = answers(runs, images.xt, views, devices[0])
-print(f'{len(images.xt):,} images, {images.test}; several views are {", ".join(views)}')
+print(f'{len(images.xt):,} images, {images.test}; TTA averages {", ".join(views)}')
 scores(runs, images.yt, one_view=single, several_views=several)
 
 %% code report
@@ -207,7 +207,7 @@ from cifar_nb.evaluation.report import evaluate, show_confusion, show_curves, sh
 for run, logits in zip(runs, single):
     result = evaluate(run, images.xt, images.yt, logits, devices[0], classes=images.classes,
                       name=images.test, data=images.name)
-    display(show_curves(run.log, result))
+    display(show_curves(run.log, result, images.test))
     display(show_confusion(result['confusion'], images.classes, run.path.name))
 
 %% code mistakes

@@ -51,15 +51,15 @@ def card(name: str, entry: dict, recipe) -> str:
     classes, of = ((tuple(SHAPES), 'drawn shapes, the toy set of this book')
                    if run['data'] == 'toy' else (CLASSES, 'CIFAR-10'))
     how = _how(e.get('manifest'), training_command(e.get('manifest'), recipe, run))
-    several = (f", {e['tta_accuracy']:.2f}% with the mean of {len(recipe.tta_transforms)} views"
+    several = (f", {e['tta_accuracy']:.2f}% with TTA of {len(recipe.tta_transforms)} transforms"
                if 'tta_accuracy' in e else '')
     last = recipe.phases[-1]
-    head = (f'{recipe.title or recipe.name}: a classifier of 32 x 32 colour pictures into the ten '
+    head = (f'{recipe.title or recipe.name}: a classifier of 32 x 32 color pictures into the ten '
             f'classes of {of}, {e["parameters"]:,} trainable parameters.')
     points = [
         f'**Accuracy** on {e["images"]:,} images ({e["set"]}): {e["accuracy"]:.2f}%{several}. '
-        f'Before it was packed as {e["kind"]} the network had {run["accuracy"]:.2f}% with one '
-        'view.',
+        f'Before it was packed as {e["kind"]} the network had {run["accuracy"]:.2f}% '
+        'without TTA.',
         f'**Input**: float32 `N,3,32,32`, red, green and blue from 0 to 1, minus '
         f'{_numbers(last.mean)}, divided by {_numbers(last.std)}. **Output**: ten logits, in the '
         f'order {", ".join(classes)}.',
@@ -83,8 +83,8 @@ def _for_the_hub(name: str, e: dict) -> str:
              'pipeline_tag: image-classification', 'tags: [cifar10, resnet, safetensors]']
     if data:
         kind, title, part = data
-        metrics = [('Accuracy, one view', e['accuracy'])] + (
-            [('Accuracy, mean of several views', e['tta_accuracy'])] if 'tta_accuracy' in e else [])
+        metrics = [('Accuracy', e['accuracy'])] + (
+            [('Accuracy with TTA', e['tta_accuracy'])] if 'tta_accuracy' in e else [])
         lines += [f'datasets: [{kind}]', 'metrics: [accuracy]', 'model-index:', f'- name: {name}',
                   '  results:', '  - task: {type: image-classification}',
                   f'    dataset: {{name: {title}, type: {kind}, split: {part}}}', '    metrics:',
@@ -116,7 +116,7 @@ def renew_cards(folder=None) -> list:
 
 
 def judged(net, x, y, recipe) -> dict:
-    """Accuracy (%) of `net` on the uint8 images `x`: with one view, and if the recipe has several,
+    """Accuracy (%) of `net` on the uint8 images `x`: without TTA, and if the recipe has several
     with their mean."""
     one, several = (round(loss_and_accuracy(l, y)[1], 2)
                     for l in one_and_mean(net, x, recipe.phases[-1], recipe.tta_transforms))

@@ -124,7 +124,7 @@ def after_smoothing(seed):
     def ece(smoothing):
         phase = Phase(16, Optimizer(lr=.1, momentum=.9), Schedule('cosine', t_max=16),
                       batch_size=100, label_smoothing=smoothing)
-        t = train(Recipe('s', net, (phase,)), x[:2000], y[:2000], seed=seed, say=str,
-                  progress=False)
+        t = train(Recipe('s', net, (phase,)), x[:2000], y[:2000], seed=seed, device='cpu',
+                  say=str, progress=False)
         return calibration_error(predict(t.net, x[2500:5000], phase), y[2500:5000])
     return ece(.1) - ece(0.)

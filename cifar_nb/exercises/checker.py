@@ -230,9 +230,10 @@ def read_progress() -> dict:
 
 def _renamed(states: dict) -> dict:
     "`states` with today's names of the exercises; solved under either name is solved."
-    new = {name: state for name, state in states.items() if current_name(name) == name}
-    for name, state in states.items():
-        if new.get(current_name(name)) != 'solved': new[current_name(name)] = state
+    new = {}
+    for name, state in ((current_name(name), state) for name, state in states.items()):
+        if new.get(name) != 'solved' and (state in ('wrong', 'solved') or name not in new):
+            new[name] = state
     return new
 
 def remember_verdict(verdict: Verdict):

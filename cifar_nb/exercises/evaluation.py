@@ -121,7 +121,8 @@ def wrong_std(seed):
     n = min(len(x), 10_000) * 4 // 5
     net = NetSpec(widths=(16, 32, 64), depths=(1, 1, 1), strides=(2, 2, 2))
     phase = Phase(4, Optimizer(lr=.1, momentum=.9), Schedule('cosine', t_max=4))
-    t = train(Recipe('std', net, (phase,)), x[:n], y[:n], seed=seed, progress=False, say=str)
+    t = train(Recipe('std', net, (phase,)), x[:n], y[:n], seed=seed, device='cpu',
+              progress=False, say=str)
     right, wrong = (predict(t.net, x[n:n + 2000], p)
                     for p in (phase, replace(phase, std=(.2023, .1994, .2010))))
     return paired_gain(wrong, right, y[n:n + 2000])[0]

@@ -120,7 +120,8 @@ def hottest_hidden(seed):
     n = min(len(x), 10_000) * 4 // 5
     net = NetSpec(widths=(16, 32, 64), depths=(1, 1, 1), strides=(2, 2, 1))
     phase = Phase(3, Optimizer(lr=.1, momentum=.9), Schedule('cosine', t_max=3), batch_size=64)
-    t = train(Recipe('s', net, (phase,)), x[:n], y[:n], seed=seed, progress=False, say=str)
+    t = train(Recipe('s', net, (phase,)), x[:n], y[:n], seed=seed, device='cpu',
+              progress=False, say=str)
     xv, yv = x[n:n + 1000], y[n:n + 1000]
     z = predict(t.net, xv, phase)
     hidden = hide(xv, class_activation(t.net, xv, phase, z.argmax(1)), lambda m: -m)

@@ -11,6 +11,8 @@ from importlib import resources
 from numbers import Real
 from statistics import mean, stdev
 
+import torch
+
 from ..core.errors import InputError
 from .checker import (Exercise, Verdict, Wrong, _exercises, find_exercise, is_stub,
                       remembered)
@@ -46,12 +48,11 @@ def recorded_outcomes(name: str) -> dict | None:
     return json.loads(file.read_text(encoding='utf-8')).get(name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PredictionVerdict(Verdict):
     "A prediction beside its outcome; `outcome` is None where nothing was predicted yet."
     guess: tuple = ()
     outcome: float | None = None
-    __repr__, _repr_html_ = Verdict.__repr__, Verdict._repr_html_
 
 
 def _interval(guess) -> tuple:
@@ -87,7 +88,7 @@ def _sentence(exercise, guess, outcome) -> str:
 
 def _outcome(run, seed: int) -> float:
     "What the experiment gives; `Wrong` where it is no finite number."
-    outcome = run(seed)
+    with torch.random.fork_rng(devices=()): outcome = run(seed)  # the reader's numbers go on
     try: value = float(outcome)
     except (TypeError, ValueError):
         raise Wrong(f'The experiment gave {outcome!r}, which is no number.') from None

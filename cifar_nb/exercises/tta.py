@@ -126,6 +126,7 @@ def flip_gain(seed):
     n = min(len(x), 10_000) * 4 // 5
     net = NetSpec(widths=(16, 32, 64), depths=(1, 1, 1), strides=(2, 2, 2))
     phase = Phase(4, Optimizer(lr=.1, momentum=.9), Schedule('cosine', t_max=4))
-    t = train(Recipe('s', net, (phase,)), x[:n], y[:n], seed=seed, progress=False, say=str)
+    t = train(Recipe('s', net, (phase,)), x[:n], y[:n], seed=seed, device='cpu',
+              progress=False, say=str)
     plain, flipped = view_logits(t.net, x[n:n + 2000], phase, 'pair')
     return paired_gain(plain, (plain + flipped) / 2, y[n:n + 2000])[0]

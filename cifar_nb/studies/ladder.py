@@ -123,7 +123,7 @@ def ladder_table(records, names=None) -> Table:
         rows.append(row)
     if rows:
         rows.append(
-            _rung_row(f'{len(runs[0]["tta_transforms"])} views', runs, below, 'tta_accuracy')[0])
+            _rung_row(f'TTA of {len(runs[0]["tta_transforms"])}', runs, below, 'tta_accuracy')[0])
     return Table(rows)
 
 def asides_table(records, names=None) -> Table:
@@ -163,7 +163,7 @@ def show_ladder(records):
     return fig
 
 # %% ../../nbs/47_laptop.ipynb #44dfa52b
-# accuracy in percent with six views, and PFLOP, that airbench94_muon states for itself (Jordan,
+# accuracy in percent with TTA of six, and PFLOP, that airbench94_muon states for itself (Jordan,
 # 2024)
 AIRBENCH = 94.0, 0.29
 
@@ -173,15 +173,15 @@ def price(result: dict) -> float:
     return training_cost(recipe_of(m), m['data']['images'] - m['validation']['images'])
 
 def timings(results) -> Table:
-    """One row the runs that differ by seed only: accuracy with one view and with the recipe's (mean
+    """One row the runs that differ by seed only: accuracy without TTA and with the recipe's (mean
     and standard deviation), seconds of the fastest run, and what the machine did in them."""
     rows = []
     for rs in grouped(results):
         r, seconds, work = rs[0], min(r['seconds'] for r in rs), price(rs[0])
         rows.append(
             {'recipe': r['recipe'], 'runs': len(rs), 'epochs': r['epochs'],
-             'one view': spread([r['test']['accuracy'] for r in rs]),
-             'several': spread([viewed(r) for r in rs]),
+             'without TTA': spread([r['test']['accuracy'] for r in rs]),
+             'with TTA': spread([viewed(r) for r in rs]),
              'PFLOP': f'{work:.3f}', 'seconds, at best': round(seconds),
              'GFLOP/s': round(1e6 * work / seconds),
              'machine': f'{r["hardware"]}, {r["threads"]} threads, {r["precision"]}'})

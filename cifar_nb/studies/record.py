@@ -38,9 +38,9 @@ def known_results() -> list:
     "What is to beat, the cheapest first; those without a price last."
     def preact(epochs):
         return round(epochs * training_cost(Recipe('preact', PREACT, (Phase(1),))), 1)
-    return [Known('airbench94_muon', 94.01, 1.97, .29, 'Jordan, 2024; six views'),
-            Known('airbench95', 95.01, 4.61, 1.4, 'Jordan, 2024; six views'),
-            Known('airbench96', 96.00, 9.92, 3.1, 'Jordan, 2024, the faster one; six views'),
+    return [Known('airbench94_muon', 94.01, 1.97, .29, 'Jordan, 2024; with TTA'),
+            Known('airbench95', 95.01, 4.61, 1.4, 'Jordan, 2024; with TTA'),
+            Known('airbench96', 96.00, 9.92, 3.1, 'Jordan, 2024, the faster one; with TTA'),
             Known('ResNet, TrivialAugment and erasing', 96.57, 4.29, preact(139),
                   'a run of 300 s on an H20, not published'),
             Known('ResNet, RICAP', 96.9, 4.3, preact(400), 'Takahashi et al., 2018'),

@@ -312,8 +312,11 @@ def claimed(stack: ExitStack, out: Path, recipe, manifest: dict, resume: bool, s
                              'place with --out.')
         if there(out / 'result.json'):
             drop_checkpoint(out)
-            raise InputError(f'{out} is already finished: judge it with `cifar_nb evaluate {out}`, '
-                             'or choose another place with --out.')
+            held = (manifest.get('validation') or {}).get('images')
+            more = (', which reads the test images (log.jsonl has the accuracy on those held out)'
+                    if isinstance(held, int) and held else '')
+            raise InputError(f'{out} is already finished: evaluate it with `cifar_nb evaluate '
+                             f'{out}`{more}, or choose another place with --out.')
         manifest = _going_on(out, recipe, manifest, say)
     write_atomic(out / 'manifest.json', to_json(manifest))
     if not there(out / 'recipe.json'): write_atomic(out / 'recipe.json', recipe.to_json())
