@@ -8,12 +8,13 @@ so. Cells that end in `check(...)` or `compare_prediction(...)` are run as they 
 chapter's imports, and their outputs are replaced.
 """
 import ast
+import io
 import json
 import os
 import re
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -61,11 +62,13 @@ def show(path):
                         exec(compile(ast.Module([line], []), '<functions>', 'exec'), names)
     for c in cells:
         tree = ast.parse(''.join(c['source']))
-        exec(compile(ast.Module(tree.body[:-1], []), path.name, 'exec'), names)
-        v = eval(compile(ast.Expression(tree.body[-1].value), path.name, 'eval'), names)
+        with redirect_stdout(io.StringIO()):
+            exec(compile(ast.Module(tree.body[:-1], []), path.name, 'exec'), names)
+            v = eval(compile(ast.Expression(tree.body[-1].value), path.name, 'eval'), names)
         data = {'text/html': [v._repr_html_()], 'text/plain': [repr(v)]}
-        c['outputs'] = [dict(data=data, execution_count=None, metadata={},
-                             output_type='execute_result')]
+        printed = [o for o in c['outputs'] if o['output_type'] != 'execute_result']
+        c['outputs'] = [*printed, dict(data=data, execution_count=None, metadata={},
+                                       output_type='execute_result')]
     if json.dumps(nb) == before: return False
     path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n',
                     encoding='utf-8')
