@@ -127,7 +127,7 @@ def test_one_look_and_several_are_told_apart(run):
     kept = {tuple(e['tta']['transforms']): e['metrics']['loss'] for e in run.evaluations}
     assert kept == {('identity',): one['loss'], TTA: several['loss']}
     assert (one['views'], several['views']) == ('single view', 'mean of identity, flip, left')
-    assert 'single view' in (run.path / 'report.md').read_text(encoding='utf-8')
+    assert '| TTA | none |' in (run.path / 'report.md').read_text(encoding='utf-8')
     assert result['parameters'] == sum(p.numel() for p in run.load_net('cpu').parameters())
 
 
