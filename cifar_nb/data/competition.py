@@ -9,7 +9,8 @@ import torch
 
 from ..core.errors import InputError
 from ..core.places import expanded
-from .safe_pickle import as_text, unpickle
+from .safe_arrays import as_text
+from .safe_pickle import unpickle
 
 __all__ = ['roughness', 'Competition', 'is_course_file', 'load_competition']
 
