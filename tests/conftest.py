@@ -4,6 +4,9 @@ import os
 import pytest
 import torch
 
+try: from xdist.scheduler import LoadScopeScheduling
+except ImportError: LoadScopeScheduling = object
+
 WATCHED = ("CIFAR_NB", "KAGGLE", "OMP_", "MPL", "CUDA_", "RANK", "WORLD_SIZE", "LOCAL_RANK",
            "MASTER_", "HOME", "XDG_", "PATH", "PYTHON")
 
@@ -21,6 +24,17 @@ def pytest_collection_finish(session):
     changed = sorted(k for k in BEFORE.keys() | now if BEFORE.get(k) != now.get(k))
     if changed:
         raise pytest.UsageError(f"The import of a file of tests has changed {', '.join(changed)}.")
+
+
+class ByFile(LoadScopeScheduling):
+    "The tests of a file go to one process, for they share fixtures; chapters one by one."
+    def _split_scope(self, nodeid):
+        return nodeid if "test_chapters.py" in nodeid else nodeid.split("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def python_of(cell):
 
 
 MODULES = sorted(
-    p for p in [ROOT / "book.py", ROOT / "setup.py", ROOT / "conftest.py",
+    p for p in [ROOT / "book.py", ROOT / "setup.py",
                 *(p for d in ("cifar_nb", "tools", "tests") for p in (ROOT / d).rglob("*.py"))])
 NOTEBOOKS = sorted([*(ROOT / "nbs").rglob("*.ipynb"), ROOT / "kaggle/cifar-nb.ipynb"])
 

@@ -610,16 +610,16 @@ page.preview = each
 
 
 def test_every_recipe(mount):
-    "Each at its own batches, augmentation and phases, in three epochs and on a narrow network."
+    "Each at its own batches, augmentation and phases, in two epochs and on a narrow network."
     (mount / "none").mkdir()
-    text, outputs = run(mount, EVERY, EPOCHS=3, IMAGES=1200, DEVICES=["cpu", "cpu"], SEEDS=[0],
+    text, outputs = run(mount, EVERY, EPOCHS=2, IMAGES=800, DEVICES=["cpu", "cpu"], SEEDS=[0],
                         DATA="toy")
     names = {r.name for r in kaggle.zoo.list_recipes()}
-    members = re.findall(r"^(\S+)-3epochs-seed0-toy-1200images: ", text, re.M)
+    members = re.findall(r"^(\S+)-2epochs-seed0-toy-800images: ", text, re.M)
     assert {n.removesuffix("-code") for n in members} == names and len(members) == len(
         kaggle.zoo.list_recipes())
     assert f"mean of the {len(members)}" in text and "ATTENTION: this is no submission" in text
-    assert "120 training images were held out" in text
+    assert "80 training images were held out" in text
 
 
 # ----------------------------------------------------------------------------------------------

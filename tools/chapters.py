@@ -1,0 +1,107 @@
+"""Run notebooks as nbdev_test does, each in a process of its own; nothing is written.
+
+    python tools/chapters.py nbs/05_resnet.ipynb ...   # no names: all of them
+    python tools/chapters.py --serve                   # what tests/test_chapters.py talks to
+
+On Linux the process of a notebook is forked from one that has imported PyTorch and nothing of the
+package, which saves its seconds some eighty times; elsewhere it is a new Python. Cells are left out
+that nbdev_test leaves out. Exit status 1 if a cell fails.
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+from cells import skipped
+
+FORKS = sys.platform.startswith("linux")
+
+
+def run(path) -> str:
+    "Run the notebook `path` here; its first error as text, '' if there is none."
+    import nbformat
+    from execnb.shell import CaptureShell
+    path = Path(path).resolve()
+    os.chdir(path.parent)
+    shell = CaptureShell(path, mpl_format="png")
+    for i, cell in enumerate(nbformat.read(path, 4).cells):
+        if cell.cell_type != "code" or skipped(cell.source): continue
+        shell._cell_idx = i
+        shell.run(cell.source)
+        if shell.exc: return f"cell {i} ({cell.id}):\n{cell.source}\n\n{shell.prettytb(path)}"
+    return ""
+
+
+def alone(path):
+    "Run the notebook `path` and end this process."
+    error = run(path)
+    if error: print(error, flush=True)
+    # not sys.exit: what a fork has inherited from its parent is not the child's to close
+    sys.stdout.flush()
+    os._exit(bool(error))
+
+
+def forked(path) -> tuple:
+    "(exit status, what was printed) of the notebook `path` in a process that is forked from this."
+    with tempfile.TemporaryFile() as out:
+        if not (pid := os.fork()):
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+            sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)
+            try: alone(path)
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+            os._exit(2)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        out.seek(0)
+        return status, out.read().decode("utf-8", "replace")
+
+
+def spawned(path) -> tuple:
+    "The same in a new Python."
+    p = subprocess.run([sys.executable, __file__, "--one", str(path)], stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    return p.returncode, p.stdout.decode("utf-8", "replace")
+
+
+def warm():
+    "Import what nearly every chapter needs, of other people's."
+    import execnb.shell, matplotlib.pyplot, nbformat, torch  # noqa: E401, F401
+
+
+def serve():
+    "For each line of stdin, the path of a notebook: a line of JSON [status, text, seconds]."
+    if FORKS: warm()
+    for line in sys.stdin:
+        start = time.time()
+        status, text = (forked if FORKS else spawned)(line.strip())
+        print(json.dumps([status, text, time.time() - start]), flush=True)
+
+
+def main(argv):
+    if argv[:1] == ["--serve"]: return serve()
+    if argv[:1] == ["--one"]: alone(argv[1])
+    if FORKS: warm()
+    bad = 0
+    for path in argv or notebooks():
+        start = time.time()
+        status, text = (forked if FORKS else spawned)(path)
+        print(f"{path} {time.time() - start:.1f} s" + (f"\n{text}" if status else ""), flush=True)
+        bad += bool(status)
+    return bool(bad)
+
+
+def notebooks() -> list:
+    "Every notebook of the book, its solutions last."
+    return [p for folder in ("nbs", "nbs/solutions") for p in sorted((ROOT / folder).glob("*.ipynb"))]
+
+
+if __name__ == "__main__": sys.exit(main(sys.argv[1:]))
