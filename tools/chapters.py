@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-from cells import skipped
+from cells import skipped  # noqa: E402
 
 FORKS = sys.platform.startswith("linux")
 
@@ -101,7 +101,8 @@ def main(argv):
 
 def notebooks() -> list:
     "Every notebook of the book, its solutions last."
-    return [p for folder in ("nbs", "nbs/solutions") for p in sorted((ROOT / folder).glob("*.ipynb"))]
+    folders = ROOT / "nbs", ROOT / "nbs/solutions"
+    return [p for folder in folders for p in sorted(folder.glob("*.ipynb"))]
 
 
 if __name__ == "__main__": sys.exit(main(sys.argv[1:]))
