@@ -13,20 +13,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+sys.path.insert(0, str(Path(__file__).parent))
+import warm
+
 ROOT = Path(__file__).parent.parent
 NARROW = ["--set", "widths=[8, 16, 32]"]  # what is tried here does not hang on the width
-TRAIN = ["train", "small", "--data", "toy", "--images", "384", "--epochs", "4", "--device", "cpu",
-         "--seed", "3", *NARROW]
+TRAIN = ["train", "small", "--data", "toy", "--images", "384", "--epochs", "30", "--device",
+         "cpu", "--seed", "3", *NARROW]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits are those of POSIX")
 
 
 def start(*argv, cwd, **kwargs):
     env = {k: v for k, v in os.environ.items() if k != "CIFAR_NB_DATA"} | {
         "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    code = "import sys; from cifar_nb.cli import main; sys.exit(main())"
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, argv)], cwd=cwd, env=env,
-                            text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+    return warm.start(*argv, cwd=cwd, env=env, **kwargs)
 
 
 def call(*argv, cwd, **kwargs):
@@ -35,7 +35,7 @@ def call(*argv, cwd, **kwargs):
     return p.returncode, out, err
 
 
-def wait_for_line(p, file, n, then=.4):
+def wait_for_line(p, file, n, then=.05):
     "Wait until `file` has `n` lines, and a little longer, so that the next epoch is under way."
     end = time.time() + 120
     while time.time() < end:

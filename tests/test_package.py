@@ -141,3 +141,34 @@ def test_the_recorded_outcomes_of_predictions_come_along(clean):
     found = python(clean, code)
     here = (ROOT / "cifar_nb/exercises/recorded.json").read_text(encoding="utf-8")
     assert json.loads(found.stdout) == json.loads(here), found.stderr
+
+
+def code_lines(text):
+    "The lines of a module that are code: no blank ones, comments or docstrings."
+    docs = set()
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        if (isinstance(body, list) and body and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str)):
+            docs |= set(range(body[0].lineno, body[0].end_lineno + 1))
+    return [line for i, line in enumerate(text.splitlines(), 1)
+            if i not in docs and line.strip() and not line.lstrip().startswith("#")]
+
+
+def test_code_lines_are_counted_as_by_hand():
+    text = ('"""A module.\n\nMore."""\nimport os  # a comment\n\n# another\n'
+            'def f():\n    "Says."\n    return """\na\n"""\n')
+    assert len(code_lines(text)) == 5  # import, def, and three lines of a string
+
+
+MODULES = sorted(p for p in (ROOT / "cifar_nb").rglob("*.py") if p.name != "_modidx.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_module_is_short_and_says_what_it_offers(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(code_lines(text)) <= 300
+    silent = [node.name for node in ast.parse(text).body
+              if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+              and not node.name.startswith("_") and not ast.get_docstring(node)]
+    assert not silent, f"no docstring: {', '.join(silent)}"

@@ -68,7 +68,9 @@ def renamed_recipe(d: dict) -> dict:
                 if isinstance(d.get('phases'), list) else {})
 
 
-def renamed_log(line: dict) -> dict: return {LOG_KEYS.get(k, k): v for k, v in line.items()}
+def renamed_log(line: dict) -> dict:
+    "A line of a log under today's names."
+    return {LOG_KEYS.get(k, k): v for k, v in line.items()}
 
 
 def renamed_result(d: dict) -> dict:

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def package_version() -> str:
+    "The version of the package as it is installed; 'unknown' where it is not."
     try: return version('cifar_nb')
     except PackageNotFoundError: return UNKNOWN
 

@@ -25,7 +25,9 @@ __all__ = ['Results', 'load_results', 'record_run', 'kinds_of', 'grouped', 'one_
            'write_record', 'find_trial', 'keep_trial', 'study_records', 'file_stem']
 
 
-def warn(sentence: str): print(f'cifar_nb: {sentence}', file=sys.stderr)
+def warn(sentence: str):
+    "Print `sentence` to stderr."
+    print(f'cifar_nb: {sentence}', file=sys.stderr)
 
 
 class Results(list):

@@ -82,6 +82,7 @@ def _essence(value):
 
 
 def old_mark(recipe, images: int, held: int) -> str:
+    "Ten hexadecimal digits that stood for a trial in its file before there were manifests."
     told = [_essence(v) for v in (recipe.net, recipe.phases, recipe.ema, recipe.clip)] + [
         images, held]
     return hashlib.sha1(json.dumps(told).encode()).hexdigest()[:10]
