@@ -30,6 +30,8 @@ report = Recipe(
     source='report 001, Kanjula and Sehati, 2024',
     notes=('all numbers are taken from the code',
            'the plateau watches the held-out or the training loss, never the test loss'))
+
+# %% ../../nbs/22_modified_resnet.ipynb #d98b4549
 code = replace(
     report, variant='code', phases=(
         replace(_phase, augment=_phase.augment + (RandomAffine(translate=(0.1, 0.1)),),
@@ -43,6 +45,7 @@ as_run = dict(best=92.67, last=92.67, train=94.41,  # accuracies (%) that the 50
               before_drop=85.55, after_drop=90.68, last_of_40_epochs=88.66, val_images=0,
               watched='test loss')
 
+# %% ../../nbs/22_modified_resnet.ipynb #3a9a7897
 _p, _facts, _reference = code.phases[0], lambda: spec_facts(net), lambda: spec_facts(NetSpec())
 checks = (
     computed('trainable parameters', 2_777_674, 'parameters', 'computational complexity',
@@ -54,15 +57,27 @@ checks = (
     computed('parameters in memory', 10.60, 'MB', 'figure 2', lambda: _facts().weights),
     computed('estimated total size', 21.11, 'MB', 'computational complexity',
              lambda: _facts().total),
+)
+
+# %% ../../nbs/22_modified_resnet.ipynb #eedb49ea
+checks += (
     computed('channels of the first convolution', 64, '', 'detailed architecture',
              lambda: net.build().conv1.out_channels),
     computed('stages with two blocks each', (2, 2, 2), '', 'detailed architecture',
              lambda: tuple(len(s) for s in net.build().stages)),
     computed('features before the last layer', 256, '', 'figure 1',
              lambda: net.build().linear.in_features),
+)
+
+# %% ../../nbs/22_modified_resnet.ipynb #5891b6c2
+checks += (
     computed('no excessive demands: less work than ResNet-18', 'yes', '', 'conclusion',
              lambda: yes(_facts().macs < _reference().macs,
                          f'{_facts().macs / _reference().macs:.1%} of the multiply-adds')),
+)
+
+# %% ../../nbs/22_modified_resnet.ipynb #a7acf5a3
+checks += (
     computed('optimizer', 'Adam', '', 'training process', lambda: _p.optimizer.name),
     computed('rate reduced when the loss stagnates', 'yes', '', 'training process',
              lambda: yes(len(set(code.learning_rates())) > 1,
@@ -71,7 +86,7 @@ checks = (
     computed('training', 50, 'epochs', 'figure 3', lambda: code.epochs),
 )
 
-# %% ../../nbs/22_modified_resnet.ipynb #183c436f
+# %% ../../nbs/22_modified_resnet.ipynb #67d4824e
 checks += (
     computed('augmentation', 'RandomCrop, RandomHorizontalFlip, ColorJitter, RandomRotation', '',
              'data augmentation', lambda: operations(code)),
@@ -80,15 +95,21 @@ checks += (
     computed('the model responds to the schedule', 'yes', '', 'training process',
              lambda: yes(as_run['after_drop'] > as_run['before_drop'] + 1,
                          f'{as_run["before_drop"]} to {as_run["after_drop"]} % at the first drop')),
+)
+
+# %% ../../nbs/22_modified_resnet.ipynb #183c436f
+checks += (
     computed('test accuracy, in the log of the team', 92.89, '%', 'results',
              lambda: as_run['best']),
     measured('test accuracy', 92.89, '%', 'results', lambda results: measure(code, results)),
-    # under the same training: only the network differs
     measured('better than the baseline ResNet', 'yes', '', 'results',
              lambda results: better(code, replace(code, net=NetSpec()), results)),
+)
+
+# %% ../../nbs/22_modified_resnet.ipynb #bf23fac2
+checks += (
     measured('augmentation is critical for generalization', 'yes', '', 'lessons',
              contest('augmentation', ['base'], ['none'], 'gap')),
-    # do smaller networks have the smaller gap between training and validation images?
     measured('overly complex models overfit', 'yes', '', 'lessons',
              contest('size', ('a quarter as wide', 'half as wide'), ('base', '1.25 times as wide'),
                      'gap', late=True)),
@@ -98,5 +119,6 @@ checks += (
                   'computational complexity'),
 )
 
+# %% ../../nbs/22_modified_resnet.ipynb #978a7089
 _claims = tuple(c.claim for c in checks)
 recipes = (replace(report, claims=_claims), replace(code, claims=_claims))

@@ -23,11 +23,15 @@ _phase = Phase(epochs=250, batch_size=64, label_smoothing=0.05,
                augment=(RandomCrop(4), RandomHorizontalFlip(0.5), Cutout(16)),
                optimizer=Optimizer('SGD', lr=0.1, momentum=0.9, weight_decay=5e-4),
                schedule=Schedule('cosine', warmup_epochs=25, warmup_start_factor=0.136, t_max=225))
+
+# %% ../../nbs/21_narrow_resnet.ipynb #3a01cb5d
 report = Recipe(
     name='narrow_resnet', title='Narrow ResNet-18', net=net, phases=(_phase,),
     source='report 000, Durga, Pawar and Ojha, 2025',
     notes=('peak rate, batch size, hole size, batch norm momentum and init are taken from the code',
            'the overview mentions colour adjustments without saying which; none are used'))
+
+# %% ../../nbs/21_narrow_resnet.ipynb #e8d3413d
 code = replace(
     report, variant='code', phases=(
         replace(_phase, optimizer=replace(_phase.optimizer, nesterov=True)),),
@@ -44,13 +48,6 @@ as_run = dict(best=95.07, last=94.48,  # test accuracy (%) that the notebook pri
 
 # %% ../../nbs/21_narrow_resnet.ipynb #a5bb89b7
 _p, _facts, _reference = code.phases[0], lambda: spec_facts(net), lambda: spec_facts(NetSpec())
-def answers_sooner(results):
-    """Whether the network classifies more images a second than ResNet-18, by the race of answers on
-    a CPU; None without both."""
-    ours, theirs = (raced(results, 'predict-cpu', recipe=name, way='plain')
-                    for name in (report.name, baseline.name))
-    return ours and theirs and yes(ours > theirs, f'{ours / theirs:.2f} times the images a second')
-
 checks = (
     computed('trainable parameters', 2_797_610, 'parameters', 'results',
              lambda: _facts().parameters),
@@ -60,21 +57,37 @@ checks = (
              lambda: _facts().parameters / 1e6),
     computed('below the limit of five million', 'yes', '', 'results',
              lambda: yes(_facts().parameters <= LIMIT, f'{_facts().parameters:,}')),
+)
+
+# %% ../../nbs/21_narrow_resnet.ipynb #d7b6f760
+checks += (
     computed('width of ResNet-18 multiplied by', 0.5, '', 'methodology',
              lambda: net.widths[-1] / NetSpec().widths[-1]),
     computed('channels of the first convolution', 32, '', 'methodology',
              lambda: net.build().conv1.out_channels),
     computed('dropout', 0.5, '', 'methodology', lambda: net.build().dropout.p),
+)
+
+# %% ../../nbs/21_narrow_resnet.ipynb #b396b4b9
+checks += (
     computed('fewer operations than ResNet-18', 'yes', '', 'architectural choices',
              lambda: yes(_facts().macs < _reference().macs,
                          f'{_facts().macs / _reference().macs:.1%} of the multiply-adds')),
     computed('less memory than ResNet-18', 'yes', '', 'architectural choices',
              lambda: yes(_facts().total < _reference().total,
                          f'{_facts().total:.1f} of {_reference().total:.1f} MiB an image')),
+)
+
+# %% ../../nbs/21_narrow_resnet.ipynb #eaf57a28
+checks += (
     computed('bottleneck layers are integrated', 'yes', '', 'lessons',
              lambda: yes(
                  any(m.kernel_size == (1, 1) for b in net.build().stages
                      for m in (b[1].conv1, b[1].conv2)), 'every block has two 3x3 convolutions')),
+)
+
+# %% ../../nbs/21_narrow_resnet.ipynb #c36bb834
+checks += (
     computed('warm-up', 25, 'epochs', 'architectural choices',
              lambda: code.learning_rates().index(max(code.learning_rates())) + 1),
     computed('training', 250, 'epochs', 'methodology', lambda: code.epochs),
@@ -93,10 +106,13 @@ checks += (
     computed('the same normalization in training and inference', 'yes', '', 'overview',
              lambda: yes((_p.mean, _p.std) == (as_run['kaggle_mean'], as_run['kaggle_std']),
                          f'mean {_p.mean[0]:g} and {as_run["kaggle_mean"][0]:g} in red')),
+)
+
+# %% ../../nbs/21_narrow_resnet.ipynb #10afb772
+checks += (
     computed('test accuracy, in the log of the team', 95.53, '%', 'results',
              lambda: as_run['best']),
     measured('test accuracy', 95.53, '%', 'results', lambda results: measure(code, results)),
-    # each at the better of two rates
     measured('SGD with cosine clearly better than Adam', 'yes', '', 'lessons',
              contest('optimizer', ('base', 'SGD, rate 0.3'),
                      ('Adam, rate 0.001', 'Adam, rate 0.004'))),
@@ -105,14 +121,29 @@ checks += (
                      ('RMSprop, rate 0.0003', 'RMSprop, rate 0.001'))),
     measured('a cosine refined the optimization, beside other schedules', 'yes', '', 'results',
              contest('schedule', ['base'], ('steps', 'plateau', 'constant'))),
+)
+
+# %% ../../nbs/21_narrow_resnet.ipynb #b8550ec2
+checks += (
     measured('skip connections speed up convergence', 'yes', '', 'lessons',
              contest('deep shortcuts', ['base'], ['plain'], 'speed', told='speed at 26 layers')),
     measured('the kernel of the skip connections matters', 'yes', '', 'results',
              mattered('kernel')),
     measured('refined batch norm (momentum 0.9) improves accuracy', 'yes', '', 'results',
              contest('batch norm', ['0.9'], ['base'], told='accuracy with 0.9')),
+)
+
+# %% ../../nbs/21_narrow_resnet.ipynb #cb32bd0f
+def answers_sooner(results):
+    """Whether the network classifies more images a second than ResNet-18, by the race of answers on
+    a CPU; None without both."""
+    ours, theirs = (raced(results, 'predict-cpu', recipe=name, way='plain')
+                    for name in (report.name, baseline.name))
+    return ours and theirs and yes(ours > theirs, f'{ours / theirs:.2f} times the images a second')
+
+# %% ../../nbs/21_narrow_resnet.ipynb #14318f57
+checks += (
     measured('reduced inference time, beside ResNet-18', 'yes', '', 'results', answers_sooner),
-    # a hope for later work, which names neither teacher nor bits
     not_checkable('distillation and quantization promise gains', 'yes', 'lessons'),
     not_checkable('ready for deployment where resources are scarce', 'yes', 'results'),
 )
