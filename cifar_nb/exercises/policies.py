@@ -127,10 +127,10 @@ def _(answer):
             'Look through the table of the chapter: which sub-policies have two small '
             'probabilities? And what does `Color` do at magnitude 0?',
             unit='percent',
-            why='In 22.3% of the draws no step happens: that is the mean, over the 25 sub-policies, '
-            'of the product of 1 - p over their steps. In another 2.5% the only step that happens '
-            'is Color at magnitude 0, which changes nothing. The rest are images in which a step '
-            'finds nothing to change.',
+            why='In 22.3% of the draws no step happens: that is the mean, over the 25 '
+            'sub-policies, of the product of 1 - p over their steps. In another 2.5% the '
+            'only step that happens is Color at magnitude 0, which changes nothing. The rest are '
+            'images in which a step finds nothing to change.',
             difficulty=1, importance=4, minutes=5)
 def untouched(seed):
     "Percent of 4,000 images that AutoAugment gives back with every pixel as it was."

@@ -149,8 +149,8 @@ def _(answer):
             'A crop moves the picture by up to 4 pixels in both directions and brings in black. '
             'An edge of one pixel is then somewhere else.',
             unit='percent',
-            why='The distance compares pixels at the same position, and there a crop and a flip leave '
-            'little as it was. With a flip alone three originals in ten are found, with a '
+            why='The distance compares pixels at the same position, and there a crop and a flip '
+            'leave little as it was. With a flip alone three originals in ten are found, with a '
             'translation by one pixel nearly all, by four pixels one in four or fewer (1,000 '
             'images, seeds 0 to 2).',
             difficulty=1, importance=4, minutes=5)
