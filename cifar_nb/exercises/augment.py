@@ -152,19 +152,19 @@ def _(answer):
         _without_values(answer, xb, order)
 
 # %% ../../nbs/solutions/07a_augment.ipynb #2ac207a1
-@prediction('augment.7', 'One pixel to the right',
+@prediction('augment.7', 'One pixel to the left',
             'A change of the class is more than an error: from one wrong class to another '
             'counts as well, and from wrong to right.',
             'The first layer of each of the three stages has stride 2. Which positions of its '
             'input does it leave out after a move by one pixel?',
             unit='percent',
-            why='Accuracy itself falls by 2.4 and 6.1 points for seeds 0 and 1, but a class can '
-            'also change from wrong to wrong or to right. Networks with strides are not '
-            'invariant to a translation by one pixel (Azulay and Weiss, 2019), and this one '
-            'was trained without random crops.',
+            why='Accuracy itself falls by 2.4 and 6.1 points (seeds 0 and 1, two threads), but a '
+            'class can also change from wrong to wrong or to right. Networks with strides are '
+            'not invariant to a translation by one pixel (Azulay and Weiss, 2019), and this '
+            'one was trained without random crops.',
             difficulty=1, importance=5, minutes=5)
 def changed_by_a_pixel(seed):
-    "Percent of predicted classes that change when the images move right by one pixel."
+    "Percent of predicted classes that change when the images move left by one pixel."
     x, y = load_or_toy('train', say=str)
     n = min(len(x), 10_000) * 4 // 5
     net = NetSpec(widths=(16, 32, 64), depths=(1, 1, 1), strides=(2, 2, 2))
@@ -173,5 +173,5 @@ def changed_by_a_pixel(seed):
               progress=False, say=str)
     x = x[n:n + 2000]
     middle = torch.full((len(x),), 4)
-    plain, moved = (predict(t.net, crop(x, middle, middle - d), phase).argmax(1) for d in (0, 1))
+    plain, moved = (predict(t.net, crop(x, middle, middle + d), phase).argmax(1) for d in (0, 1))
     return 100 * (plain != moved).double().mean().item()

@@ -121,7 +121,7 @@ def _(answer):
             why='All levels lie half as far from the mean gray of their image as in training, and '
             'no layer corrects it: in evaluation batch norm uses the statistics of the '
             'training. At half the saturation the same networks lose 3.0 and 2.3 points '
-            '(seeds 0 and 1).',
+            '(seeds 0 and 1, two threads).',
             difficulty=1, importance=5, minutes=5)
 def lost_at_half_contrast(seed):
     "Points of accuracy that a network trained without color jitter loses at half the contrast."

@@ -126,9 +126,10 @@ def _(answer):
             'Guessing gives 10% right on CIFAR-10, and this network has about 50% on images '
             'that stand upright. Half of that is still far from guessing.',
             unit='degrees',
-            why='At 10 degrees seeds 0 and 1 have lost 3.6 and 4.6 of about 51 points, at 30 '
-            'degrees 13.4 and 14.1. The lowest accuracy, 17 to 18%, lies between 100 and 130 '
-            'degrees; upside down the network is better again, at about 30%.',
+            why='At 10 degrees seeds 0 and 1 have lost 3.6 and 4.6 of about 51 points (with two '
+            'threads), at 30 degrees 13.4 and 14.1. The lowest accuracy, 17 to 18%, lies '
+            'between 100 and 130 degrees; upside down the network is better again, at about '
+            '30%.',
             difficulty=1, importance=5, minutes=5)
 def half_angle(seed):
     "Rotation, in steps of 5 degrees, at which a network keeps half of its accuracy or less."
