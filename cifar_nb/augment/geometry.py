@@ -152,6 +152,7 @@ def _(op: RandomHorizontalFlip, n, h, w, generator=None, device='cpu'):
     return about_centre(
         matrix3([(one if down else side, zero, zero), (zero, side if down else one, zero)]), h, w)
 
+# %% ../../nbs/07c_geometry.ipynb #0d4cfd23
 @matrix.register
 def _(op: RandomCrop, n, h, w, generator=None, device='cpu'):
     require(op.mode == 'zero', 'Warp', 'mode', op.mode,
@@ -159,6 +160,7 @@ def _(op: RandomCrop, n, h, w, generator=None, device='cpu'):
     dy, dx = integers((2, n), 0, 2*op.padding+1, generator, device).to(fine(device))
     return shift_matrix(op.padding-dx, op.padding-dy)
 
+# %% ../../nbs/07c_geometry.ipynb #0ce4b2ca
 @dataclass(frozen=True)
 class Warp(Geometric):
     """A chain of `transforms` that move pixels (rotations, affine maps, flips, crops), in their
@@ -171,6 +173,7 @@ class Warp(Geometric):
         require(len(self.transforms) > 0, 'Warp', 'transforms', self.transforms,
                 'one transform or more')
 
+# %% ../../nbs/07c_geometry.ipynb #d1410b81
 @matrix.register
 def _(op: Warp, n, h, w, generator=None, device='cpu'):
     return reduce(torch.matmul, [matrix(o, n, h, w, generator, device) for o in op.transforms])

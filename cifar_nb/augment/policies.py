@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'KIND', 'SIGNED', 'TABLES', 'TABLES_OF', 'CIFAR10_POLICY', 'WITHOUT_INVERT', 'LISTS', 'magnitudes',
            'step_matrix', 'step_table', 'act', 'check_policy', 'compiled', 'signs', 'Policy', 'AutoAugment', 'pick',
-           'RandAugment', 'TrivialAugmentWide', 'dirichlet', 'AugMix']
+           'RandAugment', 'TrivialAugmentWide', 'dirichlet', 'mix_weights', 'chains', 'AugMix']
 
 # %% ../../nbs/07d_policies.ipynb #53349af0
 import difflib
@@ -58,11 +58,12 @@ def step_matrix(kind, m, h, w):
     maps[:, 0, 2] -= where('TranslateX', m.trunc()); maps[:, 1, 2] -= where('TranslateY', m.trunc())
     return maps
 
+# %% ../../nbs/07d_policies.ipynb #e22ecf10
 TABLES = {'Brightness': lambda m: brightness_table(1+m),
           'Posterize': lambda m: posterize_table(m.long().clamp(0, 8)),
           'Solarize': solarize_table, 'Invert': invert_table}
-TABLES_OF = {'Contrast': lambda xb, m: contrast_table(xb, 1+m), 'AutoContrast': lambda xb,
-             m: autocontrast_table(xb),
+TABLES_OF = {'Contrast': lambda xb, m: contrast_table(xb, 1+m),
+             'AutoContrast': lambda xb, m: autocontrast_table(xb),
              'Equalize': lambda xb, m: equalize_table(xb)}
 
 # %% ../../nbs/07d_policies.ipynb #b8b6d486
@@ -122,16 +123,19 @@ def check_policy(policy, who='AutoAugment', bins=10):
         raise InputError(f"{who}: policy={policy!r} must be 'cifar10' or a list of sub-policies")
     for i, sub in enumerate(policy):
         for j, step in enumerate(sub if isinstance(sub, tuple) and sub else ((),)):
-            where = f'{who}: sub-policy {i+1}, step {j+1}'
-            if not isinstance(step, tuple) or len(step) != 3:
-                raise InputError(f"{where}: {step!r} must be (kind, probability, magnitude), such "
-                                 "as ('Rotate', .7, 2)")
-            kind, p, m = step
-            if kind not in KIND:
-                near = difflib.get_close_matches(str(kind), KINDS, 1, 0)[0]
-                raise InputError(f'{where}: no kind is called {kind!r}; did you mean {near!r}?')
-            fraction(where, p, 'probability')
-            if m is not None: count(where, 'magnitude', m, 0, bins-1)
+            _check_step(step, f'{who}: sub-policy {i+1}, step {j+1}', bins)
+
+# %% ../../nbs/07d_policies.ipynb #07d5f700
+def _check_step(step, where, bins):
+    if not isinstance(step, tuple) or len(step) != 3:
+        raise InputError(f"{where}: {step!r} must be (kind, probability, magnitude), such "
+                         "as ('Rotate', .7, 2)")
+    kind, p, m = step
+    if kind not in KIND:
+        near = difflib.get_close_matches(str(kind), KINDS, 1, 0)[0]
+        raise InputError(f'{where}: no kind is called {kind!r}; did you mean {near!r}?')
+    fraction(where, p, 'probability')
+    if m is not None: count(where, 'magnitude', m, 0, bins-1)
 
 # %% ../../nbs/07d_policies.ipynb #56b1256f
 @lru_cache(maxsize=32)
@@ -152,6 +156,7 @@ def signs(kind, generator=None):
     return torch.where(constant(SIGNED, kind.device)[kind],
                        1 - 2*integers(kind.shape, 0, 2, generator, kind.device), 1)
 
+# %% ../../nbs/07d_policies.ipynb #0e7cf776
 class Policy(Transform):
     """An operation that draws kinds and signed magnitudes, `N x steps` (`draw(n, h, w, generator,
     device)`), and acts step by step."""
@@ -193,6 +198,7 @@ def pick(names, shape, generator=None, device='cpu'):
     numbers = constant(tuple(KIND[k] for k in names), torch.device(device))
     return numbers[integers(shape, 0, len(names), generator, device)]
 
+# %% ../../nbs/07d_policies.ipynb #39cd86dd
 @dataclass(frozen=True)
 class RandAugment(Policy):
     """`num_ops` kinds at one `magnitude` out of `bins` (Cubuk et al. 2020), with torchvision's
@@ -233,6 +239,21 @@ def dirichlet(n, k, alpha, generator=None, device='cpu'):
     g = torch._standard_gamma(torch.full((n, k), float(alpha), device=device), generator=generator)
     return g/g.sum(1, keepdim=True).clamp(min=1e-30)
 
+# %% ../../nbs/07d_policies.ipynb #dcbe39d3
+def mix_weights(n, width, alpha, generator=None, device='cpu'):
+    "Weights of the image and of its `width` versions, with sum 1: float32 `n x 1+width`."
+    own = dirichlet(n, 2, alpha, generator, device)
+    return torch.cat([own[:, :1], own[:, 1:]*dirichlet(n, width, alpha, generator, device)], 1)
+
+# %% ../../nbs/07d_policies.ipynb #3175b951
+def chains(n, width, depth, generator=None, device='cpu'):
+    "Kinds int64 `n x width x steps`: `depth` steps, or one to three if `depth` is not above 0."
+    shape = n, width, (depth if depth > 0 else 3)
+    kind = pick(KINDS[1:12] + KINDS[13:], shape, generator, device)
+    if depth > 0: return kind
+    last = integers((n, width, 1), 1, 4, generator, device)
+    return torch.where(torch.arange(3, device=device) < last, kind, 0)
+
 # %% ../../nbs/07d_policies.ipynb #cb391c69
 @dataclass(frozen=True)
 class AugMix(Transform):
@@ -252,18 +273,11 @@ class AugMix(Transform):
     def draw(self, n, h, w, generator=None, device='cpu'):
         """Weights (`n x 1+width`, the original first), kinds and signed magnitudes (`n x width x
         steps`)."""
-        shape = n, self.width, (self.depth if self.depth > 0 else 3)
-        own = dirichlet(n, 2, self.alpha, generator, device)
-        weights = torch.cat(
-            [own[:, :1], own[:, 1:]*dirichlet(n, self.width, self.alpha, generator, device)], 1)
-        kind = pick(KINDS[1:12] + KINDS[13:], shape, generator, device)
-        if self.depth <= 0:
-            last = integers((n, self.width, 1), 1, 4, generator, device)
-            kind = torch.where(torch.arange(3, device=device) < last, kind, 0)
-        size = magnitudes(10, (w/3., h/3.), bits=4, device=device)
-        return weights, kind, size[kind,
-                                   integers(shape, 0, self.severity, generator, device)]*signs(
-            kind, generator)
+        weights = mix_weights(n, self.width, self.alpha, generator, device)
+        kind = chains(n, self.width, self.depth, generator, device)
+        place = integers(kind.shape, 0, self.severity, generator, device)
+        size = magnitudes(10, (w/3., h/3.), bits=4, device=device)[kind, place]
+        return weights, kind, size*signs(kind, generator)
     def apply(self, xb, generator):
         weights, kinds, sizes = self.draw(len(xb), *xb.shape[2:], generator, xb.device)
         v = to_levels(xb)

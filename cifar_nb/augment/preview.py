@@ -81,6 +81,7 @@ def draws(images, augment, seed=0, n=16):
     index = torch.arange(len(many), device=images.device)
     return as_list(augment).apply(many, torch.zeros_like(index), g, index=index)[0]
 
+# %% ../../nbs/07e_preview.ipynb #93b82259
 def as_large(drawn, images):
     """`drawn` (`M x 3 x h x w`) at the height and width of `images`, by its nearest pixels: what a
     `Resize` has made small is shown beside what it came from."""
@@ -239,6 +240,7 @@ def explore_versus(images):
         return versus(images, at_strength(left), at_strength(right), seed, names=(left, right))
     return sliders(f, **controls(left=names, right=names[::-1], seed=99))
 
+# %% ../../nbs/07e_preview.ipynb #dd971869
 def explore_mixing(images, labels):
     """Sliders over `show_mixing`: MixUp or CutMix, the parameter of its Beta distribution, and the
     seed; gives the widget."""

@@ -15,19 +15,32 @@ from ..data.cifar import CLASSES
 from ..training.loop import predict
 from ..training.precision import Precision
 
+# %% ../../nbs/08b_inside.ipynb #ce26af2e
+def _check_net(net):
+    if not all(hasattr(net, k) for k in ('stages', 'pool', 'linear')):
+        raise InputError(f'{type(net).__name__} does not end in stages, average pooling and one '
+                         'linear layer; build the network from a NetSpec.')
+
 # %% ../../nbs/08b_inside.ipynb #cb59817d
 def feature_maps(net: torch.nn.Module, x: torch.Tensor, phase) -> torch.Tensor:
     """What the last stage of `net` gives for uint8 images `x` (`N,3,32,32`), before pooling:
     float32 `N,C,h,w` on the CPU."""
-    if not all(hasattr(net, k) for k in ('stages', 'pool', 'linear')):
-        raise InputError(f'{type(net).__name__} does not end in stages, average pooling and one '
-                         'linear layer; build the network from a NetSpec.')
+    _check_net(net)
     caught = []
     hook = net.stages.register_forward_hook(
         lambda module, args, out: caught.append(out.float().cpu()))
     try: predict(net, x, phase, Precision('fp32', 'exact'))
     finally: hook.remove()
     return torch.cat(caught)
+
+# %% ../../nbs/08b_inside.ipynb #a890ccbd
+def _each(classes, n, known):
+    "`classes` (int64 `n`, or one for all) for each of `n` images, from 0 to `known` - 1."
+    k = torch.as_tensor(classes, dtype=torch.int64).expand(n)
+    if n and not 0 <= k.min() <= k.max() < known:
+        raise InputError(f'Classes from {k.min()} to {k.max()}; this network knows 0 to '
+                         f'{known - 1}.')
+    return k
 
 # %% ../../nbs/08b_inside.ipynb #f31b5c04
 @torch.inference_mode()
@@ -39,13 +52,15 @@ def class_activation(
 ) -> torch.Tensor:
     """Class activation maps: float32 `N,h,w` on the CPU, whose mean plus the bias of the class is
     its logit (Zhou et al., 2016)."""
-    f, k = (feature_maps(net, x, phase),
-            torch.as_tensor(classes, dtype=torch.int64).expand(len(x)))
+    f, k = feature_maps(net, x, phase), _each(classes, len(x), net.linear.out_features)
     w = net.linear.weight.detach().float().cpu()
-    if len(k) and not 0 <= k.min() <= k.max() < len(w):
-        raise InputError(f'Classes from {k.min()} to {k.max()}; this network knows 0 to '
-                         f'{len(w) - 1}.')
     return torch.einsum('nchw,nc->nhw', f, w[k])
+
+# %% ../../nbs/08b_inside.ipynb #d6acf46b
+def _red_and_blue(signed):
+    "Red where `signed` (`N,1,h,w`) is above 0, else blue: `N,3,h,w`."
+    red, blue = (torch.tensor(c)[:, None, None] for c in ([.9, .1, .1], [.1, .35, .95]))
+    return torch.where(signed > 0, red, blue)
 
 # %% ../../nbs/08b_inside.ipynb #bc731dc2
 def overlay(
@@ -57,13 +72,11 @@ def overlay(
     """The maps over gray copies of the images, red for and blue against: float `N,3,size,size` from
     0 to 1."""
     limit = maps.abs().amax((1, 2)) if limit is None else torch.as_tensor(limit)
-    fine = F.interpolate(maps[:, None], size=(size, size), mode='bilinear')[:, 0] / limit.clamp(
-        min=1e-9)[:, None, None]
-    red, blue = torch.tensor([.9, .1, .1]), torch.tensor([.1, .35, .95])
-    heat = torch.where(fine[:, None] > 0, red[:, None, None], blue[:, None, None])
-    gray = F.interpolate(x.float().mean(1, keepdim=True) / 255, size=(size, size),
-                         mode='nearest') * .85 + .15
-    return torch.lerp(gray.expand_as(heat), heat, .7 * fine[:, None].abs().clamp(max=1))
+    limit = limit.clamp(min=1e-9)[:, None, None, None]
+    fine = F.interpolate(maps[:, None], size=(size, size), mode='bilinear') / limit
+    gray = F.interpolate(x.float().mean(1, keepdim=True) / 255, size=(size, size))
+    gray = (gray * .85 + .15).expand(-1, 3, -1, -1)
+    return torch.lerp(gray, _red_and_blue(fine), .7 * fine.abs().clamp(max=1))
 
 # %% ../../nbs/08b_inside.ipynb #a892aba3
 def pair_mistakes(
@@ -77,6 +90,13 @@ def pair_mistakes(
     p, predicted = logits.softmax(1).max(1)
     wrong = (((y == a) & (predicted == b)) | ((y == b) & (predicted == a))).nonzero().flatten()
     return wrong[p[wrong].argsort(descending=True, stable=True)][:n]
+
+# %% ../../nbs/08b_inside.ipynb #7509fa5e
+def _titles(y, predicted, p, classes):
+    "The titles of four rows, for true and predicted classes and the probabilities `p`."
+    true, guess = [classes[k] for k in y], [classes[k] for k in predicted]
+    return [*(f'true: {k}' for k in true), *(f'map: {k} {q:.0%}' for k, q in zip(guess, p)),
+            *(f'map: {k}' for k in true), *(f'{g} - {k}' for g, k in zip(guess, true))]
 
 # %% ../../nbs/08b_inside.ipynb #1b2063af
 def show_attention(
@@ -93,8 +113,4 @@ def show_attention(
     limit = torch.stack(maps).abs().amax((0, 2, 3))
     rows = [F.interpolate(x.float() / 255, size=(128, 128), mode='nearest'),
             *(overlay(x, m, limit) for m in maps), overlay(x, maps[0] - maps[1])]
-    titles = [[f'true: {classes[k]}' for k in y],
-              [f'map: {classes[k]} {q:.0%}' for k, q in zip(predicted, p)],
-              [f'map: {classes[k]}' for k in y],
-              [f'{classes[k]} - {classes[j]}' for k, j in zip(predicted, y)]]
-    return show_images(torch.cat(rows), sum(titles, []), ncols=len(x), size=1.2)
+    return show_images(torch.cat(rows), _titles(y, predicted, p, classes), ncols=len(x), size=1.2)

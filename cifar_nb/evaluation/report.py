@@ -321,6 +321,7 @@ def spread(values) -> str:
     if None in values: return '-'
     return f'{mean(values):.2f}%' + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
 
+# %% ../../nbs/08_evaluation.ipynb #d8d451ad
 def viewed(result: dict):
     "Test accuracy with TTA (%), None where the run was evaluated without only."
     several = {k: v['accuracy'] for k, v in result.items() if k.startswith('test, ')}

@@ -95,6 +95,8 @@ VIEWS = {
     # image back
     'centre crop': lambda x: F.pad(x, (4, 4, 4, 4))[..., 4:-4, 4:-4],
 }
+
+# %% ../../nbs/09_tta.ipynb #13647552
 _CORNERS = 'zoom in', 'top left', 'top right', 'bottom left', 'bottom right'
 VIEW_SETS = {
     'single': ('identity',),
@@ -259,6 +261,7 @@ def one_and_mean(net: torch.nn.Module, x: torch.Tensor, phase, views) -> tuple:
     each = dict(zip(asked, view_logits(net, x, phase, asked)))
     return each['identity'], mean_of_views(torch.stack([each[v] for v in views]))
 
+# %% ../../nbs/09_tta.ipynb #3e54c6fc
 def viewed_as(views) -> str:
     "What `views` are called in a result."
     return 'single view' if len(views) == 1 else f'mean of {", ".join(views)}'
