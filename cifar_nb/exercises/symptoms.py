@@ -35,7 +35,7 @@ _LOGS += (
     ('of memorized images', _log(_FALL, [20, 50, 80, 95, 99, 100], [15, 35, 45, 48, 47, 48]),
      'overfitting'),
     ('with one poor last epoch', _log(_FALL, _RISE, [10, 30, 50, 60, 70, 45]), 'well'),
-    ('with an early gap', _log(_FALL, [60, 70, 75, 75, 76, 77], [20, 30, 60, 70, 72, 74]), 'well'),
+    ('with an early gap', _log(_FALL, [70, 74, 75, 75, 76, 77], [10, 20, 40, 70, 72, 74]), 'well'),
     ('with one good last epoch', _log(_FALL, [20, 50, 80, 95, 99, 100], [15, 35, 45, 48, 47, 85]),
      'overfitting'))
 
