@@ -54,8 +54,8 @@ def _(answer):
 @prediction('reproduce.3', 'Any order',
             'Nine trainings a device: the end is ragged by part of one training.',
             'How large is the largest training beside a quarter of all of them?',
-            unit='percent', why='In a random order a large training may begin last, and three devices '
-            'wait for it. With the most expensive first, small ones fill what is left.',
+            unit='percent', why='In a random order a large training may begin last, and three '
+            'devices wait for it. With the most expensive first, small ones fill what is left.',
             difficulty=1, importance=3, minutes=5)
 def cost_of_chance(seed):
     "By how many percent 36 trainings on four devices take longer in random order, on average."

@@ -39,8 +39,8 @@ def _(answer):
 @prediction('start.3', 'Labels that mean nothing',
             'What does the network know of cats when it begins?',
             'It can learn 64 images by heart. Does it matter what it is told about them?',
-            unit='steps', why='The network learns the batch by heart, whatever its labels say. A low '
-            'training loss is no sign that labels belong to their images.',
+            unit='steps', why='The network learns the batch by heart, whatever its labels say. A '
+            'low training loss is no sign that labels belong to their images.',
             difficulty=1, importance=5, minutes=5)
 def extra_steps(seed):
     "Steps until the loss on one batch is below 0.05: with shuffled labels minus with the right."
