@@ -53,6 +53,7 @@ def pack(weights: dict, kind: str = 'fp16') -> dict:
         else: out[name], out[name + STEP] = (v.contiguous() for v in quantize(w))
     return out
 
+# %% ../../nbs/63_pretrained.ipynb #614aa926
 def unpack(packed: dict) -> dict:
     "The state_dict that `pack` has packed, in float32."
     def full(name, w):
@@ -125,12 +126,14 @@ def open_network(name):
     raise InputError(f'{name} is neither the folder of a run nor a published network '
                      f'({", ".join(registry())}): check the name.')
 
+# %% ../../nbs/63_pretrained.ipynb #1b288389
 def load_pretrained(name: str, device: str | None = None, folder=None) -> tuple:
     """The published network `name` in evaluation mode on `device`, and the recipe that trained it;
     a file that is not the published one is an `InputError`."""
     p = Pretrained(name, folder)
     return p.load_net(device), p.recipe
 
+# %% ../../nbs/63_pretrained.ipynb #6b74a28c
 def list_pretrained(folder=None) -> Table:
     "A row for each network that is published."
     return Table(

@@ -32,7 +32,7 @@ from ..training.train import train
           'log(sum of exp(z)) equals m + log(sum of exp(z - m)) for any m. Which m keeps every '
           'exponent at 0 or below, and one of them at 0?',
           'Each image needs an m of its own.',
-          difficulty=2, importance=4, minutes=15)
+          difficulty=2, importance=4, minutes=15, extra=True)
 def _(answer):
     g = torch.Generator().manual_seed(0)
     plain = torch.randn(6, 4, generator=g)
@@ -73,7 +73,7 @@ def _(answer):
           'The mean over the batch is the sum over all images, divided by their number. What must '
           'a part contribute, then?',
           'Weigh the mean loss of a part with its share of the images, `len(part) / len(x)`.',
-          difficulty=2, importance=4, minutes=10)
+          difficulty=2, importance=4, minutes=10, extra=True)
 def _(answer):
     with torch.random.fork_rng():
         torch.manual_seed(0)

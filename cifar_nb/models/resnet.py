@@ -28,6 +28,7 @@ def finish(y: torch.Tensor, activation: str | None = None,
     if add is not None: y += add
     return y if activation is None else ACTIVATIONS[activation](y)
 
+# %% ../../nbs/05_resnet.ipynb #2e0b478c
 class BatchNorm(nn.BatchNorm2d):
     "Batch norm, and what follows it: `activation(bn(x) + add)`, `N,C,H,W` -> the same."
     def forward(self, x, activation: str | None = None, add: torch.Tensor | None = None):
@@ -215,6 +216,7 @@ class ResNet(nn.Module):
         x = self.features(x)
         return self.linear(x if self.dropout is None else self.dropout(x))
 
+# %% ../../nbs/05_resnet.ipynb #9c0b5f8a
 def _kaiming(m):
     """Normal weights with the variance that keeps gradients steady backwards through ReLU (He et
     al., 2015), zero biases."""
@@ -228,18 +230,18 @@ def count_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 # %% ../../nbs/05_resnet.ipynb #cf9564b6
+def _places(m, x) -> int:
+    "At how many positions the convolution or linear layer `m` uses its weights, for input `x`."
+    if isinstance(m, nn.Linear): return x.numel() // m.in_features
+    sizes = zip(x.shape[2:], m.kernel_size, m.stride, m.padding)
+    return math.prod((side + 2 * p - k) // s + 1 for side, k, s, p in sizes)
+
+# %% ../../nbs/05_resnet.ipynb #8daa25b7
 def count_macs(net: nn.Module, size: int = 32) -> int:
     """Multiply-adds of the convolutions and linear layers of `net` for one `3 x size x size` image;
     batch norm and additions are not counted."""
     macs = []
-    def look(m, inputs, output):
-        x = inputs[0]
-        if isinstance(m, nn.Linear): places = x.numel() // m.in_features
-        else:
-            places = math.prod((side + 2 * p - k) // s + 1
-                               for side, k, s, p in zip(
-                                   x.shape[2:], m.kernel_size, m.stride, m.padding))
-        macs.append(places * m.weight.numel())
+    def look(m, inputs, output): macs.append(_places(m, inputs[0]) * m.weight.numel())
     layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     hooks, modes = ([m.register_forward_hook(look) for m in layers],
                     {m: m.training for m in net.modules()})

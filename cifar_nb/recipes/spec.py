@@ -33,6 +33,18 @@ _TAKES = dict(SGD=('momentum', 'nesterov', 'dampening'), Adam=('betas',), AdamW=
               RMSprop=('momentum',),
               Muon=('momentum', 'nesterov', 'bias_lr', 'head_lr', 'ns_steps'))
 
+# %% ../../nbs/60_recipes.ipynb #1db005a3
+def _check_optimizer(o):
+    "Raise `InputError` for an `Optimizer` that cannot be built."
+    check_choice('optimizer', o.name, OPTIMIZERS)
+    for k in ('lr', 'bias_lr', 'head_lr'):
+        if not 0 < getattr(o, k) <= 1e30:
+            raise InputError(f'Optimizer: {k}={getattr(o, k)}; give a learning rate above 0 '
+                             '(1e30 at most).')
+    for k, most in dict(weight_decay=1e30, momentum=1e30, ns_steps=100).items():
+        if not 0 <= getattr(o, k) <= most:
+            raise InputError(f'Optimizer: {k}={getattr(o, k)}; give a number from 0 to {most:g}.')
+
 # %% ../../nbs/60_recipes.ipynb #de8a9fbe
 @dataclass(frozen=True)
 class Optimizer:
@@ -50,15 +62,7 @@ class Optimizer:
     ns_steps: int = 3
 
     def __post_init__(self):
-        check_choice('optimizer', self.name, OPTIMIZERS)
-        for k in ('lr', 'bias_lr', 'head_lr'):
-            if not 0 < getattr(self, k) <= 1e30:
-                raise InputError(f'Optimizer: {k}={getattr(self, k)}; give a learning rate above 0 '
-                                 '(1e30 at most).')
-        for k, most in dict(weight_decay=1e30, momentum=1e30, ns_steps=100).items():
-            if not 0 <= getattr(self, k) <= most:
-                raise InputError(f'Optimizer: {k}={getattr(self, k)}; give a number from 0 to '
-                                 f'{most:g}.')
+        _check_optimizer(self)
         object.__setattr__(self, 'betas', tuple(self.betas))
 
     def build(self, params, **kwargs) -> torch.optim.Optimizer:
@@ -69,9 +73,30 @@ class Optimizer:
                 params, lr=self.lr, weight_decay=self.weight_decay, **chosen, **kwargs)
         except ValueError as e: raise InputError(f'Optimizer {self.name}: {e}.') from None
 
-# %% ../../nbs/60_recipes.ipynb #8af4b3ed
+# %% ../../nbs/60_recipes.ipynb #af1b5931
 SCHEDULES = ('constant', 'cosine', 'linear', 'multistep', 'plateau')
 
+def _check_schedule(s):
+    "Raise `InputError` for a `Schedule` that cannot be run."
+    check_choice('schedule', s.shape, SCHEDULES)
+    check_choice('unit', s.unit, ('epoch', 'step'))
+    if s.shape in ('cosine', 'linear') and s.t_max <= 0:
+        raise InputError(f'Schedule: t_max={s.t_max}; {s.shape} needs a length above 0.')
+    counts = (s.warmup_epochs, s.t_max, *s.milestones)
+    if s.unit == 'epoch' and any(v != int(v) for v in counts):
+        raise InputError(f'Schedule: {counts} are not whole epochs; give whole numbers, or '
+                         'unit=\'step\'.')
+    if min(counts) < 0 or not 0 < s.warmup_start_factor <= 1:
+        raise InputError(f'Schedule: epochs {counts}, warmup_start_factor='
+                         f'{s.warmup_start_factor}; give epochs of 0 or more, and a share '
+                         'above 0 and up to 1.')
+    if s.shape == 'plateau' and not 0 < s.gamma < 1:
+        raise InputError(f'Schedule: gamma={s.gamma}; a plateau needs a factor above 0 and '
+                         'below 1.')
+    if s.shape == 'plateau' and (s.warmup_epochs or s.unit == 'step'):
+        raise InputError('Schedule: plateau goes by epochs and has no warm-up.')
+
+# %% ../../nbs/60_recipes.ipynb #8af4b3ed
 @dataclass(frozen=True)
 class Schedule:
     "How the learning rate moves over a phase: a linear warm-up, then one of torch's schedulers."
@@ -87,24 +112,21 @@ class Schedule:
     unit: str = 'epoch'
 
     def __post_init__(self):
-        check_choice('schedule', self.shape, SCHEDULES)
-        check_choice('unit', self.unit, ('epoch', 'step'))
         object.__setattr__(self, 'milestones', tuple(self.milestones))
-        if self.shape in ('cosine', 'linear') and self.t_max <= 0:
-            raise InputError(f'Schedule: t_max={self.t_max}; {self.shape} needs a length above 0.')
-        counts = (self.warmup_epochs, self.t_max, *self.milestones)
-        if self.unit == 'epoch' and any(v != int(v) for v in counts):
-            raise InputError(f'Schedule: {counts} are not whole epochs; give whole numbers, or '
-                             'unit=\'step\'.')
-        if min(counts) < 0 or not 0 < self.warmup_start_factor <= 1:
-            raise InputError(f'Schedule: epochs {counts}, warmup_start_factor='
-                             f'{self.warmup_start_factor}; give epochs of 0 or more, and a share '
-                             'above 0 and up to 1.')
-        if self.shape == 'plateau' and not 0 < self.gamma < 1:
-            raise InputError(f'Schedule: gamma={self.gamma}; a plateau needs a factor above 0 and '
-                             'below 1.')
-        if self.shape == 'plateau' and (self.warmup_epochs or self.unit == 'step'):
-            raise InputError('Schedule: plateau goes by epochs and has no warm-up.')
+        _check_schedule(self)
+
+# %% ../../nbs/60_recipes.ipynb #789ecb1d
+def _shapes(s, optimizer, count) -> dict:
+    "What makes torch's scheduler for each of `SCHEDULES`; `count` turns epochs into its units."
+    return dict(
+        constant=lambda: lr_scheduler.LambdaLR(optimizer, lambda e: 1.0),
+        cosine=lambda: lr_scheduler.CosineAnnealingLR(optimizer, count(s.t_max), s.eta_min),
+        linear=lambda: lr_scheduler.LambdaLR(
+            optimizer, lambda e: max(0.0, 1 - e / count(s.t_max))),
+        multistep=lambda: lr_scheduler.MultiStepLR(
+            optimizer, [count(m - s.warmup_epochs) for m in s.milestones], s.gamma),
+        plateau=lambda: lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=s.gamma, patience=s.patience))
 
 # %% ../../nbs/60_recipes.ipynb #69c53428
 def build_scheduler(
@@ -117,16 +139,7 @@ def build_scheduler(
     epoch for a plateau."""
     s, k = schedule, steps if schedule.unit == 'step' else 1
     def count(epochs): return max(1, round(epochs * k))
-    shapes = dict(constant=lambda: lr_scheduler.LambdaLR(optimizer, lambda e: 1.0),
-                  cosine=lambda: lr_scheduler.CosineAnnealingLR(
-                      optimizer, count(s.t_max), s.eta_min),
-                  linear=lambda: lr_scheduler.LambdaLR(
-                      optimizer, lambda e: max(0.0, 1 - e / count(s.t_max))),
-                  multistep=lambda: lr_scheduler.MultiStepLR(
-                      optimizer, [count(m - s.warmup_epochs) for m in s.milestones], s.gamma),
-                  plateau=lambda: lr_scheduler.ReduceLROnPlateau(
-                      optimizer, factor=s.gamma, patience=s.patience))
-    shape = shapes[s.shape]()
+    shape = _shapes(s, optimizer, count)[s.shape]()
     if not s.warmup_epochs: return shape
     warm_up = lr_scheduler.LinearLR(
         optimizer, s.warmup_start_factor, total_iters=max(1, count(s.warmup_epochs) - 1))
@@ -155,6 +168,14 @@ def _whole(name, value, least, most, what):
     if not isinstance(value, int) or not least <= value <= most:
         raise InputError(f'Phase: {name}={value!r}; give a whole number{what}.')
 
+def _check_shares(shares):
+    "Raise `InputError` unless `shares` can be the shares of the images of a phase's epochs."
+    if (not isinstance(shares, (tuple, list))
+        or not all(isinstance(s, (int, float)) and 0 < s <= 1 for s in shares)):
+        raise InputError(f'Phase: keep_fraction={shares!r}; give a list with the share of '
+                         'the images for each epoch, above 0 and up to 1.')
+
+# %% ../../nbs/60_recipes.ipynb #46a0f0f0
 def _check_phase(p):
     "Raise `InputError` for a `Phase` that cannot be trained."
     for name in ('epochs', 'batch_size'):
@@ -164,10 +185,7 @@ def _check_phase(p):
         raise InputError(f'Phase: label_smoothing={p.label_smoothing}; give a share from 0 up to '
                          '1.')
     Augment(p.augment)  # refuses what is not an operation
-    if (not isinstance(p.keep_fraction, (tuple, list))
-        or not all(isinstance(s, (int, float)) and 0 < s <= 1 for s in p.keep_fraction)):
-        raise InputError(f'Phase: keep_fraction={p.keep_fraction!r}; give a list with the share of '
-                         'the images for each epoch, above 0 and up to 1.')
+    _check_shares(p.keep_fraction)
     if min(p.std) <= 0:
         raise InputError(f'Phase: std={p.std}; give each channel a number above 0.')
 
@@ -288,18 +306,25 @@ def _plain(value):
     if isinstance(value, dict): return {k: _plain(v) for k, v in value.items()}
     return value
 
+# %% ../../nbs/60_recipes.ipynb #8d0eb259
 _NETS = (NetSpec, FastSpec)
 _INSIDE = dict(net=_NETS, optimizer=Optimizer, schedule=Schedule, phases=Phase, claims=Claim)
 
-def _build(cls, d):
-    """An instance of the dataclass `cls`, or of the first of several that has all its fields, from
-    a plain dictionary."""
+# %% ../../nbs/60_recipes.ipynb #79561ffe
+def _class_of(cls, d):
+    "`cls`, or the first of several that has all fields of `d`; it must have them."
     if isinstance(cls, tuple):
         cls = next((c for c in cls if set(d) <= {f.name for f in fields(c)}), cls[0])
     unknown = set(d) - {f.name for f in fields(cls)}
     if unknown:
         raise InputError(f'{cls.__name__}: unknown field {sorted(unknown)[0]!r}; this file was not '
                          'written by this version of cifar_nb.')
+    return cls
+
+# %% ../../nbs/60_recipes.ipynb #bd585f58
+def _build(cls, d):
+    "An instance of `_class_of(cls, d)` from the plain dictionary `d`."
+    cls = _class_of(cls, d)
     def value(k, v):
         if k == 'augment': return tuple(transform_from_dict(o) for o in v)
         if k not in _INSIDE: return tuple(v) if isinstance(v, list) else v
@@ -317,6 +342,7 @@ def recipe_from_json(text: str) -> Recipe:
         raise InputError(
             f'This is not a recipe in JSON ({e}); write one with recipe.to_json().') from None
 
+# %% ../../nbs/60_recipes.ipynb #bdbc6b6a
 # these change nothing in a training
 _FOR_PEOPLE = ('name', 'variant', 'title', 'source', 'notes', 'claims', 'tta_transforms')
 
@@ -326,10 +352,12 @@ def trained(recipe) -> dict:
     if isinstance(recipe, dict): recipe = recipe_from_json(json.dumps(dict(name='', **recipe)))
     return {k: v for k, v in recipe.to_dict().items() if k not in _FOR_PEOPLE}
 
+# %% ../../nbs/60_recipes.ipynb #7a638908
 def recipe_of(m: dict) -> Recipe:
     "The recipe of a manifest, under its name."
     return recipe_from_json(json.dumps(dict(m['recipe'], name=m['name'], variant=m['variant'])))
 
+# %% ../../nbs/60_recipes.ipynb #e3262d2e
 def trained_twin(m: dict) -> dict:
     """The manifest `m` with its recipe as `trained` spells it out today; one that today's code
     cannot read stays as it is."""
@@ -355,17 +383,23 @@ def learning_rates(
     return rates
 
 # %% ../../nbs/60_recipes.ipynb #565f84b5
+def _ends(recipe: Recipe, epochs: int) -> list:
+    "Where the phases of `recipe` begin and end in a plan of `epochs`; each gets one or more."
+    ends, total = [0], 0
+    for i, p in enumerate(recipe.phases):
+        total += p.epochs
+        later = len(recipe.phases) - 1 - i
+        ends.append(min(max(round(epochs * total / recipe.epochs), ends[-1] + 1), epochs - later))
+    return ends
+
+# %% ../../nbs/60_recipes.ipynb #7ca7e245
 def stretch(recipe: Recipe, epochs: int) -> Recipe:
     """`recipe` planned for `epochs` in all: every phase and every schedule keeps its share of the
     time."""
     if not isinstance(epochs, int) or not len(recipe.phases) <= epochs <= MOST:
         raise InputError(f'epochs={epochs!r}; {recipe.name} needs a whole number of '
                          f'{len(recipe.phases)} or more, one a phase, up to {MOST:,}.')
-    ends, total = [0], 0
-    for i, p in enumerate(recipe.phases):
-        total += p.epochs
-        later = len(recipe.phases) - 1 - i
-        ends.append(min(max(round(epochs * total / recipe.epochs), ends[-1] + 1), epochs - later))
+    ends = _ends(recipe, epochs)
     phases = (_stretch_phase(p, b - a) for p, a, b in zip(recipe.phases, ends, ends[1:]))
     return replace(recipe, phases=tuple(phases))
 
@@ -385,6 +419,7 @@ def _stretch_phase(p, epochs):
                                     t_max=scale(s.t_max, 1 if s.t_max else 0), patience=patience,
                                     milestones=s.milestones if f == 1 else _apart(s, f, epochs)))
 
+# %% ../../nbs/60_recipes.ipynb #6065b772
 def _apart(s, f, epochs):
     """The milestones of `s`, `f` times as late; in whole epochs no two alike, and all before the
     end at `epochs`, where there is room."""

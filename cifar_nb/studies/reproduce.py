@@ -34,6 +34,7 @@ def everything() -> list:
     return [r for team in TEAMS for r in (team.report, team.code)] + [
         get_recipe('resnet18'), get_recipe('plain')]
 
+# %% ../../nbs/65_reproduce.ipynb #e036892d
 def choose_recipes(names=()) -> list:
     """The recipes that `names` stand for: NAME (all its variants) or NAME:VARIANT; none for
     `everything`."""
@@ -50,6 +51,7 @@ def recorded(m: Member, results: list) -> bool:
     return any(same_experiment(r['manifest'], m.manifest) and 'test' in r['result']
                for r in results)
 
+# %% ../../nbs/65_reproduce.ipynb #8cc5f25e
 def missing_runs(recipes: list, seeds, results: list, x, y, runs='runs', data: str = 'cifar10',
                  devices=('cpu',), first: int | None = None, **settings) -> list:
     """A `Member` for each of `recipes` and `seeds`, trained on `x`, `y`, that `results` have no
@@ -63,6 +65,7 @@ def missing_runs(recipes: list, seeds, results: list, x, y, runs='runs', data: s
     order = 1 if len(set(devices)) == 1 else -1
     return sorted(members, key=lambda m: (m.seed, order * training_cost(m.recipe, len(y))))
 
+# %% ../../nbs/65_reproduce.ipynb #54e70eb3
 def bill(members: list, images: int = 50_000) -> Table:
     "A row for each recipe: the trainings that are missing, and what they cost."
     names = dict.fromkeys((m.recipe.name, m.recipe.variant) for m in members)
@@ -85,6 +88,7 @@ def examine_and_record(m: Member, images: Images, results, device: str) -> str:
     return (f'{m.name}: {one["accuracy"]:.2f}%{several} in {r["seconds"]:.0f} s, '
             f'{r["images_per_second"]:.0f} images/s; {path}')
 
+# %% ../../nbs/65_reproduce.ipynb #494a18b4
 def _stop(runs, signum: int):
     raise Interrupted(f'stopped; everything is saved in {runs}, and the same command goes on',
                       signum)
@@ -152,6 +156,7 @@ def compared(recipes: list, results: list) -> Table:
                           and printed else '-'} | _speed(runs))
     return Table(rows)
 
+# %% ../../nbs/65_reproduce.ipynb #a31fd8a9
 def _speed(runs) -> dict:
     "Of the fastest of `runs`: what else a machine does can only make a run slower."
     if not runs: return {'seconds, at best': '-', 'images/s': '-', 'machine': '-'}

@@ -56,6 +56,11 @@ def asked() -> Group:
     raise InputError(f'{", ".join(f"{k}={v}" for k, v in given.items())} do not fit together: '
                      'start with torchrun, or unset RANK.')
 
+# %% ../../nbs/62_parallel.ipynb #ed69eb4f
+# groups that are done with: Gloo's threads may still want Python's lock, for which taking a group
+# apart would wait for ever
+_left = []
+
 @contextmanager
 def joined(minutes: float = 10):
     """The group that was `asked` for, connected until the end of the block; nobody waits longer
@@ -75,10 +80,7 @@ def joined(minutes: float = 10):
         time.sleep(.2)
         dist.destroy_process_group()
 
-# groups that are done with: Gloo's threads may still want Python's lock, for which taking a group
-# apart would wait for ever
-_left = []
-
+# %% ../../nbs/62_parallel.ipynb #40787d15
 @contextmanager
 def first_prints():
     "In this block `print` works in the first process only."
@@ -89,6 +91,7 @@ def first_prints():
 class Lost(InputError):
     "Another process of the group has ended."
 
+# %% ../../nbs/62_parallel.ipynb #8de37732
 @contextmanager
 def together(group: Group):
     """A block in which the processes of `group` meet: an error there means that one of them has
@@ -108,6 +111,7 @@ def add_up(group: Group, tensors: list):
     for v, total in zip(tensors, flat.split([v.numel() for v in tensors])):
         v.copy_(total.view(v.shape))
 
+# %% ../../nbs/62_parallel.ipynb #ee046a8d
 def take_from_first(group: Group, tensors):
     "Replace each of `tensors` by that of the first process."
     if group.size == 1: return
@@ -124,6 +128,7 @@ def agree(group: Group, signals: list) -> int:
     with together(group): dist.all_reduce(most, dist.ReduceOp.MAX)
     return int(most)
 
+# %% ../../nbs/62_parallel.ipynb #fabf6f97
 def from_first(group: Group, do):
     """What `do()` gives in the first process (numbers, strings), in all of them; so an `InputError`
     that it raises there."""

@@ -67,6 +67,7 @@ def _check_batches(recipe: Recipe, images: int):
             raise InputError(f'A batch of {p.batch_size} is larger than the {images} training '
                              'images; give more images or a smaller batch.')
 
+# %% ../../nbs/61_training.ipynb #dd0d06f1
 def fused_option(name: str, device: torch.device) -> dict:
     """`fused=True` for torch's optimizer `name` on CUDA, where it has that: one kernel for all
     weights instead of one each."""
@@ -122,6 +123,7 @@ def _phase_at(phases: tuple, epoch: int) -> tuple:
     phase, begun = next((p, end - p.epochs) for p, end in zip(phases, ends) if epoch < end)
     return ends, phase, begun
 
+# %% ../../nbs/61_training.ipynb #e418f9c5
 def _order(t: Trainer) -> torch.Tensor:
     "The images of the epoch that begins, in an order that its random numbers give."
     order = torch.randperm(t.images, generator=t.rng, device=t.device)
@@ -271,23 +273,28 @@ def check_finite(t: Trainer, line: dict):
                    f'of {t.recipe.name} diverged. Choose a smaller learning rate (it was '
                    f'{t.lr:.3g}), or a longer warm-up.')
 
+# %% ../../nbs/61_training.ipynb #79a35717
 def network(t: Trainer) -> nn.Module:
     "The network to judge and to keep: the moving average where the recipe has one."
     return t.net if t.ema is None else t.ema.module
 
 # %% ../../nbs/61_training.ipynb #6d956a26
-def warm_up(t: Trainer):
-    """Forward and backward once with each size of batch that `t` will meet, and then everything as
-    it was."""
+def _sizes(t: Trainer) -> set:
+    "The sizes of the micro-batches that `t` will meet."
     batches = [(t.group.part(n)[0], p.micro_batch) for p in t.recipe.phases
                for m in set(p.taken(t.images))
                for n in (p.batch_size, m % p.batch_size or p.batch_size)]
-    sizes = {len(piece) for part, size in batches
-             for piece, _ in pieces(*[torch.zeros(part.stop - part.start)] * 2, size)}
+    return {len(piece) for part, size in batches
+            for piece, _ in pieces(*[torch.zeros(part.stop - part.start)] * 2, size)}
+
+# %% ../../nbs/61_training.ipynb #6a3ffffe
+def warm_up(t: Trainer):
+    """Forward and backward once with each size of batch that `t` will meet, and then everything as
+    it was."""
     before = {k: v.clone() for k, v in t.net.state_dict().items()}
     try:
         with torch.random.fork_rng([t.device] if t.device.type == 'cuda' else []):
-            for n in sizes:
+            for n in _sizes(t):
                 xb = torch.zeros(n, 3, 32, 32, dtype=t.precision.dtype, device=t.device).to(
                     memory_format=t.precision.memory_format)
                 gradients(t, xb, torch.zeros(n, dtype=torch.long, device=t.device), n)
