@@ -20,9 +20,10 @@ from cifar_nb.augment.geometry import RandomAffine, RandomRotation, Warp
 from cifar_nb.augment.ops import (TRANSFORMS, AlternatingFlip, Augment, CutMix, Cutout, MixUp,
                                   RandomChoice, RandomCrop, RandomErasing, RandomHorizontalFlip,
                                   RandomVerticalFlip, Resize, choose, cutmix, soft,
-                                  transform_from_dict, within)
+                                  transform_from_dict)
 from cifar_nb.augment.policies import (CIFAR10_POLICY, KIND, LISTS, AugMix, AutoAugment,
                                        RandAugment, TrivialAugmentWide)
+from cifar_nb.core.chance import within
 from cifar_nb.core.errors import InputError
 
 PLAIN = [RandomCrop(), RandomCrop(2, 'reflect'), RandomCrop(3, 'edge'), RandomHorizontalFlip(),

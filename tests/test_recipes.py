@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cifar_nb.augment.ops import Cutout, Resize
 from cifar_nb.core.errors import InputError
 from cifar_nb.models.resnet import NetSpec
-from cifar_nb.recipes.spec import (SMALL, Claim, Optimizer, Phase, Recipe, Registry, Schedule,
+from cifar_nb.recipes.registry import Registry
+from cifar_nb.recipes.spec import (SMALL, Claim, Optimizer, Phase, Recipe, Schedule,
                                    learning_rates, recipe_from_json, stretch)
 from cifar_nb.teams.zoo import get_recipe, list_recipes
 

@@ -36,7 +36,9 @@ def lookup(xb, table):
     return like(rows.gather(1, at.long()).view(xb.shape), xb)
 
 # %% ../../nbs/07b_colour.ipynb #3fb55c89
-def ramp(like_): return torch.arange(256, device=like_.device)
+def ramp(like_):
+    "The 256 levels on the device of the tensor `like_`: int64 `256`."
+    return torch.arange(256, device=like_.device)
 
 def invert_table(xb):
     "Level `v` becomes `255-v`: uint8 `N x 256`."
@@ -76,7 +78,9 @@ def contrast_table(xb, factor):
     return blend(mean, ramp(factor)[None].float(), factor[:, None])
 
 # %% ../../nbs/07b_colour.ipynb #a8a14572
-def fine(device): return torch.float32 if torch.device(device).type == 'mps' else torch.float64
+def fine(device):
+    "The finest dtype of floats on `device`: double, except on mps."
+    return torch.float32 if torch.device(device).type == 'mps' else torch.float64
 
 def autocontrast_table(xb):
     """Darkest level of each channel to 0, brightest to 255: uint8 `N x 3 x 256`. (One level lower
@@ -242,7 +246,9 @@ def only(mask, f, xb, *args, own=False):
     if not len(i): return xb
     return put_rows(xb if own else fresh(xb), i, f(*(a.index_select(0, i) for a in (xb, *args))))
 
-def fresh(xb): return xb.clone(memory_format=torch.contiguous_format)
+def fresh(xb):
+    "A copy of `xb` that is contiguous in memory."
+    return xb.clone(memory_format=torch.contiguous_format)
 
 def brightness(xb, factor):
     "Between black (`factor` 0) and the image (1) and beyond; `factor` float `N`."

@@ -98,6 +98,7 @@ def matrix(op, n, h, w, generator=None, device='cpu'):
     require(False, 'matrix', 'op', op, 'an operation that moves pixels, such as RandomRotation(15)')
 
 def around_zero(n, most, generator, device):
+    "`n` uniform draws from -`most` to `most`, of the finest dtype of floats."
     return uniform(n, -most, most, generator, device).to(fine(device))
 
 # %% ../../nbs/07c_geometry.ipynb #642e578c

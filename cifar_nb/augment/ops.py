@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PAD_MODES', 'TRANSFORMS', 'gather_pixels', 'pad', 'crop', 'choose', 'images', 'flip', 'constant', 'level', 'boxes',
            'erase', 'all_transforms', 'Transform', 'as_json', 'check_images', 'integers', 'uniform', 'RandomCrop',
-           'RandomHorizontalFlip', 'RandomVerticalFlip', 'coin', 'AlternatingFlip', 'ends_in', 'Resize', 'within',
-           'Cutout', 'erasing_boxes', 'RandomErasing', 'beta', 'soft', 'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix',
+           'RandomHorizontalFlip', 'RandomVerticalFlip', 'coin', 'AlternatingFlip', 'ends_in', 'Resize', 'Cutout',
+           'erasing_boxes', 'RandomErasing', 'beta', 'soft', 'mixup', 'cutmix', 'Mixing', 'MixUp', 'CutMix',
            'RandomChoice', 'find_transform', 'transform_from_dict', 'built', 'normalize', 'Augment']
 
 # %% ../../nbs/07a_augment.ipynb #2bc1e190
@@ -63,7 +63,9 @@ def choose(mask, a, b):
     if a.dtype != torch.uint8: return torch.where(mask, a, b)
     return b ^ ((a ^ b) & mask.to(torch.uint8).neg())
 
-def images(mask): return mask[:, None, None, None]
+def images(mask):
+    "`mask` (`N`) as `N x 1 x 1 x 1`: one value for each image."
+    return mask[:, None, None, None]
 
 def flip(xb, mask, dim=3):
     """Mirror the images for which `mask` (bool `N`) is true: left to right (`dim=3`) or top to
@@ -245,11 +247,6 @@ class Resize(Transform):
         out = F.interpolate(xb.float(), size=(side, side), mode='bilinear', antialias=True,
                             align_corners=False)
         return out.round_().clamp_(0, 255).to(torch.uint8) if xb.dtype == torch.uint8 else out
-
-# %% ../../nbs/07a_augment.ipynb #8b5dae59
-def within(count, n, p, sigmas=5.):
-    "Whether every `count` out of `n` lies within `sigmas` binomial standard deviations of `n*p`."
-    return bool(((torch.as_tensor(count) - n*p).abs() <= sigmas*(n*p*(1-p))**.5 + 1e-9).all())
 
 # %% ../../nbs/07a_augment.ipynb #dd288082
 @dataclass(frozen=True)
@@ -449,8 +446,7 @@ class Augment:
             else: xb = op(xb, generator)
         return xb, yb
     def __call__(self, xb, yb=None, generator=None, dtype=torch.float32,
-                 memory_format=torch.channels_last,
-                 **when):
+                 memory_format=torch.channels_last, **when):
         """Normalized `xb`; with `yb`, both: int64 `N` as it came, or float32 `N x 10` once an
         operation has mixed images. `when` are the words of `apply`."""
         xb, yb = self.apply(xb, yb, generator, **when)

@@ -103,7 +103,9 @@ def preview(images, augment, seed=0, n=16, ncols=8, suptitle=None):
     return show_images(torch.cat(tiles) if tiles else images, ncols=ncols+1, suptitle=suptitle)
 
 # %% ../../nbs/07e_preview.ipynb #ae1e0cf6
-def step(name): return lambda s: AutoAugment((((name, 1., round(9*s)),),))
+def step(name):
+    "A function of a strength from 0 to 1: AutoAugment's operation `name`, always applied."
+    return lambda s: AutoAugment((((name, 1., round(9*s)),),))
 
 STRENGTHS = {
     'RandomCrop': lambda s: RandomCrop(round(12*s)),

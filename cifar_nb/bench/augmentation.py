@@ -36,11 +36,14 @@ def pillow_way(op):
     require(False, 'pillow_way', 'op', op, 'an operation that torchvision has')
 
 def tv():
+    "torchvision's transforms, imported when they are raced against."
     from torchvision import transforms
     return transforms
 
 # %% ../../nbs/41_speed.ipynb #bee255d0
-def both_ways(shear): return [sign*s for s in shear for sign in (-1, 1)]
+def both_ways(shear):
+    "Each angle of `shear` with both signs."
+    return [sign*s for s in shear for sign in (-1, 1)]
 
 for kind, way, wants in (
         (

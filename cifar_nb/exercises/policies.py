@@ -8,8 +8,8 @@ __all__ = ['SMALL', 'untouched']
 # %% ../../nbs/solutions/07d_policies.ipynb #06df03c9
 import torch
 
-from ..augment.ops import within
 from ..augment.policies import CIFAR10_POLICY, KIND, KINDS, SIGNED, AutoAugment, check_policy
+from ..core.chance import within
 from ..core.errors import InputError
 from ..data.cifar import load_or_toy
 from .checker import Wrong, exercise, same

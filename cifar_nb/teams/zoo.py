@@ -4,7 +4,8 @@ Tests: tests/test_teams.py, tests/test_recipes.py.
 """
 from ..core.errors import InputError
 from ..recipes.house import HOUSE
-from ..recipes.spec import Recipe, Registry, trained
+from ..recipes.registry import Registry
+from ..recipes.spec import Recipe, trained
 from . import dreamfire, learning_too_deep, modified_resnet, narrow_resnet, neural_nomads
 
 __all__ = ['TEAMS', 'register', 'list_recipes', 'get_recipe', 'base_of',
