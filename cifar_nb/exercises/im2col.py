@@ -13,9 +13,9 @@ from ..kernels.gradient import columns
 
 # %% ../../nbs/solutions/42_im2col.ipynb #4fbedfe1
 @exercise('im2col.1', 'What columns weigh',
-          'A row a place of the output. How many places has the output along one side?',
-          'How many numbers does one place see?',
-          'The last place that fits begins at `side + 2 * padding - kernel` or before; the first '
+          'A row per position of the output. How many positions has the output along one side?',
+          'How many numbers does a filter read at one position?',
+          'The last position that fits begins at `side + 2 * padding - kernel` or before; the first '
           'begins at 0, and they are `stride` apart.',
           difficulty=2, importance=2, minutes=15, extra=True)
 def _(answer):
@@ -29,10 +29,10 @@ def _(answer):
 
 # %% ../../nbs/solutions/42_im2col.ipynb #194275e9
 @exercise('im2col.2', 'Back to the input',
-          'Begin with a tensor of zeros `N,F,side,side` and put the gradients where the places of '
-          'the output were.',
-          'Those places are 0, stride, 2 * stride and so on: a slice with a step takes them all.',
-          'What is left is the case of the chapter: filters turned by half a turn, inputs and '
+          'Begin with a tensor of zeros `N,F,side,side` and put the gradients where the outputs '
+          'were computed.',
+          'Those positions are 0, stride, 2 * stride and so on: a slice with a step takes them all.',
+          'What is left is the case of the chapter: filters rotated by 180 degrees, inputs and '
           'outputs exchanged.',
           difficulty=4, importance=4, minutes=25)
 def _(answer):

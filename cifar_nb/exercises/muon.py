@@ -65,7 +65,7 @@ def _(answer):
         same(got, want, what, atol=2e-3)
 
 # %% ../../nbs/solutions/45_muon.ipynb #048c763f
-@exercise('muon.3', 'What leveling costs',
+@exercise('muon.3', 'What orthogonalization costs',
           'A product of a matrix a,b with a matrix b,c needs a b c multiply-adds. How many '
           'products are there in a step?',
           'Three products: which of them are between square matrices only?',
