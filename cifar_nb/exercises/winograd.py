@@ -84,8 +84,8 @@ OUTPUT_4 = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 
             'A rounding error of a factor is multiplied by an entry of the output matrix, once for '
             'the rows and once for the columns.',
             unit='times', why='The output matrix has entries up to 8 in both directions, and the '
-            'input matrix up to 5, where those for tiles of 2 x 2 have none above 1: the rounding '
-            'errors of large factors come through, while the factors themselves cancel.',
+            'input matrix up to 5, where those for tiles of 2 x 2 have none above 1. So rounding '
+            'errors are multiplied, and they do not cancel as the exact products do.',
             difficulty=1, importance=4, minutes=5)
 def larger_tiles(seed):
     "Error of tiles of 4x4 in bf16, divided by that of the usual convolution."
