@@ -158,7 +158,7 @@ def show_ladder(records):
     for i, (begin, end, r) in enumerate(zip([min(ends) - 1, *ends], ends, rows)):
         ax.barh(i, end - begin, .6, left=begin,
                 color=ACCENT if end < begin else STAGES[2] if i else GREY)
-        ax.text(max(begin, end), i, f' {r["gain"] or r["validation %"]}', va='center', fontsize=8)
+        ax.text(max(begin, end), i, f' {r["gain"] or r["validation %"]}', va='center', fontsize=9)
     ax.set_yticks(range(len(rows)), [r['variation'] for r in rows])
     ax.set(xlim=(min(ends) - 1, max(ends) + .8), xlabel='accuracy on validation images (%)')
     ax.invert_yaxis(); ax.spines[['top', 'right']].set_visible(False)

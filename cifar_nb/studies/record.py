@@ -124,7 +124,7 @@ def show_prices(ours: dict, others=(), line=None):
     fig, ax = plt.subplots(figsize=(7.5, 4.2), layout='constrained')
     priced = [k for k in others if not math.isnan(k.pflop)]
     def label(x, y, text, color):
-        ax.annotate(text, (x, y), (6, 4), textcoords='offset points', fontsize=8, color=color)
+        ax.annotate(text, (x, y), (6, 4), textcoords='offset points', fontsize=9, color=color)
     for k in priced:
         ax.plot(k.pflop, 100 - k.accuracy, 'o', color=GREY,
                 mfc='none' if k.parameters > 5 else GREY)
@@ -137,7 +137,7 @@ def show_prices(ours: dict, others=(), line=None):
             .8, 1.5)
         ax.plot(ends, [on_line(line, c) for c in ends], '--', lw=1, color=ACCENT,
                 label=f'error = {line[0]:.2f} x PFLOP^-{line[1]:.2f}')
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(frameon=False, fontsize=9)
     ax.set(xscale='log', yscale='log', xlabel='operations of the training (PFLOP)',
            ylabel='test error (%)')
     ax.set_yticks([3, 4, 5, 6, 8, 10])
