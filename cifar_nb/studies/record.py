@@ -123,12 +123,12 @@ def show_prices(ours: dict, others=(), line=None):
     from matplotlib.ticker import FuncFormatter, NullFormatter
     fig, ax = plt.subplots(figsize=(7.5, 4.2), layout='constrained')
     priced = [k for k in others if not math.isnan(k.pflop)]
-    def label(x, y, text, color):
-        ax.annotate(text, (x, y), (6, 4), textcoords='offset points', fontsize=9, color=color)
+    def label(x, y, text, color, up=4):
+        ax.annotate(text, (x, y), (6, up), textcoords='offset points', fontsize=9, color=color)
     for k in priced:
         ax.plot(k.pflop, 100 - k.accuracy, 'o', color=GREY,
                 mfc='none' if k.parameters > 5 else GREY)
-        label(k.pflop, 100 - k.accuracy, k.name, GREY)
+        label(k.pflop, 100 - k.accuracy, k.name, GREY, -11)
     for name, (cost, error) in ours.items():
         ax.plot(cost, error, 'o', color=STAGES[3])
         label(cost, error, name, STAGES[3])
