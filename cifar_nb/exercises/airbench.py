@@ -86,7 +86,9 @@ def _(answer):
             'Chance is 10%. What can a linear layer do with coarse maxima of whitened patches?',
             'What does a sum over hundreds of random weights leave of the maps of single channels?',
             unit='points',
-            why='WHY_AIRBENCH',
+            why='With identity filters the whitened channels reach the last layer, only pooled, '
+            'normalized and cut at zero; random filters mix all channels in each of six '
+            'layers.',
             difficulty=1, importance=4, minutes=5)
 def before_training(seed):
     "Points of validation accuracy that identity initialization gains, the last layer fitted alone."

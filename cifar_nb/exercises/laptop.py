@@ -66,7 +66,9 @@ def _(answer):
             'Look at the table of the chapter\'s toy training: which sizes had its first epochs?',
             'The filters are 3 x 3 at every size. Does a wheel of 10 pixels look like one of 16?',
             unit='points',
-            why='WHY_LAPTOP',
+            why='The network takes any size, but its filters have learned from images in which '
+            'everything is 20/32 as large, and its batch norms use the statistics of those '
+            'images.',
             difficulty=1, importance=4, minutes=5)
 def another_size(seed):
     "Points of validation accuracy that a network trained at 20 pixels loses at 32."

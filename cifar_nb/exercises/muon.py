@@ -91,7 +91,9 @@ def _(answer):
             'The chapter\'s gradient moved one direction fifty times as far as another.',
             'Chapter 47 has the figure for a larger network and three epochs of 45,000 images.',
             unit='points',
-            why='WHY_MUON',
+            why='The two differ in nothing but the direction of the filters\' steps: with '
+            'iterations the singular values of each step are nearly equal, without them those '
+            'of the momentum remain.',
             difficulty=1, importance=5, minutes=5)
 def gained_by_iterations(seed):
     "Points of validation accuracy that three Newton-Schulz iterations gain over none."

@@ -140,6 +140,7 @@ def show_prices(ours: dict, others=(), line=None):
         ax.legend(frameon=False, fontsize=9)
     ax.set(xscale='log', yscale='log', xlabel='operations of the training (PFLOP)',
            ylabel='test error (%)')
+    ax.margins(y=.1)
     ax.set_yticks([3, 4, 5, 6, 8, 10])
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:g}'))
