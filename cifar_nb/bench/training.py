@@ -43,6 +43,7 @@ def peak(device='cpu', dtype=torch.float32, n: int = 2048, runs: int = 5) -> flo
     product()
     return 2e-9 * n**3 / min(once(product) for _ in range(runs))
 
+# %% ../../nbs/40_throughput.ipynb #05d518ab
 def peaks(device='cpu', n: int | None = None) -> dict:
     """`peak` for fp32 and for the number format that training takes on `device`; on a GPU fp32 may
     use TF32, as its convolutions do."""
@@ -209,6 +210,7 @@ def race(recipe: Recipe, x, y, device='cpu', repeats: int = 3, workers: int = 2,
                precision=precision.name, first=first, data=data, rounds=rounds, **work(recipe))
     return row | derived(row, best) | dict(MB=step_memory(recipe, x, y, device))
 
+# %% ../../nbs/40_throughput.ipynb #4d82a35b
 def first_steps(way: TheirWay):
     "Start the loader's workers and take two steps."
     way.prepare()
@@ -222,6 +224,7 @@ def work(recipe: Recipe) -> dict:
     net = recipe.net.build()
     return dict(parameters=count_parameters(net), macs=count_macs(net))
 
+# %% ../../nbs/40_throughput.ipynb #6e38f82d
 def derived(row: dict, best: dict) -> dict:
     """What follows from a row's rounds, for 'theirs' and 'ours': ratio, images/s, GFLOP/s, share of
     the peaks `best` (GFLOP/s) and augmentation's share."""
@@ -233,6 +236,7 @@ def derived(row: dict, best: dict) -> dict:
             'augmentation': {s: min(d[s] for d in row['data'])/middle(row['rounds'], s)
                              for s in sides}}
 
+# %% ../../nbs/40_throughput.ipynb #b2b67379
 def step_memory(recipe: Recipe, x, y, device='cpu') -> dict:
     "MB that network, optimizer and one step need, each way."
     n = recipe.phases[-1].batch_size
@@ -300,6 +304,7 @@ def machine_facts(device) -> dict:
                 threads=torch.get_num_threads(), torch=torch.__version__,
                 torchvision=torchvision.__version__)
 
+# %% ../../nbs/40_throughput.ipynb #ad997c1c
 def line_of(row: dict) -> str:
     "One row of `bench_train` as a sentence."
     rate = row['images/s']
@@ -307,6 +312,7 @@ def line_of(row: dict) -> str:
             f"images/s in plain PyTorch, {rate['ours']:.0f} here ({row['precision']}): "
             f"{range_of_ratio(row)}")
 
+# %% ../../nbs/40_throughput.ipynb #200da6a5
 def range_of_ratio(row: dict) -> str:
     "A ratio and its range, as text."
     return f"{row['ratio']:.2f} times ({row['least']:.2f} to {row['most']:.2f})"
