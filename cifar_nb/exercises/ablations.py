@@ -57,12 +57,14 @@ def _(answer):
                                      (ab - a - b + base, error)):
             same(float(found), want, f'the {name} of groups of {sizes} runs', atol=1e-6)
 
-# %% ../../nbs/solutions/32_ablations.ipynb #aed5ae0b
+# %% ../../nbs/solutions/32_ablations.ipynb #a6cb5145
 @prediction('ablations.3', 'Nothing changed',
             'The range of four normal numbers is about twice their standard deviation.',
             'All four answer the same 2,000 images, so the luck of the images is the same for all.',
             unit='points',
-            why='WHY',
+            why='Nothing differs but the seed: the first weights, the order of the images, their '
+                'augmentation. Whoever compares single runs sees a gain beside differences of '
+                'this size.',
             difficulty=1, importance=5, minutes=5)
 def best_less_worst(seed):
     "The largest of four accuracies (%) less the smallest; only the seeds of the runs differ."

@@ -52,12 +52,13 @@ def _(answer):
         for name, g, want in zip(('mean', 'half width'), got, t_interval(values)):
             same(float(g), want, f'the {name} of {len(values)} runs', atol=1e-4)
 
-# %% ../../nbs/solutions/31_budgets.ipynb #608db939
+# %% ../../nbs/solutions/31_budgets.ipynb #d79a5b9f
 @prediction('budgets.3', 'Cut off, or stretched',
             'At which rate does each of the two end?',
             'A cosine that was planned for twelve epochs has fallen by a quarter after four.',
             unit='points',
-            why='WHY',
+            why='Images, order and compute are the same. The plan that was cut off ends at three '
+                'quarters of its highest rate, the stretched one at zero.',
             difficulty=1, importance=5, minutes=5)
 def stretched_less_cut(seed):
     "Points by which a four-epoch plan ends above four epochs of a twelve-epoch plan."

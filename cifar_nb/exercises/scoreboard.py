@@ -62,12 +62,14 @@ def _(answer):
         same(answer(list(costs), list(accuracies)), _orders(costs, accuracies),
              f'the p of the accuracies {accuracies} at the costs {costs}', atol=1e-6)
 
-# %% ../../nbs/solutions/30_scoreboard.ipynb #92919e4b
+# %% ../../nbs/solutions/30_scoreboard.ipynb #7e95e528
 @prediction('scoreboard.3', 'Wider or longer',
             'How far is a network of 78,330 parameters from knowing 4,000 images after two epochs?',
             'The schedule is stretched: eight epochs fall to the same low rate as two.',
             unit='points',
-            why='WHY',
+            why='Both cost nearly the same: four times the images, or 3.75 times the multiply-adds. '
+                'Which of them pays is what the outcomes say; with more images or a longer plan '
+                'it may be otherwise.',
             difficulty=1, importance=5, minutes=5)
 def longer_less_wider(seed):
     "Validation accuracy (%) of four times the epochs less that of twice the width, in points."

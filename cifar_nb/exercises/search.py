@@ -57,13 +57,14 @@ def _(answer):
         same(answer(u.clone(), low, high), low * (high / low) ** u,
              f'the rates from {low:g} to {high:g}', atol=1e-9 * high)
 
-# %% ../../nbs/solutions/33_search.ipynb #1d4a0fea
+# %% ../../nbs/solutions/33_search.ipynb #39f4a3a8
 @prediction('search.3', 'After one epoch',
             'Half of a median rule stands on it: what is dropped after the first epoch never '
             'comes back.',
             'A large learning rate that falls to zero gains most in its last epochs.',
             unit='(rank correlation)',
-            why='WHY',
+            why='The networks differ in width, depth and learning rate at once. A rule that stops '
+                'trials after the first epoch relies on this correlation.',
             difficulty=1, importance=5, minutes=5)
 def first_and_last(seed):
     "Rank correlation of eight networks' validation accuracies after one epoch and after four."
