@@ -67,7 +67,7 @@ def _(answer):
             'How far is a network of 78,330 parameters from knowing 4,000 images after two epochs?',
             'The schedule is stretched: eight epochs fall to the same low rate as two.',
             unit='points',
-            why='Both cost nearly the same: four times the images, or 3.75 times the multiply-adds. '
+            why='Both cost nearly the same: 4 times the images, or 3.75 times the multiply-adds. '
                 'Which of them pays is what the outcomes say; with more images or a longer plan '
                 'it may be otherwise.',
             difficulty=1, importance=5, minutes=5)
