@@ -64,7 +64,7 @@ def _(answer):
 
 # %% ../../nbs/solutions/30_scoreboard.ipynb #7e95e528
 @prediction('scoreboard.3', 'Wider or longer',
-            'How far is a network of 78,330 parameters from knowing 4,000 images after two epochs?',
+            'How far is a network of 78,330 parameters from knowing 2,000 images after two epochs?',
             'The schedule is stretched: eight epochs fall to the same low rate as two.',
             unit='points',
             why='Both cost nearly the same: 4 times the images, or 3.75 times the multiply-adds. '
@@ -74,7 +74,7 @@ def _(answer):
 def longer_less_wider(seed):
     "Validation accuracy (%) of four times the epochs less that of twice the width, in points."
     x, y = load_or_toy('train', say=str)
-    n = min(len(x), 5000) * 4 // 5
+    n = min(len(x), 2500) * 4 // 5
     def accuracy(width, epochs):
         net = NetSpec((width, 2 * width, 4 * width), (1, 1, 1), (2, 2, 2))
         t = train(vary(SMALL.with_epochs(epochs), net=net), x[:n], y[:n], seed=seed,
