@@ -28,9 +28,10 @@ __all__ = ['CHAPTERS', 'Wrong', 'Exercise', 'exercise', 'is_stub', 'Verdict', 'l
 CHAPTERS = (
     'start data loop convolution batch_norm resnet optimizers regularization augment colour '
     'geometry policies preview evaluation calibration inside tta competition reading '
-    'narrow_resnet modified_resnet learning_too_deep dreamfire neural_nomads throughput speed '
-    'im2col winograd fused_norm muon airbench laptop record recipes training parallel '
-    'pretrained session reproduce kaggle cli symptoms').split()
+    'narrow_resnet modified_resnet learning_too_deep dreamfire neural_nomads scoreboard '
+    'budgets ablations search throughput speed im2col winograd fused_norm muon airbench '
+    'laptop record corruptions recipes training parallel pretrained session reproduce kaggle '
+    'cli symptoms').split()
 # chapters whose exercises were called by a number before (`01.2` is `data.2`)
 NUMBERED = dict(zip(
     '01 02 02a 02b 02c 02d 03 03a 03b 04 04a 04b 04c 05 05a 06 07 07a 07b 08 10 11 12 13 14'
