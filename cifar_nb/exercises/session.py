@@ -82,8 +82,8 @@ def _judge_save(through, now, before, n, name):
 # %% ../../nbs/solutions/64_session.ipynb #e90848cc
 @prediction('session.3', 'Two are better than one',
             'If both were always wrong together, the mean would gain nothing.',
-            'A single network of this size is right on less than half of the images.',
-            unit='points', why='WHY',
+            'In session.1: who decides where one member is certain and the other is not?',
+            unit='points', why='Where the two err on different images, the surer one decides.',
             difficulty=1, importance=5, minutes=5)
 def gain_of_two(seed):
     "Validation accuracy of the mean of two networks minus the mean of their own, in points."

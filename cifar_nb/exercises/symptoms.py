@@ -75,7 +75,8 @@ def _(answer):
 @prediction('symptoms.3', 'Forty percent of the labels',
             'The wrong labels agree on nothing: each of the nine wrong classes gets as many.',
             'Among the images of a class, which label is the most frequent one?',
-            unit='points', why='WHY',
+            unit='points', why='Of the labels 36% are wrong, 4% in each of nine classes: the right '
+            'label stays the most frequent one of its class by far.',
             difficulty=1, importance=5, minutes=5)
 def cost_of_wrong_labels(seed):
     "Points of validation accuracy that random labels on 40% of the training images cost."
