@@ -25,9 +25,15 @@ from ..training.loop import loss_and_accuracy, predict
 # %% ../../nbs/50_corruptions.ipynb #29287bbd
 def _randn(v, g): return torch.randn(v.shape, generator=g, device=v.device)
 
-def gaussian_noise(v, g, sigma): return v + sigma * _randn(v, g)
-def speckle_noise(v, g, sigma): return v + v * sigma * _randn(v, g)
-def shot_noise(v, g, photons): return torch.poisson(v * photons, generator=g) / photons
+def gaussian_noise(v, g, sigma):
+    "Normal noise of deviation `sigma`, the same for every value."
+    return v + sigma * _randn(v, g)
+def speckle_noise(v, g, sigma):
+    "Normal noise in proportion to the value."
+    return v + v * sigma * _randn(v, g)
+def shot_noise(v, g, photons):
+    "The noise of counting `photons` at full brightness."
+    return torch.poisson(v * photons, generator=g) / photons
 
 def impulse_noise(v, g, share):
     "A `share` of all values becomes 0 or 1."
@@ -35,7 +41,9 @@ def impulse_noise(v, g, share):
     return torch.where(r < share, (r < share / 2).float(), v)
 
 # %% ../../nbs/50_corruptions.ipynb #60886348
-def as_float(x: torch.Tensor) -> torch.Tensor: return x.float() / 255
+def as_float(x: torch.Tensor) -> torch.Tensor:
+    "uint8 as float32 from 0 to 1."
+    return x.float() / 255
 def as_bytes(v: torch.Tensor) -> torch.Tensor:
     "Float from 0 to 1 as uint8, cut off and not rounded, as CIFAR-10-C was made."
     # the thousandth is for 3 / 255 * 255, which is less than 3
@@ -58,7 +66,9 @@ def smooth(v, sigma, reach: int = 4, mode: str = 'replicate'):
     k = _bell(sigma, int(reach * sigma + .5))
     return _filtered(_filtered(v, k[None], mode), k[:, None], mode)
 
-def blur_corruption(v, g, sigma): return smooth(v, sigma)
+def blur_corruption(v, g, sigma):
+    "A Gaussian blur of `sigma` pixels."
+    return smooth(v, sigma)
 
 # %% ../../nbs/50_corruptions.ipynb #87012f97
 def defocus_blur(v, g, radius, soft):
@@ -100,6 +110,7 @@ def streak(v, angle, radius, sigma):
     return out
 
 def motion_blur(v, g, radius, sigma):
+    "A streak of `radius` pixels in a random direction."
     return streak(v, uniform(len(v), -45, 45, g, v.device), radius, sigma)
 
 # %% ../../nbs/50_corruptions.ipynb #bfc59515
@@ -137,6 +148,7 @@ def plasma(n: int, decay: float, g, size: int = 32, device='cpu') -> torch.Tenso
 
 # %% ../../nbs/50_corruptions.ipynb #260f837e
 def fog(v, g, density, decay):
+    "Plasma of the given `density`, rougher with less `decay`, over the image."
     top = v.amax((1, 2, 3), keepdim=True)
     return (v + density * plasma(len(v), decay, g, v.shape[-1], v.device)) * top / (top + density)
 
@@ -153,6 +165,7 @@ def snow(v, g, loc, scale, size, least, radius, sigma, keep):
 
 # %% ../../nbs/50_corruptions.ipynb #6158a53f
 def brightness_corruption(v, g, more):
+    "`more` added to the value of every pixel's hue, saturation and value."
     top = v.amax(1, keepdim=True)
     new = (top + more).clamp(0, 1)
     # black has no colour and becomes grey
@@ -160,6 +173,7 @@ def brightness_corruption(v, g, more):
 
 # %% ../../nbs/50_corruptions.ipynb #3c66ba45
 def saturate(v, g, factor, more):
+    "Saturation times `factor`, and `more`."
     top, low = v.amax(1, keepdim=True), v.amin(1, keepdim=True)
     gap = (top - low).clamp(min=1e-6)
     # grey counts as a red without saturation
@@ -168,6 +182,7 @@ def saturate(v, g, factor, more):
     return top * (1 - ((top - low) / top.clamp(min=1e-6) * factor + more).clamp(0, 1) * place)
 
 def contrast_corruption(v, g, factor):
+    "Contrast times `factor`, about the mean of each channel."
     mean = v.mean((2, 3), keepdim=True)
     return mean + factor * (v - mean)
 
@@ -180,6 +195,7 @@ def _by_pillow(v, change):
 
 # %% ../../nbs/50_corruptions.ipynb #05114ae6
 def jpeg_compression(v, g, quality):
+    "Saved as JPEG of `quality` (0 to 100) and read again."
     from PIL import Image
     def change(picture):
         file = io.BytesIO()
@@ -188,6 +204,7 @@ def jpeg_compression(v, g, quality):
     return _by_pillow(v, change)
 
 def pixelate(v, g, share):
+    "Made `share` as wide and high and large again."
     from PIL import Image
     side = int(v.shape[-1] * share)
     return _by_pillow(v, lambda p: p.resize((side, side), Image.BOX).resize(p.size, Image.BOX))
