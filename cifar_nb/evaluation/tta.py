@@ -95,9 +95,9 @@ VIEWS = {
     # image back
     'centre crop': lambda x: F.pad(x, (4, 4, 4, 4))[..., 4:-4, 4:-4],
 }
+_CORNERS = 'zoom in', 'top left', 'top right', 'bottom left', 'bottom right'
 
 # %% ../../nbs/09_tta.ipynb #13647552
-_CORNERS = 'zoom in', 'top left', 'top right', 'bottom left', 'bottom right'
 VIEW_SETS = {
     'single': ('identity',),
     'pair': ('identity', 'flip'),
