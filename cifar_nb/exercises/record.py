@@ -65,7 +65,7 @@ def _(answer):
 def above_the_line(seed):
     "Points by which the error of 16 epochs exceeds the line through trainings of 2 and 4."
     x, y = load_or_toy('train', say=str)
-    n, error = min(len(x), 6000) // 2, {}
+    n, error = min(len(x), 8000) // 2, {}
     net = NetSpec(widths=(16, 32, 64), depths=(1, 1, 1), strides=(2, 2, 2))
     for e in (2, 4, 16):
         phase = Phase(e, Optimizer(lr=.1, momentum=.9), Schedule('linear', t_max=e, unit='step'),
