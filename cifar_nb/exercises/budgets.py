@@ -63,7 +63,7 @@ def _(answer):
 def stretched_less_cut(seed):
     "Points by which a four-epoch plan ends above four epochs of a twelve-epoch plan."
     x, y = load_or_toy('train', say=str)
-    n = min(len(x), 3000) * 4 // 5
+    n = min(len(x), 5000) * 4 // 5
     net = NetSpec((16, 32, 64), (1, 1, 1), (2, 2, 2))
     def accuracy(planned):
         phase = Phase(4, Optimizer(lr=.1, momentum=.9, weight_decay=5e-4),

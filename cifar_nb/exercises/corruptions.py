@@ -23,7 +23,7 @@ from ..training.loop import predict
 from ..training.train import train
 
 # %% ../../nbs/solutions/50_corruptions.ipynb #017cadb7
-@exercise('corruptions.1', 'Black dots in a bright sky',
+@exercise('corruptions.1', 'Bright dots in the dark',
           'What is `torch.tensor([250], dtype=torch.uint8) + 10`?',
           'Add as floats from 0 to 1, cut off with `clamp(0, 1)`, and only then go back to bytes.',
           difficulty=1, importance=4, minutes=10)
