@@ -30,7 +30,7 @@ class Forked:
         self.returncode, self.read = None, {}
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(_address())
-        asked = json.dumps(dict(argv=argv, cwd=str(cwd), env=env, session=new_session)).encode()
+        asked = json.dumps(dict(argv=argv, cwd=str(cwd), env=env, session=new_session)).encode("utf-8")
         socket.send_fds(self.socket, [len(asked).to_bytes(4, "big")], [out, err])
         self.socket.sendall(asked)
         os.close(out)
@@ -125,8 +125,10 @@ def become(asked, streams):
     for fd, place in (os.open(os.devnull, os.O_RDONLY), 0), (streams[0], 1), (streams[1], 2):
         os.dup2(fd, place)
         os.close(fd)
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")
+    sys.stdin = open(0, closefd=False, encoding="utf-8")
+    sys.stdout = open(1, "w", closefd=False, encoding="utf-8")
+    sys.stderr = open(2, "w", closefd=False, buffering=1, encoding="utf-8",
+                      errors="backslashreplace")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     os.environ.clear()
     os.environ.update(asked["env"])
