@@ -30,7 +30,8 @@ class Forked:
         self.returncode, self.read = None, {}
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(_address())
-        asked = json.dumps(dict(argv=argv, cwd=str(cwd), env=env, session=new_session)).encode("utf-8")
+        asked = dict(argv=argv, cwd=str(cwd), env=env, session=new_session)
+        asked = json.dumps(asked).encode("utf-8")
         socket.send_fds(self.socket, [len(asked).to_bytes(4, "big")], [out, err])
         self.socket.sendall(asked)
         os.close(out)
