@@ -307,6 +307,25 @@ def test_another_machine_begins_anew(guess, records, images, monkeypatch):
     assert RUNS == [0, 1, 0, 1, 2] and measured(records)[guess]["machine"] == "Another machine"
 
 
+def test_an_edit_during_the_runs_is_noticed(guess, records, images, monkeypatch, tmp_path):
+    "What runs is the old experiment, whatever the file says by then: it is due once more."
+    text = EXPERIMENT + """
+@prediction('demo.2', 'Six', 'A hint.', unit='points', why='')
+def later(seed): return helper(seed) + 1
+"""
+    edited = text.replace("FACTOR * seed", "FACTOR * seed + 1")
+    module = written(tmp_path, monkeypatch, text, 1)
+    def one(*args, one=tool.one):
+        Path(module.__file__).write_text(edited, encoding="utf-8")
+        return one(*args)
+    monkeypatch.setattr(tool, "one", one)
+    assert tool.main(["demo", "--seeds", "2"], records, lambda *a, **k: None) == 0
+    assert measured(records)["demo.2"]["values"] == [6, 16]
+    written(tmp_path, monkeypatch, edited, 2)
+    status, said = record("demo", records, "--seeds", "2", "--check")
+    assert status == 1 and len(said) == 2
+
+
 def test_an_interruption_loses_the_run_at_hand_and_no_other(guess, records, images, monkeypatch):
     def stopped(seed):
         if seed == 2: raise KeyboardInterrupt

@@ -109,9 +109,9 @@ def due(prediction, record, seeds: int) -> bool:
             or len(record["values"]) < seeds)
 
 
-def begun(prediction, record) -> dict:
+def begun(prediction, record, source: str) -> dict:
     "The `record` to go on with: the old one if it is of this experiment and this machine."
-    here = dict(source=source_of(prediction), data="CIFAR-10", unit=prediction.unit, **machine())
+    here = dict(source=source, data="CIFAR-10", unit=prediction.unit, **machine())
     if record and all(record.get(k) == v for k, v in here.items() if k != "unit"):
         return record | here
     return here | dict(commit=commit(), kernels=[], values=[], seconds=[])
@@ -140,9 +140,10 @@ def one(prediction, seed: int, record: dict) -> dict:
                          seconds=[*record["seconds"], round(time.perf_counter() - start, 1)])
 
 
-def measure(prediction, seeds: int, file=FILE, say=print):
-    "Run `prediction` for the seeds that its record lacks, and write it down after each."
-    record = begun(prediction, recall(file).get(prediction.name))
+def measure(prediction, seeds: int, source: str, file=FILE, say=print):
+    """Run `prediction`, whose fingerprint is `source`, for the seeds that its record lacks, and
+    write it down after each."""
+    record = begun(prediction, recall(file).get(prediction.name), source)
     for seed in range(len(record["values"]), seeds):
         record = one(prediction, seed, record)
         change(file, lambda known, new=record: known | {prediction.name: new})
@@ -172,11 +173,13 @@ def main(argv, file=FILE, say=print) -> int:
             for e in todo: say(f"{e.name} is due: python tools/predictions.py {e.name}")
             return bool(todo)
         if todo: refuse_other_images()
+        # now, and not when they are run: a module may be edited in the meantime
+        sources = [source_of(e) for e in todo]
     except InputError as e:
         print(f"predictions: {e}", file=sys.stderr)
         return 2
-    for e in todo:
-        try: measure(e, asked.seeds, file, say)
+    for e, source in zip(todo, sources):
+        try: measure(e, asked.seeds, source, file, say)
         except Exception as error:
             failed.append(e.name)
             print(f"predictions: {e.name}: {type(error).__name__}: {error}", file=sys.stderr)
