@@ -15,8 +15,9 @@ from torchvision.transforms import functional as TF
 
 from cifar_nb.augment.colour import ColorJitter
 from cifar_nb.augment.ops import (Augment, CutMix, Cutout, MixUp, RandomChoice, RandomCrop,
-                                  RandomHorizontalFlip, Resize, cutmix, mixup, soft, within)
+                                  RandomHorizontalFlip, Resize, cutmix, mixup, soft)
 from cifar_nb.augment.policies import KINDS, RandAugment, TrivialAugmentWide
+from cifar_nb.core.chance import within
 from cifar_nb.delivery.session import mean_of_members
 from cifar_nb.evaluation.tta import VIEWS, mean_of_views, view, zoom
 

@@ -156,7 +156,7 @@ def zoo_code() -> str:
     teams as the expressions that make them, and the functions that find them."""
     found = team_recipes()
     homes = {'cifar_nb.core.errors': {'InputError'},
-             'cifar_nb.recipes.spec': {'Recipe', 'Registry'}}
+             'cifar_nb.recipes.registry': {'Registry'}, 'cifar_nb.recipes.spec': {'Recipe'}}
     for name, c in words_of([r for rs in found.values() for r in rs]).items():
         homes.setdefault(c.__module__, set()).add(name)
     lines = [_import(home, sorted(homes[home])) for home in sorted(homes)]
