@@ -253,6 +253,7 @@ def test_reproduce_can_be_stopped_and_goes_on(tmp_path, signum, expected):
     assert (p.returncode == expected and len(one_line(err)) == 1
             and "the same command goes on" in err), ((out, err))
     assert not list(tmp_path.glob("results/*.json")) and list(tmp_path.glob("runs/*/checkpoint.pt"))
+    if signum == signal.SIGINT: return  # what follows does not hang on the signal
     status, out, err = call(*asked, cwd=tmp_path)
     assert (status, out.count("images/s; ")) == (0, 2), (out, err)
     records = {f.name: json.loads(f.read_text(encoding="utf-8"))

@@ -556,24 +556,24 @@ def test_two_members_new_layout_read_only(mount):
     competition_file(mount / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
     for f in mount.rglob("*"):
         if f.is_dir(): f.chmod(0o555)
-    text, outputs = run(mount, EPOCHS=1, IMAGES=160, DEVICES=["cpu", "cpu"], RECIPES=["small"])
+    text, outputs = run(mount, EPOCHS=1, IMAGES=160, DEVICES=["cpu", "cpu"], RECIPES=[TINY])
     work = mount.parent / "working"
     ids = [7 * i for i in range(30)]
     mean = labels_of(work / "submission-mean.csv", ids)
-    single = [labels_of(work / f"submission-small-1epochs-seed{s}-160images.csv", ids)
+    single = [labels_of(work / f"submission-tiny-1epochs-seed{s}-160images.csv", ids)
               for s in (0, 1)]
     total = sum(
         json.loads(
-            (work / f"runs/small-1epochs-seed{s}-160images/result.json").read_text(
+            (work / f"runs/tiny-1epochs-seed{s}-160images/result.json").read_text(
                 encoding="utf-8"))["parameters"] for s in (0, 1))
     assert torch.equal(labels_of(work / "submission.csv", ids),
                        mean if total <= 5_000_000 else single[0])
     assert "mean of the 2" in text and f"{total:,}" in text and "Kaggle, Batch" in text
-    assert all((work / f"runs/small-1epochs-seed{s}-160images/confusion.png").exists()
+    assert all((work / f"runs/tiny-1epochs-seed{s}-160images/confusion.png").exists()
                for s in (0, 1))
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 8
     last = json.loads(
-        (work / "runs/small-1epochs-seed1-160images/log.jsonl").read_text(
+        (work / "runs/tiny-1epochs-seed1-160images/log.jsonl").read_text(
             encoding="utf-8").splitlines()[-1])
     assert last["epoch"] == 1
 

@@ -91,8 +91,8 @@ def test_the_training_path_needs_little(clean):
     code = ("import sys\nfor n in ('torchinfo', 'ipywidgets', 'matplotlib', 'sklearn', "
             "'torchvision', 'IPython'): sys.modules[n] = None\nfrom cifar_nb.training.train import "
             "train\nfrom cifar_nb.teams.zoo import get_recipe\nfrom cifar_nb.data.cifar import "
-            "toy\nt = train(get_recipe('small').with_epochs(1), *toy(256), progress=False, "
-            "device='cpu')\nprint(len(t.log))")
+            "toy\nr = get_recipe('small').with_(widths=(8, 16, 32), epochs=1)\nt = train(r, "
+            "*toy(256), progress=False, device='cpu')\nprint(len(t.log))")
     p = python(clean, code)
     assert p.returncode == 0 and p.stdout.strip().endswith("1"), p.stderr
 

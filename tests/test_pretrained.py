@@ -34,7 +34,7 @@ real = pytest.mark.skipif(not search_places(None), reason="needs CIFAR-10")
 @pytest.fixture(scope="module")
 def images():
     x, y = load("test", say=str)
-    return x[:2000], y[:2000]
+    return x[:1000], y[:1000]
 
 
 @pytest.fixture
@@ -157,7 +157,8 @@ def test_a_network_of_another_run_keeps_its_name(tmp_path, capsys):
              *more])
     for run in "01":
         assert main(
-            ["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device",
+            ["train", "small", "--set", "widths=[8, 16, 32]", "--data", "toy", "--images", "256",
+             "--epochs", "1", "--device",
              "cpu", "--seed", run, "--out", str(tmp_path / run)]) == 0
         # of one run as often as one likes
         if run == "0": assert published() == published() == published("--weights", "int8") == 0
@@ -165,7 +166,7 @@ def test_a_network_of_another_run_keeps_its_name(tmp_path, capsys):
     capsys.readouterr()
     assert (
         published() == 2
-        and "a network small of another run: choose another --name, or say --overwrite"
+        and "a network small_widths of another run: choose another --name, or say --overwrite"
         in capsys.readouterr().err)
     assert (tmp_path / "shelf/registry.json").read_bytes() == first
     assert published("--name", "second") == published("--overwrite") == 0
@@ -183,7 +184,8 @@ def test_a_network_is_not_judged_on_other_images_than_its_own(tmp_path, capsys):
     from cifar_nb.cli import main
     run = tmp_path / "run"
     assert main(
-        ["train", "small", "--data", "toy", "--images", "256", "--epochs", "1", "--device", "cpu",
+        ["train", "small", "--set", "widths=[8, 16, 32]", "--data", "toy", "--images", "256",
+             "--epochs", "1", "--device", "cpu",
          "--out", str(run)]) == 0
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     (run / "result.json").write_text(json.dumps(result | {"data": "cifar10"}), encoding="utf-8")

@@ -140,7 +140,7 @@ def become(asked, streams):
 
 if __name__ == "__main__":
     import matplotlib.pyplot  # noqa: F401
-    import torch  # noqa: F401
+    import torch._dynamo  # noqa: F401 (PyTorch imports it with the first optimizer)
     become(*serve(sys.argv[1]))
     from cifar_nb.cli import main
     sys.exit(main())

@@ -74,7 +74,8 @@ def spawned(path) -> tuple:
 
 def warm():
     "Import what nearly every chapter needs, of other people's."
-    import execnb.shell, matplotlib.pyplot, nbformat, torch  # noqa: E401, F401
+    import execnb.shell, matplotlib.pyplot, nbformat  # noqa: E401, F401
+    import scipy.stats, torch._dynamo, torchvision  # noqa: E401, F401
 
 
 def serve():
