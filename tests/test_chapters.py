@@ -37,6 +37,8 @@ CELLS = {"right": (["x = 1", "import os\nassert os.path.samefile('.', HERE) and 
          "wrong": (["x = 1", "print('so far')", "assert x == 2, 'not two'"], 1),
          "interrupted": (["raise KeyboardInterrupt"], 1),
          "ended": (["import os", "os._exit(3)"], 3),
+         "ended early": (["import os", "os._exit(0)", "assert False"], 2),
+         "without a place to print": (["import os", "os.close(1); os.close(2)", "assert False"], 2),
          "left out": (["#| eval: false\nassert False"], 0)}
 
 

@@ -1,7 +1,8 @@
 """The command as a process that does not import PyTorch first: `start` forks it from one that has.
 
 A process is forked before anything of the package is imported, and sees the arguments, folder,
-variables and streams that it was given, as a new Python would. Where there is no fork worth having
+variables and streams that it was given, as a new Python would; only the seed of its hashes and what
+PyTorch and matplotlib read when they are imported are its parent's. Where there is no fork worth having
 it is a new Python.
 """
 import json
@@ -11,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -28,12 +28,12 @@ class Forked:
     def __init__(self, argv, cwd, env, new_session=False):
         (self.out, out), (self.err, err) = os.pipe(), os.pipe()
         self.returncode, self.read = None, {}
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(_address())
+        self.socket, theirs = socket.socketpair()
         asked = dict(argv=argv, cwd=str(cwd), env=env, session=new_session)
         asked = json.dumps(asked).encode("utf-8")
-        socket.send_fds(self.socket, [len(asked).to_bytes(4, "big")], [out, err])
-        self.socket.sendall(asked)
+        socket.send_fds(_line(), [b"."], [theirs.fileno(), out, err])
+        theirs.close()
+        self.socket.sendall(len(asked).to_bytes(4, "big") + asked)
         os.close(out)
         os.close(err)
         self.pid = self._number()
@@ -41,8 +41,11 @@ class Forked:
                         for fd in (self.out, self.err)]
         for r in self.readers: r.start()
 
-    def _number(self): return int.from_bytes(self.socket.recv(4, socket.MSG_WAITALL), "big",
-                                             signed=True)
+    def _number(self):
+        got = self.socket.recv(4, socket.MSG_WAITALL)
+        # nothing would read as 0: as success, and as the number of our own group to a kill
+        if len(got) < 4: raise RuntimeError("the process that forks has ended")
+        return int.from_bytes(got, "big", signed=True)
 
     def _drain(self, fd):
         with open(fd, encoding="utf-8") as f: self.read[fd] = f.read()
@@ -53,7 +56,7 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout=None):
-        end = time.time() + (timeout or 1e9)
+        end = time.time() + (1e9 if timeout is None else timeout)
         while self.poll() is None:
             if time.time() > end: raise subprocess.TimeoutExpired("cifar_nb", timeout)
             time.sleep(.005)
@@ -61,8 +64,10 @@ class Forked:
 
     def communicate(self, timeout=None):
         self.wait(timeout)
-        for r in self.readers: r.join(timeout)
-        return self.read.get(self.out, ""), self.read.get(self.err, "")
+        for r in self.readers:
+            r.join(timeout)
+            if r.is_alive(): raise subprocess.TimeoutExpired("cifar_nb", timeout)
+        return self.read[self.out], self.read[self.err]
 
     def send_signal(self, signum):
         if self.poll() is None: os.kill(self.pid, signum)
@@ -70,16 +75,16 @@ class Forked:
     def kill(self): self.send_signal(signal.SIGKILL)
 
 
-def _address():
-    "Where the process that forks listens; it ends with the one that first asks for it."
+def _line():
+    "The end to ask at; the process that forks ends with the one that first asks for it."
     global _parent
     if not _parent:
-        place = Path(tempfile.mkdtemp(prefix="warm")) / "s"
-        p = subprocess.Popen([sys.executable, __file__, place], stdin=subprocess.PIPE,
+        ours, theirs = socket.socketpair()
+        p = subprocess.Popen([sys.executable, __file__, str(theirs.fileno())],
+                             stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
                              env=os.environ | {"OMP_NUM_THREADS": "1"})
-        end = time.time() + 120
-        while not place.exists() and time.time() < end: time.sleep(.01)
-        _parent = p, str(place)
+        theirs.close()
+        _parent = p, ours
     return _parent[1]
 
 
@@ -94,26 +99,27 @@ def start(*argv, cwd, env, start_new_session=False, **kwargs):
 
 # -- the process that forks
 
-def serve(place):
+def serve(line):
     "Fork for everybody who asks; returns in the fork, with what was asked for."
-    listener, running = socket.socket(socket.AF_UNIX), {}
-    listener.bind(place)
-    listener.listen()
+    running = {}
     while True:
-        ready = select.select([listener, sys.stdin], [], [], .01)[0]
+        ready = select.select([line], [], [], .01)[0]
         for pid, conn in list(running.items()):
             done, status = os.waitpid(pid, os.WNOHANG)
             if not done: continue
             try: conn.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
             except OSError: pass  # nobody waits any more
             running.pop(pid).close()
-        if sys.stdin in ready: os._exit(0)  # whoever needed it has ended
-        if listener not in ready: continue
-        conn = listener.accept()[0]
-        length, streams, *_ = socket.recv_fds(conn, 4, 2)
-        asked = json.loads(conn.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL))
+        if not ready: continue
+        asks, fds, *_ = socket.recv_fds(line, 1, 3)
+        if not asks:  # whoever needed it has ended
+            for pid in running: os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+        conn, streams = socket.socket(fileno=fds[0]), fds[1:]
+        length = int.from_bytes(conn.recv(4, socket.MSG_WAITALL), "big")
+        asked = json.loads(conn.recv(length, socket.MSG_WAITALL))
         if not (pid := os.fork()):
-            for s in (listener, conn, *running.values()): s.close()
+            for s in (line, conn, *running.values()): s.close()
             return asked, streams
         running[pid] = conn
         conn.sendall(pid.to_bytes(4, "big", signed=True))
@@ -141,6 +147,6 @@ def become(asked, streams):
 if __name__ == "__main__":
     import matplotlib.pyplot  # noqa: F401
     import torch._dynamo  # noqa: F401 (PyTorch imports it with the first optimizer)
-    become(*serve(sys.argv[1]))
+    become(*serve(socket.socket(fileno=int(sys.argv[1]))))
     from cifar_nb.cli import main
     sys.exit(main())

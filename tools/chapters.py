@@ -9,6 +9,7 @@ that nbdev_test leaves out. Exit status 1 if a cell fails.
 """
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from cells import skipped
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+DONE = 77
 FORKS = sys.platform.startswith("linux")
 
 
@@ -43,13 +45,20 @@ def alone(path):
     if error: print(error, flush=True)
     # not sys.exit: what a fork has inherited from its parent is not the child's to close
     sys.stdout.flush()
-    os._exit(bool(error))
+    os._exit(1 if error else DONE)
+
+
+def judged(status, text):
+    "DONE is what only the end of a notebook gives: a cell that leaves with 0 has not run the rest."
+    if status == DONE: return 0, text
+    return status or 2, text + ("" if status else "\nThe process ended before the last cell.")
 
 
 def forked(path) -> tuple:
     "(exit status, what was printed) of the notebook `path` in a process that is forked from this."
     with tempfile.TemporaryFile() as out:
         if not (pid := os.fork()):
+            os.setsid()
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -58,18 +67,22 @@ def forked(path) -> tuple:
             try: alone(path)
             except BaseException:
                 import traceback
-                traceback.print_exc()
-            os._exit(2)
+                os.write(out.fileno(), traceback.format_exc().encode("utf-8", "replace"))
+            finally: os._exit(2)
+        try: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # ended, its number not yet free
+        finally:
+            try: os.killpg(pid, signal.SIGKILL)  # what a chapter has left running
+            except ProcessLookupError: pass
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         out.seek(0)
-        return status, out.read().decode("utf-8", "replace")
+        return judged(status, out.read().decode("utf-8", "replace"))
 
 
 def spawned(path) -> tuple:
     "The same in a new Python."
     p = subprocess.run([sys.executable, __file__, "--one", str(path)], stdout=subprocess.PIPE,
                        stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-    return p.returncode, p.stdout.decode("utf-8", "replace")
+    return judged(p.returncode, p.stdout.decode("utf-8", "replace"))
 
 
 def warm():

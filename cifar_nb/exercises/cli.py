@@ -65,8 +65,8 @@ def _(answer):
 @prediction('cli.3', 'Two submissions',
             'If the two erred independently, how often would they agree?',
             'They agree where both are right, and also where both make the same error.',
-            unit='percent', why='With independent errors they would agree on 72% of the images '
-            'only if each were right on 85% of them. They make many of their errors together.',
+            unit='percent', why='With independent errors they would agree on 71% of the images '
+            'only if each were right on 84% of them. They make many of their errors together.',
             difficulty=1, importance=4, minutes=5)
 def agreement(seed):
     "Percent of 2,000 images to which two networks that differ by their seed give the same class."

@@ -113,8 +113,8 @@ def _(answer):
 
 # %% ../../nbs/solutions/07b_colour.ipynb #6dd0bbbe
 @prediction('colour.6', 'Half the contrast',
-            'In `evaluation.5` another standard deviation at test time makes all normalized '
-            'values about a quarter larger. Which factor is it here?',
+            'A level is normalized by the mean and deviation of the training images. Which '
+            'factor do the distances from the gray get here?',
             'Batch norm uses, in evaluation, the means and variances of the training. Which '
             'of its inputs have become smaller?',
             unit='points',

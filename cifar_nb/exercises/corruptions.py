@@ -69,8 +69,8 @@ def _(answer):
             'make of such a small variance?',
             'New statistics make each channel of the corrupted images as wide as training saw it.',
             unit='points',
-            why='In two runs on CIFAR-10 accuracy fell from 50% to 15%, and new statistics brought '
-                'it back to 30%: they are a part of what the shift costs, and not all of it.',
+            why='Low contrast shrinks what every layer sees, and new statistics undo that without '
+                'a label: a part of what the shift costs comes back, and not all of it.',
             difficulty=1, importance=5, minutes=5)
 def gain_of_new_statistics(seed):
     "Points of accuracy at low contrast by batch statistics of the corrupted images themselves."

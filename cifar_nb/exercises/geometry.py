@@ -69,10 +69,10 @@ def _(answer):
 
 # %% ../../nbs/solutions/07c_geometry.ipynb #261b4f8e
 @exercise('geometry.3', 'Nearest by hand',
-          'The centre of the first pixel is at (.5, .5).',
+          'The center of the first pixel is at (.5, .5).',
           'A place at x = 7.9 is in column 7. In which column is a place at x = -0.3?',
-          'For each row r and column c: `x, y, _ = m @ torch.tensor([c+.5, r+.5, 1.])`, then '
-          '`math.floor`.',
+          'For each row r and column c: `x, y, _ = m @ torch.tensor([c+.5, r+.5, 1.], '
+          'dtype=m.dtype)`, then `math.floor`.',
           difficulty=3, importance=4, minutes=15)
 def _(answer):
     image = toy(1, seed=4)[0][0, :, :20, :].clamp(min=1)

@@ -6,6 +6,7 @@
 __all__ = ['gain_of_two']
 
 # %% ../../nbs/solutions/64_session.ipynb #6775a8ac
+import os
 import tempfile
 from pathlib import Path
 
@@ -62,11 +63,17 @@ def _(answer):
     for old in (None, b'the last checkpoint'):
         for n in (3, 2, 0):
             with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder)/'checkpoint.pt'
-                if old is not None: path.write_bytes(old)
+                path = Path(folder)/'in'/'checkpoint.pt'
+                path.parent.mkdir()
+                if old is not None:
+                    path.write_bytes(old)
+                    os.link(path, Path(folder)/'kept')  # shows whether it is written over
                 before = {} if old is None else {path.name: old}
                 through, now = _left(answer, path, n)
                 _judge_save(through, now, before, n, path.name)
+                if old is not None and (Path(folder)/'kept').read_bytes() != old:
+                    raise Wrong('The old file is written over: if the machine goes meanwhile, it '
+                                'is lost.')
 
 # %% ../../nbs/solutions/64_session.ipynb #52088b04
 def _judge_save(through, now, before, n, name):
