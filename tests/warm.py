@@ -1,9 +1,9 @@
 """The command as a process that does not import PyTorch first: `start` forks it from one that has.
 
 A process is forked before anything of the package is imported, and sees the arguments, folder,
-variables and streams that it was given, as a new Python would; only the seed of its hashes and what
-PyTorch and matplotlib read when they are imported are its parent's. Where there is no fork worth having
-it is a new Python.
+variables and streams that it was given, as a new Python would; only the seed of its hashes and
+what PyTorch and matplotlib read when they are imported are its parent's. Where there is no fork
+worth having it is a new Python.
 """
 import json
 import os
