@@ -56,9 +56,11 @@ def judged(status, text):
 
 def forked(path) -> tuple:
     "(exit status, what was printed) of the notebook `path` in a process that is forked from this."
-    with tempfile.TemporaryFile() as out:
+    with (tempfile.TemporaryFile() as out,
+          tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own):
         if not (pid := os.fork()):
             os.setsid()
+            os.environ["TMPDIR"], tempfile.tempdir = own, None  # gone with the chapter
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

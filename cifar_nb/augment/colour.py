@@ -73,7 +73,7 @@ def brightness_table(factor):
     return blend(torch.zeros_like(v), v, factor[:, None])
 
 def contrast_table(xb, factor):
-    "Between the image's mean grey (`factor` 0) and the image (1) and beyond: uint8 `N x 256`."
+    "Between the image's mean gray (`factor` 0) and the image (1) and beyond: uint8 `N x 256`."
     mean = gray(xb).float().mean((1, 2, 3)).add_(.5).floor_()[:, None]
     return blend(mean, ramp(factor)[None].float(), factor[:, None])
 
@@ -113,7 +113,7 @@ def equalize_table(xb):
 
 # %% ../../nbs/07b_colour.ipynb #d795aff0
 def saturation(xb, factor):
-    "Between the grey image (`factor` 0) and the image (1) and beyond; `factor` float `N`."
+    "Between the gray image (`factor` 0) and the image (1) and beyond; `factor` float `N`."
     v = to_levels(xb)
     return like(blend(gray(v), v, images(factor)), xb)
 
@@ -123,7 +123,7 @@ def sharpness(xb, factor):
     border stays."""
     v, (h, w) = to_levels(xb), xb.shape[2:]
     if min(h, w) < 3: return xb
-    # neighbours are 1 and w steps away; what wraps around is thrown away below
+    # neighbors are 1 and w steps away; what wraps around is thrown away below
     s = v.flatten(1).to(torch.int16)
     across = s[:, :-2] + s[:, 1:-1] + s[:, 2:]
     total = across[:, :-2*w] + across[:, w:-w] + across[:, 2*w:] + 4*s[:, w+1:-w-1]
@@ -197,7 +197,7 @@ def gaussian_blur(xb, sigma):
 
 # %% ../../nbs/07b_colour.ipynb #0e526d9d
 def box_weights(radius):
-    """Whole-number weights (int32 `3 x N`, in 2**-24) of centre, neighbour and next neighbour of
+    """Whole-number weights (int32 `3 x N`, in 2**-24) of center, neighbor and next neighbor of
     Pillow's box for a Gaussian of `radius` (float `N`, below 2.4)."""
     variance = radius*radius/3
     whole_ = ((torch.sqrt(12*variance + 1) - 1)/2).floor()
@@ -255,7 +255,7 @@ def brightness(xb, factor):
     return lookup(xb, brightness_table(factor))
 
 def contrast(xb, factor):
-    "Between the mean grey (`factor` 0) and the image (1) and beyond; `factor` float `N`."
+    "Between the mean gray (`factor` 0) and the image (1) and beyond; `factor` float `N`."
     return lookup(xb, contrast_table(xb, factor))
 
 # %% ../../nbs/07b_colour.ipynb #eee497f3
@@ -319,9 +319,9 @@ class PilBlur(Transform):
 # %% ../../nbs/07b_colour.ipynb #42c201a6
 @dataclass(frozen=True)
 class RandomGrayscale(Transform):
-    "With probability `p`, the grey image in all three channels."
+    "With probability `p`, the gray image in all three channels."
     p: float = .1
     def __post_init__(self): fraction('RandomGrayscale', self.p)
     def apply(self, xb, generator):
-        grey = like(gray(xb), xb).expand_as(xb)
-        return choose(images(uniform(len(xb), 0, 1, generator, xb.device) < self.p), grey, xb)
+        without = like(gray(xb), xb).expand_as(xb)
+        return choose(images(uniform(len(xb), 0, 1, generator, xb.device) < self.p), without, xb)

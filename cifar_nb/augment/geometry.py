@@ -33,13 +33,13 @@ def shift_matrix(dx, dy):
     return matrix3([(one, zero, -dx), (zero, one, -dy)])
 
 def about_centre(m, h, w):
-    "The map `m` (`N x 3 x 3`) with the centre of an `h x w` picture as its fixed origin."
+    "The map `m` (`N x 3 x 3`) with the center of an `h x w` picture as its fixed origin."
     c = m.new_ones(len(m))
     return shift_matrix(-c*w/2, -c*h/2) @ m @ shift_matrix(c*w/2, c*h/2)
 
 # %% ../../nbs/07c_geometry.ipynb #c7d3ed39
 def affine_matrix(h, w, angle, dx=None, dy=None, scale=None, shear_x=None, shear_y=None):
-    """Map of torchvision's `affine` about the centre (`N x 3 x 3`): degrees clockwise, pixels,
+    """Map of torchvision's `affine` about the center (`N x 3 x 3`): degrees clockwise, pixels,
     factor, degrees of shear; each float `N` or None."""
     zero, d = torch.zeros_like(angle), math.pi/180
     rot, sx, sy = (angle*d, (zero if shear_x is None else shear_x)*d,
@@ -104,7 +104,7 @@ def around_zero(n, most, generator, device):
 # %% ../../nbs/07c_geometry.ipynb #642e578c
 @dataclass(frozen=True)
 class RandomRotation(Geometric):
-    "Turn each image about its centre by up to `degrees` either way."
+    "Turn each image about its center by up to `degrees` either way."
     degrees: float = 15.
     interpolation: str = 'nearest'
     fill: float = 0.

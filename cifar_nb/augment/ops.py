@@ -144,7 +144,7 @@ def as_json(v):
 
 # %% ../../nbs/07a_augment.ipynb #1e90e264
 def check_images(xb, who):
-    """Raise `InputError` unless `xb` is a batch of colour images; values are looked at only where
+    """Raise `InputError` unless `xb` is a batch of color images; values are looked at only where
     that is free of waiting."""
     if not isinstance(xb, torch.Tensor) or xb.ndim != 4 or xb.shape[1] != 3:
         got = list(getattr(xb, 'shape', [type(xb).__name__]))

@@ -37,7 +37,7 @@ SIGNED = tuple(name in KINDS[1:8] + KINDS[13:] for name in KINDS)
 @lru_cache(maxsize=32)
 def magnitudes(bins, move, shear=.3, turn=30., strength=.9, bits=8, drop=4, device='cpu'):
     """What `bins` equal steps of magnitude mean: float32 `15 x bins`; shears as slopes, `move` (x,
-    y) in pixels, `turn` in degrees, `strength` of brightness, contrast, colour and sharpness,
+    y) in pixels, `turn` in degrees, `strength` of brightness, contrast, color and sharpness,
     posterize from `bits` to `bits-drop`, solarize from 255 down to 0."""
     up = {'ShearX': shear, 'ShearY': shear, 'TranslateX': move[0], 'TranslateY': move[1],
           'Rotate': turn,

@@ -115,7 +115,7 @@ def motion_blur(v, g, radius, sigma):
 
 # %% ../../nbs/50_corruptions.ipynb #bfc59515
 def glass_blur(v, g, sigma, rounds):
-    """Each pixel takes the place of its neighbour above, to the left, both or neither, one after
+    """Each pixel takes the place of its neighbor above, to the left, both or neither, one after
     the other from the last to the first; blurred before and after."""
     n, c, h, w = v.shape
     p, all_images = (as_float(as_bytes(smooth(v, sigma))).flatten(2).permute(2, 0, 1).contiguous(),
@@ -159,16 +159,16 @@ def snow(v, g, loc, scale, size, least, radius, sigma, keep):
     flakes = zoomed(loc + scale * _randn(v[:, :1], g), size)
     flakes = as_float(as_bytes(torch.where(flakes < least, 0., flakes)))
     flakes = streak(flakes, uniform(len(v), -135, -45, g, v.device), radius, sigma)
-    grey = (v * torch.tensor([.299, .587, .114], device=v.device).view(3, 1, 1)).sum(
+    gray = (v * torch.tensor([.299, .587, .114], device=v.device).view(3, 1, 1)).sum(
         1, keepdim=True)
-    return keep * v + (1 - keep) * v.maximum(1.5 * grey + .5) + flakes + flakes.rot90(2, (2, 3))
+    return keep * v + (1 - keep) * v.maximum(1.5 * gray + .5) + flakes + flakes.rot90(2, (2, 3))
 
 # %% ../../nbs/50_corruptions.ipynb #6158a53f
 def brightness_corruption(v, g, more):
     "`more` added to the value of every pixel's hue, saturation and value."
     top = v.amax(1, keepdim=True)
     new = (top + more).clamp(0, 1)
-    # black has no colour and becomes grey
+    # black has no colour and becomes gray
     return torch.where(top > 0, v * new / top.clamp(min=1e-6), new)
 
 # %% ../../nbs/50_corruptions.ipynb #3c66ba45
@@ -176,7 +176,7 @@ def saturate(v, g, factor, more):
     "Saturation times `factor`, and `more`."
     top, low = v.amax(1, keepdim=True), v.amin(1, keepdim=True)
     gap = (top - low).clamp(min=1e-6)
-    # grey counts as a red without saturation
+    # gray counts as a red without saturation
     red = torch.tensor([0., 1., 1.], device=v.device).view(3, 1, 1)
     place = torch.where(top > low, (top - v) / gap, red)
     return top * (1 - ((top - low) / top.clamp(min=1e-6) * factor + more).clamp(0, 1) * place)

@@ -21,7 +21,7 @@ from ..training.loop import loss_and_accuracy
 @exercise('airbench.1', 'The work, layer by layer',
           'Follow the side of the image: which layer has no padding, and which comes before the '
           'pooling of its group?',
-          'A patch has three colours, and every filter is used with both signs. How many channels '
+          'A patch has three colors, and every filter is used with both signs. How many channels '
           'is that?',
           'An image of 32 pixels has the sides 31, 15, 7 and 3 on its way; the first convolution '
           'of a group works at the larger side. The last layer counts as well.',

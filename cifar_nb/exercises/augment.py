@@ -90,7 +90,7 @@ def _(answer):
 
 # %% ../../nbs/solutions/07a_augment.ipynb #be17fbd6
 @exercise('augment.4', 'What Cutout covers',
-          'Take one row of pixels. For how many of the `side` possible rows of the centre is it '
+          'Take one row of pixels. For how many of the `side` possible rows of the center is it '
           'inside the hole?',
           'A hole begins at row c - size//2 and has `size` rows: row r is inside if 0 <= r - (c - '
           'size//2) < size.',
@@ -128,7 +128,7 @@ def _(answer):
             want[i, ya[i]] += 1 - seen/(h*w)
             want[i, yb[i]] += seen/(h*w)
         same(answer(ya, yb, top, left, height, width, h, w), want,
-             f'the labels of 60 images of {h} x {w} pixels')
+             f'the tensor of labels of 60 images of {h} x {w} pixels')
 
 # %% ../../nbs/solutions/07a_augment.ipynb #88bde3c3
 @exercise('augment.6', 'Jigsaw',
@@ -158,10 +158,9 @@ def _(answer):
             'The first layer of each of the three stages has stride 2. Which positions of its '
             'input does it leave out after a move by one pixel?',
             unit='percent',
-            why='Accuracy itself falls by 2.4 and 6.1 points (seeds 0 and 1, two threads), but a '
-            'class can also change from wrong to wrong or to right. Networks with strides are '
-            'not invariant to a translation by one pixel (Azulay and Weiss, 2019), and this '
-            'one was trained without random crops.',
+            why='Networks with strides are not invariant to a translation by one pixel (Azulay and '
+            'Weiss, 2019), and this one was trained without random crops. Accuracy need not fall '
+            'as far: a class can also change from wrong to wrong, or to right.',
             difficulty=1, importance=5, minutes=5)
 def changed_by_a_pixel(seed):
     "Percent of predicted classes that change when the images move left by one pixel."

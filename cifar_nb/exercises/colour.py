@@ -77,7 +77,7 @@ def _(answer):
           'Which channel is the largest? Red, green and blue are at 0, 120 and 240 degrees, and '
           'the others pull away from there.',
           'With green the largest: 120 + 60*(blue - red)/(largest - smallest).',
-          'In Python `-20 % 360` is 340. And what is the spread of a grey?',
+          'In Python `-20 % 360` is 340. And what is the spread of a gray?',
           difficulty=3, importance=1, minutes=15, extra=True)
 def _(answer):
     named = [(255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255),
@@ -120,8 +120,7 @@ def _(answer):
             unit='points',
             why='All levels lie half as far from the mean gray of their image as in training, and '
             'no layer corrects it: in evaluation batch norm uses the statistics of the '
-            'training. At half the saturation the same networks lose 3.0 and 2.3 points '
-            '(seeds 0 and 1, two threads).',
+            'training.',
             difficulty=1, importance=5, minutes=5)
 def lost_at_half_contrast(seed):
     "Points of accuracy that a network trained without color jitter loses at half the contrast."

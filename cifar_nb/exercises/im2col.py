@@ -53,10 +53,10 @@ def _(answer):
 
 # %% ../../nbs/solutions/42_im2col.ipynb #241bcc1d
 @exercise('im2col.3', 'Columns, put together again',
-          'Give the matrix its six dimensions back: image, row, column, two for the neighbour, '
+          'Give the matrix its six dimensions back: image, row, column, two for the neighbor, '
           'channel.',
           'Begin with zeros that have a margin of one on every side, and add nine slices into it.',
-          'Which slice of the margined image did `columns` read for the neighbour `i, j`? Add to '
+          'Which slice of the margined image did `columns` read for the neighbor `i, j`? Add to '
           'that one; cut the margin off at the end.',
           difficulty=3, importance=3, minutes=20)
 def _(answer):

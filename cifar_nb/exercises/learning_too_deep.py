@@ -44,9 +44,9 @@ def mean_floor(alpha, side=32):
     torch.manual_seed(0)
     lam = torch.distributions.Beta(alpha, alpha).sample((200_000,)).double()
     sizes = (side * (1 - lam).sqrt()).long().bincount(minlength=side + 1).double()
-    centre, total = torch.arange(side), 0.
+    center, total = torch.arange(side), 0.
     for size, n in enumerate(sizes.tolist()):
-        length = ((centre + size // 2).clamp(max=side) - (centre - size // 2).clamp(min=0)).double()
+        length = ((center + size // 2).clamp(max=side) - (center - size // 2).clamp(min=0)).double()
         share = length[:, None] * length / side**2
         total += n * -(
             torch.special.xlogy(share, share) + torch.special.xlogy(1 - share, 1 - share)).mean(
@@ -83,7 +83,7 @@ def _(answer):
         torch.uint8)
     plain, flip, down, twice = (lambda x: x), (lambda x: x.flip(3)), (lambda x: x.flip(2)), (
         lambda x: x.flip(3).flip(3))
-    turn, colours, roll, dark = (lambda x: x.rot90(2, (2, 3))), (lambda x: x.flip(1)), (
+    turn, colors, roll, dark = (lambda x: x.rot90(2, (2, 3))), (lambda x: x.flip(1)), (
         lambda x: x.roll(1, 3)), (lambda x: x.clamp(min=1))
     uneven = x.clone()
     uneven[0] = uneven[0, :, :, :1]  # the first image is its own mirror image, the others are not
@@ -93,7 +93,7 @@ def _(answer):
         (x, (flip, plain, flip, flip), [.75, .25], 'four views, three of them alike'),
         (uneven, (plain, flip, flip), [1 / 3, 2 / 3],
          'an image that is its own mirror image, and two others'),
-        (x, (colours, turn, plain, down), [.25] * 4, 'four different views of the same pixels'),
+        (x, (colors, turn, plain, down), [.25] * 4, 'four different views of the same pixels'),
         (dim, (plain, dark), [.5, .5], 'two views that differ in a few pixels by one level'),
         (torch.zeros_like(x), (plain, flip, down), [1.], 'black images')):
         same(answer(images, views), want, f'the answer to {what}', atol=1e-6)

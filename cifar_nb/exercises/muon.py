@@ -49,8 +49,8 @@ def _(answer):
           'What rows and columns are, the chapter says: one row a filter. What shape has the '
           'matrix, and what must come back?',
           'U S V^T with S replaced by what? Not by ones everywhere.',
-          '`s > 1e-5 * s[0]` says which directions exist, for a gradient of zeros too; multiplied '
-          'to `u` it picks their columns.',
+          '`s > 1e-5 * s[0]` says which directions exist, for a gradient of zeros too; `u` '
+          'multiplied by it keeps their columns.',
           difficulty=3, importance=4, minutes=20)
 def _(answer):
     for shape, s in (((6, 4, 3, 3), (5., 3., 1., .5, .2, .1)),

@@ -34,7 +34,7 @@ def mystery():
     return show_images(torch.cat(pictures), ['original', *'123456'], ncols=7, size=1.3)
 
 @exercise('preview.1', 'Name that operation',
-          'Two of them move pixels, three change levels, and one takes neighbours together.',
+          'Two of them move pixels, three change levels, and one takes neighbors together.',
           'Which picture has lost its grain? In which do only some of the levels change, and in '
           'which are few levels left?',
           'Two show black where there was none: does the shape itself lean, or has it only moved?',
@@ -72,7 +72,7 @@ def _(answer):
           'Shape `x` as rows of images x images in a row x 3 x H x W.',
           'The picture is read as: row of images, row of pixels, image in the row, column of '
           'pixels, colour. `permute` brings the axes there.',
-          '`reshape` then joins neighbouring axes two by two.',
+          '`reshape` then joins neighboring axes two by two.',
           difficulty=3, importance=3, minutes=15)
 def _(answer):
     for n, ncols, h, w in ((6, 3, 32, 32), (8, 4, 20, 12), (3, 1, 8, 8), (5, 5, 4, 9)):
@@ -155,9 +155,7 @@ def _(answer):
             'An edge of one pixel is then somewhere else.',
             unit='percent',
             why='The distance compares pixels at the same position, and there a crop and a flip '
-            'leave little as it was. With a flip alone three originals in ten are found, with a '
-            'translation by one pixel nearly all, by four pixels one in four or fewer (1,000 '
-            'images, seeds 0 to 2).',
+            'leave little as it was.',
             difficulty=1, importance=4, minutes=5)
 def found_again(seed):
     "Percent of 1,000 cropped and flipped images whose nearest original is their own."

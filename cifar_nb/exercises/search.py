@@ -69,9 +69,8 @@ def _(answer):
 def first_and_last(seed):
     "Rank correlation of six networks' validation accuracies after one epoch and after three."
     from scipy.stats import spearmanr
-    x, y = load_or_toy('train', say=str)
-    x, y, draw = x[:2400], y[:2400], random.Random(seed)
-    curves = []
+    x, y = (v[:2400] for v in load_or_toy('train', say=str))
+    draw, curves = random.Random(seed), []
     for _ in range(6):
         choice = dict(width=draw.choice((8, 16)), growth=draw.choice((1, 1.5, 2)),
                       **{f'depth{i}': draw.choice((1, 2)) for i in (1, 2, 3)})

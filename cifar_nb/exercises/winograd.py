@@ -41,7 +41,7 @@ class Counted:
     __radd__, __rmul__ = __add__, __mul__
 
 @exercise('winograd.2', 'A row, with four products for two',
-          'Two outputs need four neighbours: begin at 0, 2, 4 and so on.',
+          'Two outputs need four neighbors: begin at 0, 2, 4 and so on.',
           'The four sums of the inputs are the rows of `B`, the two sums of the products the rows '
           'of `A`.',
           difficulty=4, importance=2, minutes=25, extra=True)

@@ -228,7 +228,7 @@ def _panel(ax, runs: dict, what, gap: float):
 # %% ../../nbs/31_budgets.ipynb #c6a9b177
 def show_budgets(runs: dict):
     """Accuracy on validation images with 95% intervals over seeds against parameters, multiply-adds
-    and images seen, as a Figure: teams as blue dots, their references as grey squares, this book's
+    and images seen, as a Figure: teams as blue dots, their references as gray squares, this book's
     recipes as orange triangles."""
     import matplotlib.pyplot as plt
     means = [mean(a) for a in ranked(runs).values()] or [0]

@@ -232,7 +232,7 @@ def best_trials(found: dict, n: int = 5) -> Table:
 
 # %% ../../nbs/33_search.ipynb #c2a96aa9
 def _draw_curves(ax, trials):
-    "A line for each trial that was trained; stopped ones are grey."
+    "A line for each trial that was trained; stopped ones are gray."
     for r in trials:
         ended = r['state'] == 'COMPLETE'
         ax.plot(range(1, len(r['curve']) + 1), r['curve'], '-' if ended else '.-', lw=1,

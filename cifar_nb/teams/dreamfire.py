@@ -165,6 +165,7 @@ checks += (
 
 # %% ../../nbs/24_dreamfire.ipynb #be910e1f
 checks += (
+    # neither its learning rate nor its momentum is stated beyond doubt
     not_checkable('accuracy with SGD', '94.7 %', 'methodology'),
     not_checkable('found by grid search over dozens of variants', 'yes', 'hyperparameters'),
     not_checkable('accuracy on the private leaderboard', '80.894 %', 'README'),
