@@ -67,10 +67,10 @@ def main():
         "setup.py", *sorted(by_hand))  # ruff.toml
     run(BIN / "mypy", "--no-incremental", "--no-error-summary")  # mypy.ini
     without = ["--deselect", "tests/test_chapters.py::test_it_runs"] * ("--quick" in sys.argv)
-    # two processes of one thread: more would wait for each other
+    # two processes of one thread: more would wait for each other; one that dies is not replaced,
+    # which xdist may wait for in vain
     run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist",
-        "loadfile",
-        "tests", *without, threads=1)
+        "loadfile", "--max-worker-restart=0", "tests", *without, threads=1)
 
 
 if __name__ == "__main__": main()
