@@ -20,7 +20,7 @@ from cells import skipped
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-DONE = 77
+DONE = 77  # the status of a process whose notebook has come to its end
 FORKS = sys.platform.startswith("linux")
 
 
@@ -93,26 +93,30 @@ def warm():
     import scipy.stats, torch._dynamo, torchvision  # noqa: E401, F401
 
 
+def timed(path) -> tuple:
+    "(exit status, what was printed, seconds) of the notebook `path` in a process of its own."
+    start = time.time()
+    return *(forked if FORKS else spawned)(path), time.time() - start
+
+
 def serve():
     "For each line of stdin, the path of a notebook: a line of JSON [status, text, seconds]."
     if FORKS: warm()
-    for line in sys.stdin:
-        start = time.time()
-        status, text = (forked if FORKS else spawned)(line.strip())
-        print(json.dumps([status, text, time.time() - start]), flush=True)
+    for line in sys.stdin: print(json.dumps(timed(line.strip())), flush=True)
 
 
 def main(argv):
     if argv[:1] == ["--serve"]: return serve()
     if argv[:1] == ["--one"]: alone(argv[1])
+    if lost := [p for p in argv if not Path(p).is_file()]:
+        sys.exit(f"chapters: there is no notebook {lost[0]}; they lie in nbs/.")
     if FORKS: warm()
-    bad = 0
+    bad = False
     for path in argv or notebooks():
-        start = time.time()
-        status, text = (forked if FORKS else spawned)(path)
-        print(f"{path} {time.time() - start:.1f} s" + (f"\n{text}" if status else ""), flush=True)
-        bad += bool(status)
-    return bool(bad)
+        status, text, seconds = timed(path)
+        print(f"{path} {seconds:.1f} s" + (f"\n{text}" if status else ""), flush=True)
+        bad |= bool(status)
+    return bad
 
 
 def notebooks() -> list:
