@@ -24,17 +24,21 @@ from cifar_nb.models.resnet import LIMIT, NetSpec, count_parameters
 from cifar_nb.recipes.spec import recipe_from_json, trained
 from cifar_nb.recipes.vary import vary
 from cifar_nb.studies import ablations, scoreboard
-from cifar_nb.studies.ablations import (FAST, MEASURES, SCALES, STUDIES, Scale, Study,
-                                        command_ablate, plan_trials, recipe_fingerprint, run_study,
-                                        study_progress, table, wanted)
-from cifar_nb.teams.claims import compare, contest, mattered, trial_runs
+from cifar_nb.studies.ablate import command_ablate, studies_called
+from cifar_nb.studies.ablations import (FAST, MEASURES, SCALES, STUDIES, Scale, Study, plan_trials,
+                                        recipe_fingerprint, run_study, study_progress, table,
+                                        wanted)
+from cifar_nb.studies.findings import comparisons, could_see, in_words
+from cifar_nb.studies.scales import (CHOSEN, LONG_STUDIES, MEDIUM, MEDIUM_STUDIES, RATES,
+                                     studies_at)
+from cifar_nb.teams.claims import compare, contest, mattered, trial_runs, trials
 from cifar_nb.teams.reading import differences
 from cifar_nb.teams.zoo import TEAMS, get_recipe
 
 TINY = replace(vary(FAST, width_factor=.25), name='tiny').with_epochs(1)
 DEMO = Scale('demo', 300, 100, 'toy')
-CASES = sorted((s.name, scale) for s in STUDIES for scale in SCALES)
-BY_NAME = {s.name: s for s in STUDIES}
+CASES = sorted((s.name, scale) for scale in SCALES for s in studies_at(scale))
+BY_NAME = {scale: {s.name: s for s in studies_at(scale)} for scale in SCALES}
 
 # what may differ from the base, in the words of `differences`
 ROWS = dict(optimizer='phase 1, optimizer', schedule='phase 1, schedule',
@@ -54,10 +58,11 @@ def a_study(**changes):
 
 @pytest.mark.parametrize('name, scale', CASES)
 def test_variations_differ_in_what_they_say(name, scale):
-    recipes = BY_NAME[name].recipes(SCALES[scale])
+    recipes = BY_NAME[scale][name].recipes(SCALES[scale])
     base = recipes.pop('base')
     for label, recipe in recipes.items():
-        (change, value), = BY_NAME[name].variations[label].items()  # one thing at a time
+        # one thing at a time
+        (change, value), = BY_NAME[scale][name].variations[label].items()
         rows = [row[''] for row in differences(base, recipe, 'ab')]
         if scale == 'full' and not rows: continue  # the team's own recipe may already have it
         allowed = ROWS.get(change, f'network: {change}')
@@ -69,15 +74,48 @@ def test_variations_differ_in_what_they_say(name, scale):
 
 @pytest.mark.parametrize('name, scale', CASES)
 def test_networks_are_legal_and_recipes_survive_json(name, scale):
-    for recipe in BY_NAME[name].recipes(SCALES[scale]).values():
+    for recipe in BY_NAME[scale][name].recipes(SCALES[scale]).values():
         assert counts_of(recipe.net).parameters <= LIMIT
         assert recipe_from_json(recipe.to_json()) == recipe
         assert len(recipe.learning_rates(1000)) == recipe.epochs
 
 
 def test_small_variations_all_differ():
-    prints = [recipe_fingerprint(t.recipe) for t in plan_trials(STUDIES, seeds=1)]
-    assert len(set(prints)) == len(prints)
+    for studies in (STUDIES, LONG_STUDIES, MEDIUM_STUDIES[:1]):
+        prints = [recipe_fingerprint(t.recipe) for t in plan_trials(studies, seeds=1)]
+        assert len(set(prints)) == len(prints)
+
+
+def test_rates_are_chosen_with_other_seeds_than_those_that_judge():
+    "And a chosen rate lies between two others, which the records have to say were worse."
+    rates, optimizer = MEDIUM_STUDIES
+    chosen, judged = ({t.seed for t in plan_trials([s], SCALES['medium'], 4)}
+                      for s in (rates, optimizer))
+    assert (chosen, judged) == ({0}, {1, 2, 3, 4})
+    for name, rate in CHOSEN.items(): assert min(RATES[name]) < rate < max(RATES[name])
+    assert set(optimizer.variations) == {f'{n}, rate {r:g}' for n, r in CHOSEN.items()}
+    assert all(optimizer.variations[k] == rates.variations[k] for k in optimizer.variations)
+
+
+def test_the_chosen_rates_are_the_best_of_those_recorded():
+    found = trials(study_records('results/ablations'), 'rates', 'medium')
+    for name, rates in RATES.items():
+        (scores,) = zip(*(found[f'{name}, rate {r:g}'] for r in rates))
+        assert rates[scores.index(max(scores))] == CHOSEN[name]
+
+
+def test_trials_are_planned_in_whole_blocks():
+    "All variations of a seed, and then those of the next: a block is whole wherever one stops."
+    plan = [t.seed for t in plan_trials([BY_NAME['fast']['schedule']], seeds=3)]
+    assert plan == sorted(plan) and len(plan) == 12
+
+
+def test_only_the_medium_scale_asks_for_kernels(images, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(ablations, 'planned', lambda *a, kernels, **k: asked.update(it=kernels))
+    for name, scale in SCALES.items():
+        wanted(plan_trials([a_study()], scale, 1)[0], scale, *images)
+        assert asked.pop('it') is (name == 'medium')
 
 
 def test_teams_own_recipes_are_the_full_bases():
@@ -189,7 +227,7 @@ def records(better, worse, study='s', scale='fast', data='cifar10'):
 
 
 def keep(tmp_path, rows):
-    (tmp_path / 'ablations').mkdir(exist_ok=True)
+    (tmp_path / 'ablations').mkdir(parents=True, exist_ok=True)
     for i, r in enumerate(rows):
         (tmp_path / 'ablations' / f'{r["scale"]}{i}.json').write_text(
             json.dumps(r), encoding="utf-8")
@@ -225,6 +263,65 @@ def test_every_claim_of_a_study_is_judged_by_it(tmp_path):
     judged = {f'{number[title]}: {c.what}' for title, c in scoreboard.all_claims(results)
               if 'at small scale' in words(c.found)}
     assert judged == {c for s in STUDIES for c in s.claims}
+
+
+def test_the_better_scale_speaks(tmp_path):
+    near, far = [70., 70.5, 71.], [60., 60.5, 61.]
+    rows = records(near, far)
+    for scale, where in (('long', 'at small scale, in 40 epochs'), ('medium', 'at medium scale'),
+                         ('full', 'at full scale')):
+        rows += records(far, near, scale=scale)
+        assert contest('s', ['x'])(keep(tmp_path, rows)).startswith(f'yes: {where}, accuracy +10.0')
+    # what may pay late is refuted where the training is long, and there only
+    for scale, answer in (('fast', 'open'), ('medium', 'open'), ('long', 'no'), ('full', 'no')):
+        only = keep(tmp_path / scale, records(near, far, scale=scale))
+        assert contest('s', ['x'], late=True)(only).startswith(f'{answer}: at ')
+
+
+def test_a_star_in_a_name_stands_for_any_rate(tmp_path):
+    def rates(a, b, c):
+        named = {'base': 'base', 'x': 'Adam, rate 0.1'}
+        rows = [r | dict(variation=named[r['variation']]) for r in records(a, b)]
+        other = [r | dict(variation='AdamW, rate 0.1', manifest=r['manifest'] | dict(recipe='w'))
+                 for r in records(a, c)[len(a):]]
+        return rows + other
+    low, middle, high = [60., 60.5, 61.], [70., 70.5, 71.], [80., 80.5, 81.]
+    results = keep(tmp_path, rates(middle, low, high))
+    assert contest('s', ['base'], ['Adam, rate *'])(results).startswith('yes')
+    assert contest('s', ['AdamW, rate *'])(results).startswith('yes')
+    assert contest('s', ['base', 'SGD, rate *'], ['Adam*'])(results).startswith('no')
+    assert contest('s', ['SGD, rate *'])(results) is None
+    assert contest('s', ['base', 'y'], ['Adam*'])(results) is None
+
+
+def test_a_base_counts_with_the_seeds_of_its_variations(tmp_path):
+    "The seed by which rates were chosen is not among those that judge."
+    rows = records([90., 70., 70.5, 71.], [60., 60.5, 61., 61.5])
+    rows = [r for r in rows if r['variation'] == 'base' or r['manifest']['seed']]
+    assert trials(rows, 's', 'fast') == dict(base=[70., 70.5, 71.], x=[60.5, 61., 61.5])
+
+
+def test_comparisons_against_scipy_and_by_hand(tmp_path):
+    """Welch's p is scipy's; Holm's of two is twice the smaller one; the spread of 70, 71, 72 is 1,
+    and three of each see 3.06 points: the noncentral t of statsmodels' TTestIndPower at 4 degrees
+    of freedom."""
+    from scipy.stats import nct, t, ttest_ind
+    base, x, y = [70., 71., 72.], [73., 74., 75.], [70.5, 71.5, 72.5]
+    rows = records(base, x) + [
+        r | dict(variation='y', manifest=r['manifest'] | dict(recipe='y'))
+        for r in records(base, y)[3:]]
+    study = Study('s', 'Why?', dict(x={}, y={}))
+    told = comparisons([study], rows)
+    p = [ttest_ind(v, base, equal_var=False).pvalue for v in (x, y)]
+    assert [row['p'] for row in told] == pytest.approx(p)
+    assert [row['p, Holm'] for row in told] == pytest.approx([2 * min(p), max(p)])
+    assert [row['to the base'] for row in told] == ['+3.00 ± 0.82', '+0.50 ± 0.82']
+    sees = could_see(study, rows)
+    assert (sees['runs'], sees['spread']) == (3, pytest.approx(1))
+    shift, edge = sees['could see'] / (2 / 3) ** .5, t.ppf(.975, 4)
+    assert nct.sf(edge, 4, shift) + nct.cdf(-edge, 4, shift) == pytest.approx(.8, abs=.002)
+    assert f'{sees["could see"]:.2f}' in in_words(study, rows)
+    assert in_words(study, rows[:1]) == '' and not could_see(study, [])
 
 
 @settings(max_examples=40, deadline=None)
@@ -277,13 +374,13 @@ def test_trials_of_other_recipes_data_and_kernels_are_not_mixed(tmp_path):
             manifest=r['manifest'] | dict(
                 sittings=[dict(kernels=[], began='2026-12-01T00:00:00Z')]))
         for r in records(good, near)]
-    from cifar_nb.teams.claims import trials
     assert trials(other + toy + kernels + new, 's', 'fast') == dict(base=good, x=near)
 
 
 def test_mistakes_are_sentences(images, tmp_path):
     for call in (lambda: command_ablate(['optimiser']), lambda: command_ablate(['kernel'], 'huge'),
                  lambda: command_ablate(['kernel'], seeds=1),
+                 lambda: studies_called(['kernel'], 'medium'),
                  lambda: run_study(a_study(), *images, tmp_path, DEMO._replace(images=999))):
         with pytest.raises(InputError) as e: call()
         assert '\n' not in str(e.value) and str(e.value).endswith('.')

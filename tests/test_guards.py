@@ -15,7 +15,8 @@ from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
 from cifar_nb.evaluation.corruptions import corrupt
 from cifar_nb.models.airbench import FastSpec
-from cifar_nb.studies.ablations import FAST, Scale, command_ablate
+from cifar_nb.studies.ablate import command_ablate
+from cifar_nb.studies.ablations import FAST, Scale
 from cifar_nb.studies.ladder import run_ladder
 from cifar_nb.studies.search import Space, command_search, describe_search, open_study
 from cifar_nb.studies.shift import command_shift, train_and_survey

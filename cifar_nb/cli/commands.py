@@ -313,7 +313,7 @@ def cmd_progress(a):
 
 def cmd_ablate(a):
     "One change at a time, several seeds: what is missing in the results is run."
-    from ..studies.ablations import command_ablate
+    from ..studies.ablate import command_ablate
     command_ablate(a.study, a.scale, a.seeds, a.results, a.data, a.device, a.list)
 
 

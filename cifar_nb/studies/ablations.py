@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAST', 'SCALES', 'STUDIES', 'MEASURES', 'in_full', 'Scale', 'Study', 'disturbed', 'measures', 'recipe_fingerprint',
-           'Trial', 'plan_trials', 'wanted', 'run_trial', 'run_study', 'table', 'study_progress', 'studies_called',
-           'scale_for', 'command_ablate']
+           'Trial', 'plan_trials', 'wanted', 'run_trial', 'run_study', 'table', 'study_progress']
 
 # %% ../../nbs/32_ablations.ipynb #252d592a
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from ..augment.ops import Cutout, RandomCrop, RandomHorizontalFlip
 from ..core import manifest
 from ..core.errors import InputError
 from ..core.tables import Table
-from ..data.cifar import load_set, split
+from ..data.cifar import split
 from ..evaluation.records import study_records
 from ..evaluation.tta import predict_views
 from ..models.count import counts_of
@@ -58,8 +57,11 @@ class Scale(NamedTuple):
     images: int
     held: int
     data: str = 'cifar10'  # or 'toy'
+    kernels: bool = False  # with the compiled ones, where they work
 
-SCALES = dict(fast=Scale('fast', 12_500, 2_500), full=Scale('full', 50_000, 5_000))
+SCALES = dict(fast=Scale('fast', 12_500, 2_500), full=Scale('full', 50_000, 5_000),
+              medium=Scale('medium', 50_000, 5_000, kernels=True),
+              long=Scale('long', 7_500, 2_500))
 
 def _of_phase(schedule, p): return in_full(schedule, p.epochs)
 
@@ -75,6 +77,8 @@ class Study:
     group: str = 'network'     # of figures: 'network', 'optimization' or 'images'
     small: Recipe = FAST       # the base of the small form
     team: str = 'modified_resnet'  # the recipe that is the base in full
+    first: int = 0             # its first seed
+    most: int = 0              # its seeds at most, 0 for any number
 
     def recipes(self, scale: Scale = SCALES['fast']) -> dict:
         "Name to recipe, the base first."
@@ -256,30 +260,33 @@ class Trial(NamedTuple):
 
 # %% ../../nbs/32_ablations.ipynb #d2cb87a1
 def plan_trials(studies, scale: Scale = SCALES['fast'], seeds: int = 3) -> list:
-    "All trials of `studies` in their order; a shared base comes once."
+    """All trials of `studies`, one study after the other, each seed by seed; a shared base comes
+    once."""
     out = {}
     for s in studies:
         recipes = s.recipes(scale)
-        for name, r in recipes.items():
-            t = ('', r.name) if name == 'base' else (s.name, name)
-            for seed in range(seeds):
+        for seed in range(s.first, s.first + min(seeds, s.most or seeds)):
+            for name, r in recipes.items():
+                t = ('', r.name) if name == 'base' else (s.name, name)
                 out.setdefault((*t, seed), Trial(*t, r, recipes['base'], seed))
     return list(out.values())
+
 
 # %% ../../nbs/32_ablations.ipynb #ae61b705
 def wanted(trial: Trial, scale: Scale, x, y, device: str | None = None,
            data: dict | None = None) -> dict:
     """The manifest of `trial` as it would be trained here on the first images of `x`, `y`: with
-    PyTorch's own layers, on every machine, and the last weights."""
+    the last weights, and PyTorch's own layers where the scale asks for no others."""
     return planned(trial.recipe, x[:scale.images], y[:scale.images], seed=trial.seed, device=device,
-                   holdout=scale.held, keep='last', kernels=False, data=data or scale.data)
+                   holdout=scale.held, keep='last', kernels=scale.kernels,
+                   data=data or scale.data)
 
 # %% ../../nbs/32_ablations.ipynb #e224ee1c
 def run_trial(trial: Trial, scale: Scale, x, y, device: str | None = None) -> dict:
     "Train `trial` on the first images of `x`, `y`; its record, ready for JSON."
     x, y, r = x[:scale.images], y[:scale.images], trial.recipe
-    t = train(r, x, y, seed=trial.seed, holdout=scale.held, keep='last', kernels=False,
-              device=device, progress=False, say=lambda s: None, info=dict(data=scale.data))
+    t = train(r, x, y, seed=trial.seed, holdout=scale.held, keep='last',
+              kernels=scale.kernels, device=device, progress=False, say=lambda s: None, info=dict(data=scale.data))
     changes = [list(row.values()) for row in differences(trial.base, r, ('base', 'here'))]
     return dict(manifest=t.manifest, scale=scale.name, study=trial.study, variation=trial.variation,
                 base=recipe_fingerprint(trial.base), changes=changes,
@@ -359,34 +366,3 @@ def study_progress(folder='results', studies=None, scale: Scale = SCALES['fast']
         rows.append({'study': s.name, 'done': f'{done} of {len(todo)}', 'question': s.question,
                      'reports': ', '.join(sorted({c[:3] for c in s.claims}))})
     return Table(rows)
-
-# %% ../../nbs/32_ablations.ipynb #3b821ac7
-def studies_called(names) -> list:
-    "The studies with these `names` (spaces or hyphens), all of them without any."
-    known = {s.name.replace(' ', '-'): s for s in STUDIES}
-    for n in names:
-        if n.replace(' ', '-') not in known:
-            raise InputError(f'There is no study {n!r}; choose from {", ".join(known)}.')
-    return [known[n.replace(' ', '-')] for n in names] or STUDIES
-
-# %% ../../nbs/32_ablations.ipynb #bcbcb422
-def scale_for(name: str, x, data: str = 'cifar10') -> Scale:
-    """The scale `name` for the images `x` of the set `data` (as `load_set` calls it), fitted to the
-    toy set where it is that."""
-    return (Scale(name, len(x), len(x) // 5, 'toy')
-            if data == 'toy' else SCALES[name]._replace(data=data))
-
-# %% ../../nbs/32_ablations.ipynb #800c84d2
-def command_ablate(studies=(), scale: str = 'fast', seeds: int = 3, results='results',
-                   data: str | None = None,
-                   device: str | None = None, listed: bool = False, say=print):
-    """What `cifar_nb ablate` does: run the missing trials of the studies named `studies` and print
-    their tables, or list them."""
-    chosen = studies_called(studies)
-    if scale not in SCALES:
-        raise InputError(f'There is no scale {scale!r}; choose from {", ".join(SCALES)}.')
-    if seeds < 2: raise InputError(f'--seeds {seeds}: a spread needs two seeds or more.')
-    if listed: return say(str(study_progress(results, chosen, SCALES[scale], seeds)))
-    x, y, found = load_set('train', data, say)
-    records = run_study(chosen, x, y, results, scale_for(scale, x, found), seeds, device, say)
-    for s in chosen: say(f'\n{s.question}\n{table(s, records, scale)}')

@@ -4,7 +4,7 @@ from statistics import mean
 
 from ..core.plotting import ACCENT, GREY, STAGES
 from ..teams.claims import LESS_IS_BETTER, compare, trials
-from .ablations import STUDIES
+from .scales import studies_at
 
 __all__ = ['show_studies']
 
@@ -34,7 +34,7 @@ def show_studies(runs, group: str | None = None, scale: str = 'fast', studies=No
     """Differences to the base, in points, of all studies of `group` that have runs, as a Figure;
     blue is better, orange worse, grey not told apart."""
     import matplotlib.pyplot as plt
-    drawn = [(s, _rows(s, trials(runs, s.name, scale, s.measure))) for s in studies or STUDIES
+    drawn = [(s, _rows(s, trials(runs, s.name, scale, s.measure))) for s in studies or studies_at(scale)
              if group in (None, s.group)]
     drawn = [(s, rows) for s, rows in drawn if rows]
     heights = [len(rows) + 1.2 for _, rows in drawn] or [1]

@@ -25,7 +25,8 @@ from ..models.count import counts_of
 from ..models.resnet import LIMIT, NetSpec
 from ..recipes.spec import Recipe, trained
 from ..recipes.vary import vary
-from .ablations import FAST, SCALES, Scale, scale_for
+from .ablate import scale_for
+from .ablations import FAST, SCALES, Scale
 from ..training.loop import Diverged, Trainer, end_epoch, train_epoch
 from ..training.precision import choose_device, choose_precision
 from ..training.train import describe_images, machine

@@ -6,6 +6,7 @@ Tests: tests/test_teams.py, tests/test_ablations.py, chapter 20.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from statistics import mean, stdev, variance
 from typing import NamedTuple
@@ -160,16 +161,18 @@ def trials(runs, study: str, scale: str, measure: str = 'accuracy') -> dict:
     seed.
 
     Only trials of one data set, hold-out, precision and set of kernels, and beside the base that
-    their records name; of several the newest."""
+    their records name, with the seeds of the variations; of several the newest."""
     ours = [r for r in runs if r.get('scale') == scale]
     own = [r for r in ours if r.get('study') == study]
     if real := [r for r in own if r['manifest']['data'].get('name') != 'toy']: own = real
     if not own: return {}
     last = max(own, key=_began)
     own = [r for r in own if (_setting(r), r['base']) == (_setting(last), last['base'])]
+    seeds = {r['manifest']['seed'] for r in own}  # rates may be chosen with other ones
     out = {
         'base': [r for r in ours if _setting(r) == _setting(last)
-                 and fingerprint(r['manifest']['recipe']) == last['base']]}
+                 and fingerprint(r['manifest']['recipe']) == last['base']
+                 and r['manifest']['seed'] in seeds]}
     for name in dict.fromkeys(r['variation'] for r in own):
         same = [r for r in own if r['variation'] == name]
         newest = max(same, key=_began)['manifest']['recipe']
@@ -179,21 +182,23 @@ def trials(runs, study: str, scale: str, measure: str = 'accuracy') -> dict:
 
 
 def _at_best_scale(results, study, measure, wanted):
-    """(words, figures of each variation) at the larger scale at which `wanted(figures)` holds, else
+    """(words, figures of each variation) at the largest scale at which `wanted(figures)` holds, else
     None."""
     runs = [r for r in trial_runs(results) if r['manifest']['data'].get('name') != 'toy']
-    for scale, name in (('full', 'at full scale'), ('fast', 'at small scale')):
+    for scale, name in (('full', 'at full scale'), ('medium', 'at medium scale'),
+                        ('long', 'at small scale, in 40 epochs'),
+                        ('fast', 'at small scale')):
         found = {k: v for k, v in trials(runs, study, scale, measure).items() if len(v) > 1}
         if wanted(found): return name, found
 
 def _told(where, a, b, what, claimed, lower=False, alpha=.05, late=False):
     """'yes', 'no' or 'open' with the comparison of the figures `a` and `b` (None: with 0) in words,
     and where none is seen with the difference that would have been, in 80 of 100 such comparisons;
-    `late`: small scale cannot say no."""
+    `late`: short trainings cannot say no."""
     c = compare(a, b or [0., 0.], lower, alpha)
     seen = c.finding != 'no difference seen'
     answer = ('yes' if seen and c.finding in claimed else 'no' if seen
-              and not (late and 'small' in where) else 'open')
+              and not (late and where in ('at small scale', 'at medium scale')) else 'open')
     why = '' if answer != 'open' else ', too short to refute' if seen else ' no difference seen'
     runs = [len(g) for g in (a, b) if g]
     n, could = ' and '.join(map(str, dict.fromkeys(runs))), ''
@@ -207,18 +212,25 @@ def _told(where, a, b, what, claimed, lower=False, alpha=.05, late=False):
 def contest(study: str, better, than=('base',), measure: str = 'accuracy',
             late: bool = False, told: str = '') -> Callable:
     """`find(results)` for the claim that the best of the variations `better` of a study beats the
-    best of `than` by `measure` (a gain: beats 0, `than=()`); `late`: it may pay in long trainings
-    only, so small scale cannot refute it; `told`: what the measure is called."""
+    best of `than` by `measure` (a gain: beats 0, `than=()`); in a name `*` stands for anything.
+    `late`: it may pay in long trainings only, so short ones cannot refute it; `told`: what the
+    measure is called."""
     lower = measure in LESS_IS_BETTER
+    def named(found, patterns): return [n for n in found if any(fnmatch(n, p) for p in patterns)]
+    def has(found, patterns):
+        return not patterns or named(found, patterns) and {
+            p for p in patterns if '*' not in p} <= set(found)
     def best(found, names): return (min if lower else max)((found[n] for n in names), key=mean)
     def find(results):
         there = _at_best_scale(results, study, measure,
-                               lambda found: {*better, *than} <= set(found))
+                               lambda found: has(found, better) and has(found, than))
         if not there: return None
-        a, b = best(there[1], better), best(there[1], than) if than else None
+        where, found = there
+        these, others = named(found, better), named(found, than)
+        a, b = best(found, these), best(found, others) if than else None
         # the best of several: so many tests
-        alpha = .05 / (len(better) * max(1, len(than)))
-        return _told(there[0], a, b, told or measure, ('better',), lower, alpha, late)
+        alpha = .05 / (len(these) * max(1, len(others)))
+        return _told(where, a, b, told or measure, ('better',), lower, alpha, late)
     return find
 
 def mattered(study: str, measure: str = 'accuracy') -> Callable:

@@ -15,7 +15,7 @@ from ..augment.policies import AutoAugment
 from ..data.cifar import MEAN, STD
 from ..models.resnet import LIMIT, NetSpec
 from ..recipes.spec import Optimizer, Phase, Recipe, Schedule
-from .claims import computed, contest, measured, not_checkable
+from .claims import computed, contest, measured, not_checkable, raced
 from .reading import full_runs, measure, operations, parts, spec_facts, yes
 
 # %% ../../nbs/24_dreamfire.ipynb #849e7fea
@@ -59,13 +59,17 @@ as_run = dict(best=93.93, last=93.93, seconds=1484.8, hardware='A100',
 
 # %% ../../nbs/24_dreamfire.ipynb #2081a0fe
 def time_saved(results):
-    """Percent of ResNet-18's time an epoch, under the same training, that this network saves in
-    full runs on the same hardware; None unless there are both."""
+    """Percent of ResNet-18's time an epoch, under the same training, that this network saves: in
+    full runs on the same hardware, else in the race `epoch-cpu`; None without either."""
     speed = lambda recipe: {r['result']['hardware']: r['result']['images_per_second']
                             for r in full_runs(recipe, results)}
     ours, theirs = speed(code), speed(replace(code, net=NetSpec()))
-    both = sorted(ours.keys() & theirs.keys())
-    return 100 - 100 * theirs[both[0]] / ours[both[0]] if both else None
+    for machine in sorted(ours.keys() & theirs.keys()):
+        return 100 - 100 * theirs[machine] / ours[machine]
+    ours, theirs = (raced(results, 'epoch-cpu', recipe=name)
+                    for name in (code.name, f'{code.name} with resnet18'))
+    return 100 - 100 * theirs['theirs'] / ours['theirs'] if ours and theirs else None
+
 
 # %% ../../nbs/24_dreamfire.ipynb #fa33f220
 _facts, _reference, _p = lambda: spec_facts(net), lambda: spec_facts(NetSpec()), code.phases[0]
@@ -157,8 +161,7 @@ checks += (
     measured('time an epoch saved, beside ResNet-18', 22, '% of the time', 'hyperparameters',
              time_saved),
     measured('AdamW better than SGD', 'yes', '', 'methodology',
-             contest('optimizer', ('AdamW, rate 0.001', 'AdamW, rate 0.004'),
-                     ('base', 'SGD, rate 0.3'))),
+             contest('optimizer', ['AdamW, rate *'], ['SGD, rate *'])),
     measured('a cosine better than step decay', 'yes', '', 'learning rate scheduling',
              contest('schedule', ['base'], ['steps'])),
 )

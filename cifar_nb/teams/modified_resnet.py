@@ -111,7 +111,7 @@ checks += (
     measured('augmentation is critical for generalization', 'yes', '', 'lessons',
              contest('augmentation', ['base'], ['none'], 'gap')),
     measured('overly complex models overfit', 'yes', '', 'lessons',
-             contest('size', ('a quarter as wide', 'half as wide'), ('base', '1.25 times as wide'),
+             contest('size', ('a quarter as wide', 'half as wide'), ('base', '1.25 times*'),
                      'gap', late=True)),
     measured('too simple models fail', 'yes', '', 'lessons',
              contest('size', ['base'], ['a quarter as wide'])),

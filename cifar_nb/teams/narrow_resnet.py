@@ -114,11 +114,9 @@ checks += (
              lambda: as_run['best']),
     measured('test accuracy', 95.53, '%', 'results', lambda results: measure(code, results)),
     measured('SGD with cosine clearly better than Adam', 'yes', '', 'lessons',
-             contest('optimizer', ('base', 'SGD, rate 0.3'),
-                     ('Adam, rate 0.001', 'Adam, rate 0.004'))),
+             contest('optimizer', ['SGD, rate *'], ['Adam, rate *'])),
     measured('SGD with cosine clearly better than RMSProp', 'yes', '', 'lessons',
-             contest('optimizer', ('base', 'SGD, rate 0.3'),
-                     ('RMSprop, rate 0.0003', 'RMSprop, rate 0.001'))),
+             contest('optimizer', ['SGD, rate *'], ['RMSprop, rate *'])),
     measured('a cosine refined the optimization, beside other schedules', 'yes', '', 'results',
              contest('schedule', ['base'], ('steps', 'plateau', 'constant'))),
 )

@@ -1,0 +1,72 @@
+"""Plain module: the studies of chapter 32 at two more scales, and which there are at each.
+
+`medium` has a base past 90% on all images; the rates of its optimizers are chosen with seed 0, in
+the study `rates`, and judged with the seeds from 1. `long` has the small network, half as
+many images as `fast`, and five times the epochs: there overfitting shows, and what makes training harder can pay.
+Tests: tests/test_ablations.py, chapter 32.
+"""
+from dataclasses import replace
+
+from ..recipes.house import QUICK
+from ..recipes.spec import Optimizer, Recipe, Schedule
+from ..recipes.vary import vary
+from .ablations import STUDIES, Study
+
+__all__ = ['MEDIUM', 'RATES', 'CHOSEN', 'MEDIUM_STUDIES', 'LONG_STUDIES', 'studies_at']
+
+_small = {s.name: s for s in STUDIES}
+
+# the schedule is a cosine, as the teams' are; everything else is that of `quick`
+MEDIUM = replace(
+    vary(QUICK, schedule=Schedule('cosine', warmup_epochs=0.8, t_max=7.2, unit='step')),
+    name='medium', title='A base for studies', source='this book')
+
+_DECAY = dict(SGD=5e-4, Adam=1e-4, AdamW=.05, RMSprop=1e-4)
+RATES = dict(SGD=(1., 2., 4.), Adam=(.001, .002, .004, .008, .016),
+             AdamW=(.001, .002, .004, .008, .016),
+             RMSprop=(.0005, .001, .002, .004, .008, .016))
+# the best of `RATES` with seed 0, none of them at an edge
+CHOSEN = dict(SGD=2., Adam=.008, AdamW=.008, RMSprop=.008)
+
+
+def _with_rate(name: str, rate: float) -> dict:
+    "Name to changes: the optimizer `name` at `rate`."
+    more = dict(momentum=.9, nesterov=True) if name == 'SGD' else {}
+    return {f'{name}, rate {rate:g}': dict(
+        optimizer=Optimizer(name, rate, weight_decay=_DECAY[name], **more))}
+
+
+def _with_rates(rates: dict) -> dict:
+    "The variations with the optimizers and rates in `rates`, name to several."
+    return {k: v for name, those in rates.items() for r in those
+            for k, v in _with_rate(name, r).items()}
+
+
+MEDIUM_STUDIES = [
+    Study('rates', 'Which rate for which optimizer?', _with_rates(RATES), group='optimization',
+          small=MEDIUM, most=1),
+    replace(_small['optimizer'], small=MEDIUM, first=1,
+            question='Which optimizer, each at the best of its rates?',
+            variations=_with_rates({name: (r,) for name, r in CHOSEN.items()})),
+]
+
+
+def _longer(base: Recipe) -> Recipe:
+    "The small `base` in five times its epochs, with batches twice as large at twice its rate."
+    rate = base.phases[0].optimizer.lr
+    return replace(vary(base.with_epochs(40), batch_size=128, lr=2 * rate),
+                   name=f'long {base.name}')
+
+
+# the plateau would judge by the images that it watches
+_LEFT_OUT = ('1.25 times as wide', 'plateau')
+
+LONG_STUDIES = [
+    replace(s, small=_longer(s.small),
+            variations={k: v for k, v in s.variations.items() if k not in _LEFT_OUT})
+    for s in map(_small.get, ('policy', 'cutmix', 'size', 'schedule'))]
+
+
+def studies_at(scale: str) -> list:
+    "The studies that there are at `scale`, a key of `SCALES`."
+    return dict(medium=MEDIUM_STUDIES, long=LONG_STUDIES).get(scale, STUDIES)
