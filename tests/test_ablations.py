@@ -29,8 +29,7 @@ from cifar_nb.studies.ablations import (FAST, MEASURES, SCALES, STUDIES, Scale, 
                                         recipe_fingerprint, run_study, study_progress, table,
                                         wanted)
 from cifar_nb.studies.findings import comparisons, could_see, in_words
-from cifar_nb.studies.scales import (CHOSEN, LONG_STUDIES, MEDIUM, MEDIUM_STUDIES, RATES,
-                                     studies_at)
+from cifar_nb.studies.scales import (CHOSEN, LONG_STUDIES, MEDIUM_STUDIES, RATES, studies_at)
 from cifar_nb.teams.claims import compare, contest, mattered, trial_runs, trials
 from cifar_nb.teams.reading import differences
 from cifar_nb.teams.zoo import TEAMS, get_recipe

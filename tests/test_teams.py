@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cifar_nb.augment.policies import LISTS
+from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
 from cifar_nb.evaluation.records import full_record
 from cifar_nb.models.resnet import LIMIT, NetSpec, count_macs, count_parameters
@@ -365,3 +366,27 @@ def test_views_help_by_more_than_answers_can_differ_by_chance(gained, lost, says
     r["result"][f"test, mean of {', '.join(code.tta_transforms)}"] = counts
     told = views_help([r])
     assert told.startswith(says) and f"{gained} images" in told and "n = 1" in told
+
+
+def test_a_recipe_with_the_network_of_another():
+    own, swapped = get_recipe('dreamfire', 'code'), get_recipe('dreamfire', 'code:resnet18')
+    assert swapped.net == NetSpec() and swapped.phases == own.phases
+    assert (swapped.name, swapped.variant) == ('dreamfire with resnet18', 'code')
+    with pytest.raises(InputError, match='resnet18'): get_recipe('dreamfire', 'code:resnet81')
+
+
+def test_every_measured_verdict_says_what_repeats_it():
+    """The command is one that the parser knows, and its recipes and studies are known."""
+    from cifar_nb.cli.arguments import parser
+    from cifar_nb.evaluation.records import load_results
+    from cifar_nb.studies.ablate import studies_called
+    from cifar_nb.studies.reproduce import choose_recipes
+    from cifar_nb.studies.scoreboard import repeats
+    rows = repeats(load_results('results'))
+    assert {r['again'].split()[1] for r in rows} == {'ablate', 'bench', 'reproduce'}
+    for row in rows:
+        a = parser().parse_args(row['again'].split()[1:])
+        if a.command == 'ablate':
+            study, = studies_called(a.study, a.scale)
+            assert any(row['report'] == c[:3] for c in study.claims), row
+        elif a.command == 'reproduce': assert choose_recipes(a.recipe)

@@ -58,12 +58,8 @@ def peaks(device='cpu', n: int | None = None) -> dict:
 # %% ../../nbs/40_throughput.ipynb #5b6af24d
 def contender(name: str) -> Recipe:
     """The recipe NAME:VARIANT, or by NAME alone the variant that ran: the code's, unless its
-    network is another one. NAME:VARIANT:OTHER trains the network of the recipe OTHER in its
-    place."""
-    name, variant, other = (*str(name).split(':', 2), '', '')[:3]
-    if other:
-        return replace(get_recipe(name, variant), name=f'{name} with {other}', title='',
-                       net=get_recipe(other).net)
+    network is another one. NAME:VARIANT:OTHER takes the network of the recipe OTHER."""
+    name, _, variant = str(name).partition(':')
     if variant: return get_recipe(name, variant)
     report = get_recipe(name)
     code = next((r for r in list_recipes() if (r.name, r.variant) == (name, 'code')), report)

@@ -161,8 +161,9 @@ def _ablate_arguments(s):
                    help='only list the studies, and what is recorded of each')
     s.add_argument('--scale', choices=['fast', 'long', 'medium', 'full'],
                    default='fast',
-                   help="'fast': a small network on a CPU; 'long': the same in 40 epochs; 'medium': "
-                   "one past 90%% on all images; 'full': the teams' own recipes, for a GPU")
+                   help="'fast': a small network on a CPU; 'long': the same in 40 epochs; "
+                   "'medium': one past 90%% on all images; 'full': the teams' own recipes, for a "
+                   "GPU")
     s.add_argument('--seeds', type=int, default=3, metavar='N',
                    help='runs of each variation (default: 3)')
     _recorded(s)

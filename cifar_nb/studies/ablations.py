@@ -285,8 +285,8 @@ def wanted(trial: Trial, scale: Scale, x, y, device: str | None = None,
 def run_trial(trial: Trial, scale: Scale, x, y, device: str | None = None) -> dict:
     "Train `trial` on the first images of `x`, `y`; its record, ready for JSON."
     x, y, r = x[:scale.images], y[:scale.images], trial.recipe
-    t = train(r, x, y, seed=trial.seed, holdout=scale.held, keep='last',
-              kernels=scale.kernels, device=device, progress=False, say=lambda s: None, info=dict(data=scale.data))
+    t = train(r, x, y, seed=trial.seed, holdout=scale.held, keep='last', kernels=scale.kernels,
+              device=device, progress=False, say=lambda s: None, info=dict(data=scale.data))
     changes = [list(row.values()) for row in differences(trial.base, r, ('base', 'here'))]
     return dict(manifest=t.manifest, scale=scale.name, study=trial.study, variation=trial.variation,
                 base=recipe_fingerprint(trial.base), changes=changes,

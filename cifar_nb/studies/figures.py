@@ -34,8 +34,8 @@ def show_studies(runs, group: str | None = None, scale: str = 'fast', studies=No
     """Differences to the base, in points, of all studies of `group` that have runs, as a Figure;
     blue is better, orange worse, grey not told apart."""
     import matplotlib.pyplot as plt
-    drawn = [(s, _rows(s, trials(runs, s.name, scale, s.measure))) for s in studies or studies_at(scale)
-             if group in (None, s.group)]
+    drawn = [(s, _rows(s, trials(runs, s.name, scale, s.measure)))
+             for s in studies or studies_at(scale) if group in (None, s.group)]
     drawn = [(s, rows) for s, rows in drawn if rows]
     heights = [len(rows) + 1.2 for _, rows in drawn] or [1]
     fig, axes = plt.subplots(

@@ -1,8 +1,9 @@
 """Plain module: the studies of chapter 32 at two more scales, and which there are at each.
 
 `medium` has a base past 90% on all images; the rates of its optimizers are chosen with seed 0, in
-the study `rates`, and judged with the seeds from 1. `long` has the small network, half as
-many images as `fast`, and five times the epochs: there overfitting shows, and what makes training harder can pay.
+the study `rates`, and judged with the seeds from 1. `long` has the small network, half as many
+images as `fast`, and five times the epochs: there overfitting shows, and what makes training harder
+can pay.
 Tests: tests/test_ablations.py, chapter 32.
 """
 from dataclasses import replace

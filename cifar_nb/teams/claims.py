@@ -18,10 +18,10 @@ from ..core.statistics import detectable_difference, pooled_spread
 from ..core.tables import Table, words
 from ..evaluation.records import one_a_seed, study_records
 from ..evaluation.report import standard_error
-from ..recipes.spec import Claim
+from ..recipes.spec import Claim, Recipe
 
 __all__ = ['Estimate', 'estimate', 'decimals', 'verdict', 'Check', 'computed', 'measured',
-           'not_checkable', 'check_claims', 'stated', 'claims_table', 'Comparison', 'compare',
+           'not_checkable', 'check_claims', 'repeated_by', 'stated', 'claims_table', 'Comparison', 'compare',
            'LESS_IS_BETTER', 'trial_runs', 'trials', 'contest', 'mattered', 'in_all', 'raced']
 
 
@@ -75,14 +75,17 @@ class Check(NamedTuple):
     "A claim, and `find(results)`: the figure that it is held against, None while nothing is known."
     claim: Claim
     find: Callable
+    again: str = ''  # what measures it again, behind `cifar_nb`, if it is no full run
 
 def computed(what, value, unit, where, find) -> Check:
     "A claim whose figure `find()` computes, from the recipe, the code or the team's own log."
     return Check(Claim(what, value, unit, where), lambda results: find())
 
-def measured(what, value, unit, where, find=lambda results: None) -> Check:
-    "A claim that needs trainings: `find(results)` looks for it in the recorded runs."
-    return Check(Claim(what, value, unit, where, 'measured'), find)
+def measured(what, value, unit, where, find=lambda results: None, again: str = '') -> Check:
+    """A claim that needs trainings: `find(results)` looks for it in the recorded runs, and `again`
+    measures it again (default: what `find` says itself)."""
+    return Check(Claim(what, value, unit, where, 'measured'), find,
+                 again or getattr(find, 'again', ''))
 
 def not_checkable(what, value, where) -> Check:
     "A claim that no computation and no training can settle."
@@ -94,6 +97,15 @@ def check_claims(checks, results=()) -> tuple:
     of `load_results`."""
     found = [(c.claim, c.find(results)) for c in checks]
     return tuple(replace(claim, found=f, verdict=verdict(claim, f)) for claim, f in found)
+
+def repeated_by(check: Check, found, recipe: Recipe) -> str:
+    """The command that measures again what `check` found, '' for a claim that is not measured;
+    `recipe` is the team's, whose full run settles what no other command does."""
+    if check.claim.check != 'measured': return ''
+    told = words(found)
+    scale = next((f' --scale {s}' for s, name in _SCALES.items() if f': {name}' in told), '')
+    return f'cifar_nb {check.again or f"reproduce {recipe.name}"}{scale}'.removesuffix(
+        ' --scale fast')
 
 def stated(claim: Claim) -> str:
     "The claim's value with its unit, a range as '93 to 94 %'."
@@ -181,13 +193,15 @@ def trials(runs, study: str, scale: str, measure: str = 'accuracy') -> dict:
             if rs}
 
 
+# what a verdict says of the scale of its study, the most telling scale first
+_SCALES = dict(full='at full scale', medium='at medium scale', long='at small scale, in 40 epochs',
+               fast='at small scale')
+
 def _at_best_scale(results, study, measure, wanted):
-    """(words, figures of each variation) at the largest scale at which `wanted(figures)` holds, else
-    None."""
+    """(words, figures of each variation) at the first scale at which `wanted(figures)` holds, the
+    most telling one first, else None."""
     runs = [r for r in trial_runs(results) if r['manifest']['data'].get('name') != 'toy']
-    for scale, name in (('full', 'at full scale'), ('medium', 'at medium scale'),
-                        ('long', 'at small scale, in 40 epochs'),
-                        ('fast', 'at small scale')):
+    for scale, name in _SCALES.items():
         found = {k: v for k, v in trials(runs, study, scale, measure).items() if len(v) > 1}
         if wanted(found): return name, found
 
@@ -198,7 +212,7 @@ def _told(where, a, b, what, claimed, lower=False, alpha=.05, late=False):
     c = compare(a, b or [0., 0.], lower, alpha)
     seen = c.finding != 'no difference seen'
     answer = ('yes' if seen and c.finding in claimed else 'no' if seen
-              and not (late and where in ('at small scale', 'at medium scale')) else 'open')
+              and not (late and where in (_SCALES['fast'], _SCALES['medium'])) else 'open')
     why = '' if answer != 'open' else ', too short to refute' if seen else ' no difference seen'
     runs = [len(g) for g in (a, b) if g]
     n, could = ' and '.join(map(str, dict.fromkeys(runs))), ''
@@ -207,6 +221,12 @@ def _told(where, a, b, what, claimed, lower=False, alpha=.05, late=False):
         could = f'; {least:.1f} would be'
     return (f'{answer}: {where}{why}, {what} {c.difference:+.1f} ± {c.error:.1f} points '
             f'(n = {n}, p = {c.p:.2g}{could})')
+
+
+def _told_by(study: str, find):
+    "`find`, which says by which command its study is run again."
+    find.again = f'ablate {study.replace(" ", "-")}'
+    return find
 
 
 def contest(study: str, better, than=('base',), measure: str = 'accuracy',
@@ -231,7 +251,7 @@ def contest(study: str, better, than=('base',), measure: str = 'accuracy',
         # the best of several: so many tests
         alpha = .05 / (len(these) * max(1, len(others)))
         return _told(where, a, b, told or measure, ('better',), lower, alpha, late)
-    return find
+    return _told_by(study, find)
 
 def mattered(study: str, measure: str = 'accuracy') -> Callable:
     """`find(results)` for the claim that what `study` varies makes a difference to `measure`: the
@@ -244,7 +264,7 @@ def mattered(study: str, measure: str = 'accuracy') -> Callable:
         name = min(others, key=lambda k: compare(others[k], base).p)
         return _told(there[0], others[name], base, f'{measure} with {name}', ('better', 'worse'),
                      measure in LESS_IS_BETTER, .05 / len(others))
-    return find
+    return _told_by(study, find)
 
 
 def in_all(measure: str) -> Callable:

@@ -103,7 +103,8 @@ checks += (
              lambda: as_run['best']),
     measured('test accuracy', 92.89, '%', 'results', lambda results: measure(code, results)),
     measured('better than the baseline ResNet', 'yes', '', 'results',
-             lambda results: better(code, replace(code, net=NetSpec()), results)),
+             lambda results: better(code, replace(code, net=NetSpec()), results),
+             'reproduce modified_resnet:code modified_resnet:code:resnet18'),
 )
 
 # %% ../../nbs/22_modified_resnet.ipynb #bf23fac2

@@ -141,7 +141,8 @@ def answers_sooner(results):
 
 # %% ../../nbs/21_narrow_resnet.ipynb #14318f57
 checks += (
-    measured('reduced inference time, beside ResNet-18', 'yes', '', 'results', answers_sooner),
+    measured('reduced inference time, beside ResNet-18', 'yes', '', 'results', answers_sooner,
+             'bench predict --recipe narrow_resnet --recipe resnet18'),
     not_checkable('distillation and quantization promise gains', 'yes', 'lessons'),
     not_checkable('ready for deployment where resources are scarce', 'yes', 'results'),
 )

@@ -119,15 +119,17 @@ checks += (
     measured('training accuracy at epoch 70', 95, '%', '3.1',
              lambda results: at_epoch(report, 70, 'train_accuracy', results)),
     measured('accuracy of the network without shortcuts', 75, '%', '3.2',
-             lambda results: measure(plain, results)),
+             lambda results: measure(plain, results), 'reproduce plain'),
     measured('residual better than plain', 'yes', '', '3.2',
-             lambda results: better(report, plain, results)),
+             lambda results: better(report, plain, results),
+             'reproduce neural_nomads plain'),
 )
 
 # %% ../../nbs/25_neural_nomads.ipynb #3c6155d6
 checks += (
     measured('on par with larger networks', 'yes', '', '3.2',
-             lambda results: better(code, replace(code, net=NetSpec()), results)),
+             lambda results: better(code, replace(code, net=NetSpec()), results),
+             'reproduce neural_nomads:code neural_nomads:code:resnet18'),
     measured('AutoAugment reduces overfitting', 'yes', '', '2.4',
              contest('policy', ['base'], ['without AutoAugment'], 'gap', late=True)),
     measured('label smoothing reduces overfitting', 'yes', '', '2.4',

@@ -2,6 +2,8 @@
 
 Tests: tests/test_teams.py, tests/test_recipes.py.
 """
+from dataclasses import replace
+
 from ..core.errors import InputError
 from ..recipes.house import HOUSE
 from ..recipes.registry import Registry
@@ -29,8 +31,12 @@ def list_recipes() -> list:
 
 def get_recipe(name: str, variant: str = 'report') -> Recipe:
     """The recipe `name`, as its report describes it ('report') or as the team's public code ran it
-    ('code'); unknown names raise `InputError` and suggest near ones."""
-    return _ZOO.get(name, variant)
+    ('code'); unknown names raise `InputError` and suggest near ones. 'VARIANT:OTHER' trains the
+    network of the recipe OTHER in its place, say 'code:resnet18'."""
+    variant, _, other = variant.partition(':')
+    recipe = _ZOO.get(name, variant)
+    return recipe if not other else replace(recipe, net=_ZOO.get(other, 'report').net, title='',
+                                            name=f'{name} with {other}', claims=())
 
 
 def base_of(recipe: Recipe) -> Recipe | None:
