@@ -321,6 +321,7 @@ def test_comparisons_against_scipy_and_by_hand(tmp_path):
     assert nct.sf(edge, 4, shift) + nct.cdf(-edge, 4, shift) == pytest.approx(.8, abs=.002)
     assert f'{sees["could see"]:.2f}' in in_words(study, rows)
     assert in_words(study, rows[:1]) == '' and not could_see(study, [])
+    assert not comparisons([study], rows[3:]) and not comparisons([study], [])
 
 
 @settings(max_examples=40, deadline=None)

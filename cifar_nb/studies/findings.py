@@ -36,10 +36,11 @@ def comparisons(studies, runs, scale: str = 'fast') -> Table:
     rows = []
     for s in studies:
         found = {k: v for k, v in trials(runs, s.name, scale, s.measure).items() if len(v) > 1}
-        base, sees = found.pop('base', ()), could_see(s, runs, scale)
+        if 'base' not in found: continue
+        base, sees = found.pop('base'), could_see(s, runs, scale)
         told = ((k, v, compare(v, base, s.measure in LESS_IS_BETTER)) for k, v in found.items())
         rows += [{'study': s.name, 'variation': k, 'measure': s.measure, 'runs': len(v),
                   'to the base': f'{c.difference:+.2f} ± {c.error:.2f}',
-                  'could see': f'{sees["could see"]:.2f}', 'p': c.p} for k, v, c in told if base]
+                  'could see': f'{sees["could see"]:.2f}', 'p': c.p} for k, v, c in told]
     return Table(({**r, 'p, Holm': p} for r, p in zip(rows, holm([r['p'] for r in rows]))),
                  digits=3)

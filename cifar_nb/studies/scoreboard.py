@@ -207,8 +207,8 @@ def fold(cells, widths) -> str:
 
 # %% ../../nbs/30_scoreboard.ipynb #75d08598
 def scoreboard(results=()) -> str:
-    """Standings, all claims and what repeats them, as text for a terminal; `results` are the records
-    of `load_results`."""
+    """Standings, all claims and what repeats them, as text for a terminal; `results` are the
+    records of `load_results`."""
     widths, claims = [w for _, w in COLUMNS], all_claims(results)
     out = [repr(standings(results)), '']
     for title in dict.fromkeys(t for t, _ in claims):

@@ -21,8 +21,9 @@ from ..evaluation.report import standard_error
 from ..recipes.spec import Claim, Recipe
 
 __all__ = ['Estimate', 'estimate', 'decimals', 'verdict', 'Check', 'computed', 'measured',
-           'not_checkable', 'check_claims', 'repeated_by', 'stated', 'claims_table', 'Comparison', 'compare',
-           'LESS_IS_BETTER', 'trial_runs', 'trials', 'contest', 'mattered', 'in_all', 'raced']
+           'not_checkable', 'check_claims', 'repeated_by', 'stated', 'claims_table', 'Comparison',
+           'compare', 'LESS_IS_BETTER', 'trial_runs', 'trials', 'contest', 'mattered', 'in_all',
+           'raced']
 
 
 @dataclass(frozen=True)
