@@ -217,7 +217,8 @@ def scoreboard(results=()) -> str:
             fold(
                 [c.verdict, c.check.replace('not checkable', ''), f'{c.what} [{c.where}]',
                  stated(c), words(c.found)], widths) for t, c in claims if t == title] + ['']
-    return '\n'.join([*out, repr(tally(claims)), '', repr(repeats(results))])
+    again = [fold(row, (6, 44, 8, 64)) for row in repeats(results).cells()]
+    return '\n'.join([*out, repr(tally(claims)), '', *again])
 
 # %% ../../nbs/30_scoreboard.ipynb #861b2f79
 def short_form(results=()) -> str:
