@@ -271,7 +271,6 @@ def plan_trials(studies, scale: Scale = SCALES['fast'], seeds: int = 3) -> list:
                 out.setdefault((*t, seed), Trial(*t, r, recipes['base'], seed))
     return list(out.values())
 
-
 # %% ../../nbs/32_ablations.ipynb #ae61b705
 def wanted(trial: Trial, scale: Scale, x, y, device: str | None = None,
            data: dict | None = None) -> dict:

@@ -38,7 +38,8 @@ def comparisons(studies, runs, scale: str = 'fast') -> Table:
         found = {k: v for k, v in trials(runs, s.name, scale, s.measure).items() if len(v) > 1}
         if 'base' not in found: continue
         base, sees = found.pop('base'), could_see(s, runs, scale)
-        told = ((k, v, compare(v, base, s.measure in LESS_IS_BETTER)) for k, v in found.items())
+        told = ((k, found[k], compare(found[k], base, s.measure in LESS_IS_BETTER))
+                for k in s.variations if k in found)
         rows += [{'study': s.name, 'variation': k, 'measure': s.measure, 'runs': len(v),
                   'to the base': f'{c.difference:+.2f} ± {c.error:.2f}',
                   'could see': f'{sees["could see"]:.2f}', 'p': c.p} for k, v, c in told]

@@ -45,7 +45,6 @@ def repeats(results=()) -> Table:
                  for m in TEAMS for k, c in zip(m.checks, check_claims(m.checks, results))
                  if c.check == 'measured')
 
-
 # %% ../../nbs/30_scoreboard.ipynb #f4161f05
 def claimed_accuracy(team):
     "The accuracy that the report claims: the first measured claim in percent."

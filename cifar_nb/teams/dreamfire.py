@@ -70,7 +70,6 @@ def time_saved(results):
                     for name in (code.name, f'{code.name} with resnet18'))
     return 100 - 100 * theirs['theirs'] / ours['theirs'] if ours and theirs else None
 
-
 # %% ../../nbs/24_dreamfire.ipynb #fa33f220
 _facts, _reference, _p = lambda: spec_facts(net), lambda: spec_facts(NetSpec()), code.phases[0]
 checks = (
