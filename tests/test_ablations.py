@@ -43,7 +43,7 @@ BY_NAME = {scale: {s.name: s for s in studies_at(scale)} for scale in SCALES}
 ROWS = dict(optimizer='phase 1, optimizer', schedule='phase 1, schedule',
             without='phase 1: augment', augment='phase 1: augment', width_factor='network: ',
             depth_factor='network: ',
-            label_smoothing='phase 1: label_smoothing')
+            label_smoothing='phase 1: label_smoothing', weight_decay='phase 1, optimizer')
 
 
 @pytest.fixture(scope='module')
@@ -137,6 +137,16 @@ def test_max_pool_changes_no_count_and_old_files_are_read():
     old = json.loads(FAST.to_json())
     del old['net']['pool']
     assert recipe_from_json(json.dumps(old)) == FAST
+
+
+def test_operations_left_out_are_told_in_the_record(images, tmp_path):
+    "A record is JSON, whatever has changed."
+    study = a_study()
+    study = replace(study, variations={'without RandomCrop': dict(without='RandomCrop')})
+    record = run_study(study, *images, tmp_path, DEMO, 1, say=str)[1]
+    (what, before, after), = record['changes']
+    assert (what, after) == ('phase 1: augment', 'RandomHorizontalFlip()')
+    assert before == 'RandomCrop(), RandomHorizontalFlip()'
 
 
 def test_a_study_is_run_once_and_read_back(images, tmp_path):

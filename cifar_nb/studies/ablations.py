@@ -18,7 +18,7 @@ import torch
 from ..augment.ops import Cutout, RandomCrop, RandomHorizontalFlip
 from ..core import manifest
 from ..core.errors import InputError
-from ..core.tables import Table
+from ..core.tables import Table, words
 from ..data.cifar import split
 from ..evaluation.records import study_records
 from ..evaluation.tta import predict_views
@@ -155,6 +155,19 @@ STUDIES += [
           team='neural_nomads'),
 ]
 
+# %% ../../nbs/32_ablations.ipynb #bb574bc7
+_18 = replace(FAST, name='18 layers', net=replace(
+    FAST.net, widths=(16, 32, 64, 128), depths=(2, 2, 2, 2), strides=(2, 2, 2, 1)))
+
+STUDIES += [
+    Study('18-layer shortcuts', 'Do shortcuts speed up a network of 18 layers?',
+          {'plain': dict(block='plain')}, measure='speed', small=_18, team='neural_nomads'),
+    Study('18-layer batch norm', 'Does the momentum of batch norm matter in 18 layers?',
+          {str(m): dict(bn_momentum=m) for m in (.9, .5, .03, .01)},
+          ('000: refined batch norm (momentum 0.9) improves accuracy',), small=_18,
+          team='narrow_resnet'),
+]
+
 # %% ../../nbs/32_ablations.ipynb #4433f7b6
 _004 = replace(FAST, name='list of 004',
                phases=(
@@ -197,6 +210,19 @@ STUDIES += [
            for name in ('RandomErasing', 'RandomRotation', 'ColorJitter', 'RandomCrop',
                         'RandomHorizontalFlip')},
           group='images', small=_004, team='neural_nomads'),
+]
+
+# %% ../../nbs/32_ablations.ipynb #d5a5d0e8
+STUDIES += [
+    Study('weight decay', 'How much weight decay?',
+          {'none': dict(weight_decay=0.), 'ten times': dict(weight_decay=.005)},
+          group='optimization'),
+    Study('dropout', 'Does dropout before the last layer help?',
+          {'0.2': dict(dropout=.2), '0.5': dict(dropout=.5)}),
+    Study('high rate', 'Is a warm-up needed at four times the rate?',
+          {'no warm-up': dict(schedule=Schedule('cosine', t_max=1, unit='step'))},
+          group='optimization', small=replace(vary(FAST, lr=.4), name='high rate'),
+          team='narrow_resnet'),
 ]
 
 # %% ../../nbs/32_ablations.ipynb #fc612c88
@@ -286,7 +312,7 @@ def run_trial(trial: Trial, scale: Scale, x, y, device: str | None = None) -> di
     x, y, r = x[:scale.images], y[:scale.images], trial.recipe
     t = train(r, x, y, seed=trial.seed, holdout=scale.held, keep='last', kernels=scale.kernels,
               device=device, progress=False, say=lambda s: None, info=dict(data=scale.data))
-    changes = [list(row.values()) for row in differences(trial.base, r, ('base', 'here'))]
+    changes = [[*map(words, row.values())] for row in differences(trial.base, r, ('base', 'here'))]
     return dict(manifest=t.manifest, scale=scale.name, study=trial.study, variation=trial.variation,
                 base=recipe_fingerprint(trial.base), changes=changes,
                 **counts_of(r.net)._asdict(), measures=measures(t, x, y, scale.held),
@@ -333,7 +359,7 @@ def _row(study: Study, name: str, found: dict, measure: str) -> dict:
     return {study.name: name, 'runs': len(a), f'{measure}, mean': f'{mean(a):.2f}',
             'spread': f'{c.spread:.2f}' if c else '',
             'to the base': f'{c.difference:+.2f} ± {c.error:.2f}' if own else '',
-            'p': f'{c.p:.3f}' if own else '', 'finding': c.finding if own else ''}
+            'p': f'{c.p:.2g}' if own else '', 'finding': c.finding if own else ''}
 
 # %% ../../nbs/32_ablations.ipynb #8e4ffce3
 def table(study: Study, runs, scale: str = 'fast', measure: str | None = None) -> Table:

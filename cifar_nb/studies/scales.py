@@ -54,13 +54,14 @@ def _longer(base: Recipe) -> Recipe:
                    name=f'long {base.name}')
 
 
+_LONG = 'policy', 'cutmix', 'size', 'schedule', 'weight decay', 'dropout'
 # the plateau would judge by the images that it watches; the widest costs most and no claim needs it
 _LEFT_OUT = ('1.25 times as wide', 'plateau')
 
 LONG_STUDIES = [
     replace(s, small=_longer(s.small),
             variations={k: v for k, v in s.variations.items() if k not in _LEFT_OUT})
-    for s in map(_small.get, ('policy', 'cutmix', 'size', 'schedule'))]
+    for s in map(_small.get, _LONG)]
 
 
 def studies_at(scale: str) -> list:
