@@ -1,9 +1,13 @@
-"""Every stored figure says what it shows."""
+"""Every stored figure says what it shows, and can be read."""
+import base64
 import importlib.util
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("alts", ROOT / "tools/alts.py")
@@ -13,6 +17,19 @@ spec.loader.exec_module(alts)
 
 def test_every_figure_of_the_book_has_its_text():
     assert alts.main(["--check"]) == 0
+
+
+def test_the_figures_are_stored_with_150_dots_an_inch_and_letters_of_9_points_or_more():
+    coarse, letters = [], r"(?:fontsize|labelsize|font\.size'?)(?:=|\(|: )([0-8](?:\.\d)?)\b"
+    for path in sorted([*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("cifar_nb/**/*.py")]):
+        text = path.read_text(encoding="utf-8")
+        if re.search(letters, text): coarse.append(path.stem)
+        for cell in json.loads(text)["cells"] if path.suffix == ".ipynb" else ():
+            for picture in (o["data"]["image/png"] for o in cell.get("outputs", ())
+                            if "image/png" in o.get("data", ())):
+                image = Image.open(io.BytesIO(base64.b64decode("".join(picture))))
+                if round(image.info["dpi"][0]) < 150: coarse.append((path.stem, cell["id"]))
+    assert not coarse
 
 
 @pytest.mark.parametrize("source, found", [

@@ -312,6 +312,17 @@ def test_a_folder_does_not_hide_a_known_recipe(tmp_path, monkeypatch):
     with pytest.raises(InputError, match='leave --variant out'): recipe_asked('f.json', 'code')
 
 
+def test_a_variant_may_stand_behind_the_name():
+    assert recipe_asked('dreamfire:code')[0] == recipe_asked('dreamfire', 'code')[0] == get_recipe(
+        'dreamfire', 'code')
+    other, base = recipe_asked('dreamfire:code:resnet18', epochs=3)
+    assert (other.net, other.epochs, base) == (get_recipe('resnet18').net, 3, None)
+    assert other.phases[0].optimizer == get_recipe('dreamfire', 'code').phases[0].optimizer
+    for asked, why in ((('dreamfire:code', 'report'), 'give one'), (('dreamfire:cod',), 'code'),
+                       (('dreamfire:code:resnet81',), 'resnet18')):
+        with pytest.raises(InputError, match=why): recipe_asked(*asked)
+
+
 # The whole command
 
 @pytest.fixture

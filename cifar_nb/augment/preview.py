@@ -52,17 +52,17 @@ def show_images(x, # uint8 or float (0 to 1), `N x 3 x H x W`
                          'an image')
     lines = max((str(t).count('\n') + 1 for t in titles), default=0) if titles is not None else 0
     h, w = x.shape[2:] if getattr(x, 'ndim', 0) == 4 else (1, 1)
-    above = math.ceil(lines*.16/size*h)
+    above = math.ceil(lines*.18/size*h)
     page = montage(x, ncols, above=above)
-    top = .3 if suptitle else 0
+    top = .32 if suptitle else 0
     wide, high = page.shape[1]*size/w, page.shape[0]*size/h
-    fig = plt.figure(figsize=(wide, high+top), dpi=80)
+    fig = plt.figure(figsize=(wide, high+top), dpi=150)
     ax = fig.add_axes([0, 0, 1, high/(high+top)]); ax.axis('off')
     ax.imshow(page, interpolation='nearest', aspect='auto')
     across = page.shape[1]//(w+2)
     for i, t in enumerate(titles or ()):
         across_at, down_at = (i % across)*(w+2) + w/2, (i//across)*(h+2+above) + above - h*.04
-        ax.text(across_at, down_at, str(t), fontsize=8, ha='center', va='bottom')
+        ax.text(across_at, down_at, str(t), fontsize=9, ha='center', va='bottom')
     if suptitle: fig.suptitle(suptitle, fontsize=10, x=.01, ha='left', y=.99, va='top')
     plt.close(fig) # returned, not left open: the notebook shows it once
     return fig

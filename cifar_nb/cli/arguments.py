@@ -210,8 +210,9 @@ def _search_arguments(s):
 
 
 def _train_arguments(s):
-    s.add_argument('recipe', metavar='RECIPE', help='a name that `cifar_nb recipes` lists, a '
-                   "recipe's file FILE.json, or the folder of a run, whose recipe is trained again")
+    s.add_argument('recipe', metavar='RECIPE', help='a name that `cifar_nb recipes` lists, '
+                   "NAME:VARIANT, NAME:VARIANT:OTHER (with the network of OTHER), a recipe's file "
+                   'FILE.json, or the folder of a run, whose recipe is trained again')
     s.add_argument('--variant',
                    help="'report': as described; 'code': as the public code ran it (default: "
                    'report)')

@@ -17,10 +17,10 @@ __all__ = ['recipe_asked']
 
 def recipe_asked(name: str, variant: str | None = None, epochs: int | None = None,
                  settings=(), say=print) -> tuple:
-    """The recipe called `name`, or in the file or the run `name`, for `epochs` and with the
-    `settings` (pairs of key and value), and the named one that it is a change of, or None."""
-    recipe = get_recipe(name, variant or 'report') if not _is_file(name) else _from_file(
-        name, variant, say)
+    """The recipe called `name` (or NAME:VARIANT, as `get_recipe` takes it), or in the file or the
+    run `name`, for `epochs` and with the `settings` (pairs of key and value), and the named one
+    that it is a change of, or None."""
+    recipe = _from_file(name, variant, say) if _is_file(name) else _named(name, variant)
     base = base_of(recipe) or (recipe if settings else None)
     changes = changes_from(recipe, settings)
     if epochs is not None and 'epochs' in changes:
@@ -34,6 +34,14 @@ def recipe_asked(name: str, variant: str | None = None, epochs: int | None = Non
     lines = changes_between(recipe, changed) if settings else ()
     if lines: say(f'{recipe.name} with {"; ".join(lines)}')
     return changed, base
+
+
+def _named(name: str, variant) -> Recipe:
+    "The recipe `name` as `variant`, which may stand behind its name instead."
+    name, _, of_name = name.partition(':')
+    if of_name and variant:
+        raise InputError(f'{name}:{of_name} and --variant {variant} both name a variant: give one.')
+    return get_recipe(name, of_name or variant or 'report')
 
 
 def _is_file(name: str) -> bool:

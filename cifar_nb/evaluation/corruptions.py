@@ -313,7 +313,7 @@ def show_survey(s: dict, title: str = ''):
               vmin=min(30, min(map(min, (s[n] for n in names)))), vmax=s['clean'])
     for i, n in enumerate(names):
         for j, a in enumerate(s[n]):
-            ax.text(j, i, f'{a:.0f}', ha='center', va='center', fontsize=7,
+            ax.text(j, i, f'{a:.0f}', ha='center', va='center', fontsize=9,
                     color='white' if a < (s['clean'] + 30) / 2 else 'black')
     ax.set_yticks(range(len(names)), [n.replace('_', ' ') for n in names])
     ax.set_xticks(range(len(s[names[0]])), range(1, len(s[names[0]]) + 1))

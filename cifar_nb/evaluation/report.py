@@ -124,7 +124,7 @@ def show_mistakes(
     p, predicted = logits.softmax(1).max(1)
     worst = worst_mistakes(logits, y, n)
     titles = [f'{classes[y[i]]}\n{classes[predicted[i]]} {p[i]:.0%}' for i in worst]
-    return show_images(x[worst], titles)
+    return show_images(x[worst], titles, size=1.15)
 
 # %% ../../nbs/08_evaluation.ipynb #1fd265c4
 class Reliability(NamedTuple):

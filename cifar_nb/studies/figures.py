@@ -26,7 +26,7 @@ def _draw(ax, study, rows):
                     color=colors[c.finding])
     ax.axvline(0, color='#333', lw=.8)
     ax.spines[['top', 'right']].set_visible(False)
-    ax.tick_params(labelsize=8)
+    ax.tick_params(labelsize=9)
     ax.set_yticks(range(len(rows)), [n for n, *_ in rows]); ax.set_ylim(len(rows) - .4, -.6)
     ax.set_title(f'{study.name}: {study.measure}', loc='left', fontsize=9)
 
@@ -46,6 +46,6 @@ def show_studies(runs, group: str | None = None, scale: str = 'fast', studies=No
         axes[0, 0].axis('off')
         axes[0, 0].text(.5, .5, f'no study of this group has been run at scale {scale!r} yet',
                         ha='center', color=GREY)
-    else: axes[-1, 0].set_xlabel('difference to the base (points)', fontsize=8)
+    else: axes[-1, 0].set_xlabel('difference to the base (points)', fontsize=9)
     plt.close(fig)
     return fig

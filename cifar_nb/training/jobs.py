@@ -333,6 +333,6 @@ def live_curves(members: list):
     for ax, label in zip(axes, ('loss', 'accuracy (%)')):
         ax.set(xlabel='epoch', ylabel=label)
         ax.spines[['top', 'right']].set_visible(False)
-    if any(m.log for m in members): axes[0].legend(frameon=False, fontsize=8)
+    if any(m.log for m in members): axes[0].legend(frameon=False, fontsize=9)
     plt.close(fig)
     return fig
