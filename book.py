@@ -366,7 +366,6 @@ def train(*argv):
 def lab(*argv):
     "Open copies of the chapters, or with `--edit` the chapters themselves."
     set_up(dev=True)
-    os.environ.setdefault("MATPLOTLIBRC", str(ROOT / "nbs" / "matplotlibrc"))  # copies draw alike
     if edit := argv[:1] == ("--edit",):
         paths = [str(ROOT / "tools" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH")]
         os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))

@@ -118,7 +118,13 @@ def test_only_the_medium_scale_asks_for_kernels(images, monkeypatch):
 
 
 def test_teams_own_recipes_are_the_full_bases():
-    for s in STUDIES: assert s.recipes(SCALES['full'])['base'] == get_recipe(s.team)
+    studies = studies_at('full')
+    for s in studies: assert s.recipes(SCALES['full'])['base'] == get_recipe(s.team)
+    assert {s.name for s in STUDIES} - {s.name for s in studies} == {'high rate',
+                                                                     '18-layer batch norm'}
+    decay = BY_NAME['full']['weight decay'].recipes(SCALES['full'])
+    now, then = (decay[k].phases[0].optimizer.weight_decay for k in ('base', 'ten times'))
+    assert 0 < 10 * now == then
 
 
 @settings(max_examples=20, deadline=None)

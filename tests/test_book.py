@@ -335,8 +335,6 @@ def test_a_command_gets_its_own_signals_and_status(with_pip):
 def test_the_book_opens_at_its_first_chapter(place, monkeypatch, argv, opened):
     book, calls = load(place), []
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/mine")
-    monkeypatch.setenv("MATPLOTLIBRC", "")  # so that what follows is taken back
-    monkeypatch.delenv("MATPLOTLIBRC")
     monkeypatch.setattr(book, "set_up", lambda dev: calls.append(dev))
     monkeypatch.setattr(book, "call", lambda *argv: calls.append(argv[-1]))
     monkeypatch.setattr(book, "become", lambda *argv: calls.append([str(a) for a in argv]))
@@ -346,7 +344,6 @@ def test_the_book_opens_at_its_first_chapter(place, monkeypatch, argv, opened):
     assert (BOOK.parent / "nbs/00_start.ipynb").is_file()
     config = os.environ["JUPYTER_CONFIG_PATH"].split(os.pathsep)
     assert config[-1] == "/mine" and len(config) == (1 if copies else 2)
-    assert Path(os.environ["MATPLOTLIBRC"]).parts[-2:] == ("nbs", "matplotlibrc")
 
 
 def test_a_lossless_copy_beside_the_folder_is_restored_once(with_pip, tmp_path):

@@ -319,6 +319,7 @@ def test_a_variant_may_stand_behind_the_name():
     assert (other.net, other.epochs, base) == (get_recipe('resnet18').net, 3, None)
     assert other.phases[0].optimizer == get_recipe('dreamfire', 'code').phases[0].optimizer
     for asked, why in ((('dreamfire:code', 'report'), 'give one'), (('dreamfire:cod',), 'code'),
+                       (('dreamfire:',), 'variant'), (('C:/runs/gone',), 'C:/runs/gone'),
                        (('dreamfire:code:resnet81',), 'resnet18')):
         with pytest.raises(InputError, match=why): recipe_asked(*asked)
 

@@ -30,6 +30,7 @@ def chapter(*sources, outputs=(), **more):
 def book(tmp_path):
     for name, text in (("00_start.ipynb", chapter("a")), ("01_data.ipynb", chapter("b")),
                        ("solutions/01_data.ipynb", chapter("c")), ("logs/team.csv", "1,2\n"),
+                       ("matplotlibrc", "figure.dpi: 150\n"),
                        (".ipynb_checkpoints/01_data-checkpoint.ipynb", chapter("old"))):
         path = tmp_path / "nbs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def text(path): return path.read_text(encoding="utf-8")
 
 def test_the_chapters_and_what_they_read_are_copied(book):
     assert names(book / "work") == [".copies.json", "00_start.ipynb", "01_data.ipynb",
-                                    "logs/team.csv", "solutions/01_data.ipynb"]
+                                    "logs/team.csv", "matplotlibrc", "solutions/01_data.ipynb"]
     said = []
     assert copies.bring(book, said.append) == [] and said == []
 

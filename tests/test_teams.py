@@ -16,7 +16,7 @@ from cifar_nb.models.resnet import LIMIT, NetSpec, count_macs, count_parameters
 from cifar_nb.recipes.spec import Claim, recipe_from_json
 from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, claimed_accuracy, networks,
                                          scoreboard, short_form, standings, tally)
-from cifar_nb.teams.claims import Check, check_claims, verdict
+from cifar_nb.teams.claims import Check, check_claims, measured, repeated_by, verdict
 from cifar_nb.teams.reading import accuracy, differences, full_runs, parts, sketch, spec_facts
 from cifar_nb.teams.zoo import TEAMS, get_recipe, list_recipes
 
@@ -390,3 +390,15 @@ def test_every_measured_verdict_says_what_repeats_it():
             study, = studies_called(a.study, a.scale)
             assert any(row['report'] == c[:3] for c in study.claims), row
         elif a.command == 'reproduce': assert choose_recipes(a.recipe)
+
+
+@pytest.mark.parametrize('found, command', [
+    ('no: at medium scale, accuracy -1.1 ± 0.3 points (n = 8, p = 0.0061)',
+     'ablate optimizer --scale medium --seeds 8'),
+    ('open: at small scale no difference seen, accuracy +1.0 ± 1.0 points (n = 4 and 12, p = 0.3)',
+     'ablate optimizer --seeds 12'),
+    ('yes: at small scale, accuracy +2.7 ± 0.4 points (n = 3, p = 0.014)', 'ablate optimizer'),
+    (None, 'ablate optimizer')])
+def test_what_repeats_a_verdict_runs_as_many_seeds(found, command):
+    check = measured('better', 'yes', '', 'lessons', again='ablate optimizer')
+    assert repeated_by(check, found, get_recipe('narrow_resnet')) == f'cifar_nb {command}'

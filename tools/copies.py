@@ -47,7 +47,8 @@ def recall(work: Path) -> dict:
 
 def chapters(nbs: Path) -> list:
     "The chapters, and the files that they read, by their paths below nbs/."
-    found = [*nbs.glob("**/*.ipynb"), *nbs.glob("*.csv"), *nbs.glob("logs/*.csv")]
+    read = "*.csv", "logs/*.csv", "matplotlibrc"
+    found = [p for pattern in ("**/*.ipynb", *read) for p in nbs.glob(pattern)]
     inside = [p.relative_to(nbs) for p in found]
     return sorted(p.as_posix() for p in inside if not any(q[0] in "._" for q in p.parts))
 

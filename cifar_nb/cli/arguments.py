@@ -144,8 +144,9 @@ def _bench_arguments(s):
         'what', choices=['augment', 'convolution', 'winograd', 'norm', 'train', 'predict', 'parts'],
         help='what to race')
     s.add_argument('--recipe', action='append', default=[], metavar='NAME',
-                   help="train, predict, parts: NAME or NAME:VARIANT to race, again for more "
-                   "(default: the five teams'; parts: laptop)")
+                   help="train, predict, parts: NAME, NAME:VARIANT or NAME:VARIANT:OTHER (with the "
+                   "network of OTHER) to race, again for more (default: the five teams'; parts: "
+                   'laptop)')
     _where(s, data=None)
     s.add_argument('--images', type=int, metavar='N', help='images a round (default: 2000 for '
                    'augment, 250 for convolution, winograd and norm, 1000 for predict, 4096 for '
@@ -172,8 +173,8 @@ def _ablate_arguments(s):
 
 def _budgets_arguments(s):
     s.add_argument('recipe', nargs='*', metavar='RECIPE',
-                   help="NAME or NAME:VARIANT (default: the five teams', resnet18, plain, quick, "
-                   'laptop)')
+                   help="NAME, NAME:VARIANT or NAME:VARIANT:OTHER (with the network of OTHER; "
+                   "default: the five teams', resnet18, plain, quick, laptop)")
     s.add_argument('--pflop', type=float, default=.1, metavar='P',
                    help='compute of each training, in 10^15 operations (default: 0.1)')
     s.add_argument('--list', action='store_true',
@@ -253,8 +254,9 @@ def _compiling(s, what):
 
 
 def _reproduce_arguments(s):
-    s.add_argument('recipe', nargs='*', metavar='RECIPE', help="NAME (all its variants) or "
-                   "NAME:VARIANT (default: the five teams', resnet18 and plain)")
+    s.add_argument('recipe', nargs='*', metavar='RECIPE', help="NAME (all its variants), "
+                   "NAME:VARIANT or NAME:VARIANT:OTHER (with the network of OTHER; default: the "
+                   "five teams', resnet18 and plain)")
     s.add_argument('--seeds', type=int, default=3, metavar='N',
                    help='runs of each recipe (default: 3)')
     s.add_argument('--together', type=int, default=1, metavar='K',

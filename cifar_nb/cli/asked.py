@@ -38,15 +38,19 @@ def recipe_asked(name: str, variant: str | None = None, epochs: int | None = Non
 
 def _named(name: str, variant) -> Recipe:
     "The recipe `name` as `variant`, which may stand behind its name instead."
-    name, _, of_name = name.partition(':')
-    if of_name and variant:
+    if not _is_known(name.partition(':')[0]): return get_recipe(name, variant or 'report')
+    name, colon, of_name = name.partition(':')
+    if colon and variant:
         raise InputError(f'{name}:{of_name} and --variant {variant} both name a variant: give one.')
-    return get_recipe(name, of_name or variant or 'report')
+    return get_recipe(name, of_name if colon else variant or 'report')
+
+
+def _is_known(name: str) -> bool: return name in {r.name for r in list_recipes()}
 
 
 def _is_file(name: str) -> bool:
     "Whether `name` means a file or a folder: names of recipes come first."
-    if name in {r.name for r in list_recipes()}: return False
+    if _is_known(name.partition(':')[0]): return False
     return name.endswith('.json') or os.path.lexists(name)
 
 

@@ -76,7 +76,7 @@ class Study:
     measure: str = 'accuracy'  # what decides, a key of `MEASURES`
     group: str = 'network'     # of figures: 'network', 'optimization' or 'images'
     small: Recipe = FAST       # the base of the small form
-    team: str = 'modified_resnet'  # the recipe that is the base in full
+    team: str = 'modified_resnet'  # the recipe that is the base in full, '' where none is
     first: int = 0             # its first seed
     most: int = 0              # its seeds at most, 0 for any number
 
@@ -161,11 +161,10 @@ _18 = replace(FAST, name='18 layers', net=replace(
 
 STUDIES += [
     Study('18-layer shortcuts', 'Do shortcuts speed up a network of 18 layers?',
-          {'plain': dict(block='plain')}, measure='speed', small=_18, team='neural_nomads'),
+          {'plain': dict(block='plain')}, measure='speed', small=_18, team='narrow_resnet'),
     Study('18-layer batch norm', 'Does the momentum of batch norm matter in 18 layers?',
           {str(m): dict(bn_momentum=m) for m in (.9, .5, .03, .01)},
-          ('000: refined batch norm (momentum 0.9) improves accuracy',), small=_18,
-          team='narrow_resnet'),
+          small=_18, team=''),
 ]
 
 # %% ../../nbs/32_ablations.ipynb #4433f7b6
@@ -213,16 +212,17 @@ STUDIES += [
 ]
 
 # %% ../../nbs/32_ablations.ipynb #d5a5d0e8
+def _ten_times(p): return 10 * p.optimizer.weight_decay
+
 STUDIES += [
     Study('weight decay', 'How much weight decay?',
-          {'none': dict(weight_decay=0.), 'ten times': dict(weight_decay=.005)},
+          {'none': dict(weight_decay=0.), 'ten times': dict(weight_decay=_ten_times)},
           group='optimization'),
     Study('dropout', 'Does dropout before the last layer help?',
           {'0.2': dict(dropout=.2), '0.5': dict(dropout=.5)}),
     Study('high rate', 'Is a warm-up needed at four times the rate?',
           {'no warm-up': dict(schedule=Schedule('cosine', t_max=1, unit='step'))},
-          group='optimization', small=replace(vary(FAST, lr=.4), name='high rate'),
-          team='narrow_resnet'),
+          group='optimization', small=replace(vary(FAST, lr=.4), name='high rate'), team=''),
 ]
 
 # %% ../../nbs/32_ablations.ipynb #fc612c88

@@ -44,7 +44,8 @@ def show_studies(runs, group: str | None = None, scale: str = 'fast', studies=No
     for ax, (s, rows) in zip(axes[:, 0], drawn): _draw(ax, s, rows)
     if not drawn:
         axes[0, 0].axis('off')
-        axes[0, 0].text(.5, .5, f'no study of this group has been run at scale {scale!r} yet',
+        of = 'of this group ' * bool(group)
+        axes[0, 0].text(.5, .5, f'no study {of}has been run at scale {scale!r} yet',
                         ha='center', color=GREY)
     else: axes[-1, 0].set_xlabel('difference to the base (points)', fontsize=9)
     plt.close(fig)

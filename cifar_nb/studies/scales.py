@@ -66,4 +66,5 @@ LONG_STUDIES = [
 
 def studies_at(scale: str) -> list:
     "The studies that there are at `scale`, a key of `SCALES`."
-    return dict(medium=MEDIUM_STUDIES, long=LONG_STUDIES).get(scale, STUDIES)
+    return dict(medium=MEDIUM_STUDIES, long=LONG_STUDIES,
+                full=[s for s in STUDIES if s.team]).get(scale, STUDIES)

@@ -3,6 +3,7 @@ differences between trials with their error.
 
 Tests: tests/test_teams.py, tests/test_ablations.py, chapter 20.
 """
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -104,9 +105,13 @@ def repeated_by(check: Check, found, recipe: Recipe) -> str:
     `recipe` is the team's, whose full run settles what no other command does."""
     if check.claim.check != 'measured': return ''
     told = words(found)
-    scale = next((f' --scale {s}' for s, name in _SCALES.items() if f': {name}' in told), '')
-    return f'cifar_nb {check.again or f"reproduce {recipe.name}"}{scale}'.removesuffix(
-        ' --scale fast')
+    scale = next((s for s, name in _SCALES.items() if f': {name}' in told), 'fast')
+    command = f'cifar_nb {check.again or f"reproduce {recipe.name}"}'
+    if scale != 'fast': command += f' --scale {scale}'
+    # the command runs three seeds unless it is told otherwise
+    runs = re.search(r'\(n = ([\d and]+), p = ', told) if check.again.startswith('ablate') else None
+    seeds = max(map(int, re.findall(r'\d+', runs[1]))) if runs else 3
+    return command + f' --seeds {seeds}' * (seeds != 3)
 
 def stated(claim: Claim) -> str:
     "The claim's value with its unit, a range as '93 to 94 %'."
