@@ -113,4 +113,4 @@ def show_attention(
     limit = torch.stack(maps).abs().amax((0, 2, 3))
     rows = [F.interpolate(x.float() / 255, size=(128, 128), mode='nearest'),
             *(overlay(x, m, limit) for m in maps), overlay(x, maps[0] - maps[1])]
-    return show_images(torch.cat(rows), _titles(y, predicted, p, classes), ncols=len(x))
+    return show_images(torch.cat(rows), _titles(y, predicted, p, classes), ncols=len(x), size=1.2)
