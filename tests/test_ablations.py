@@ -30,7 +30,8 @@ from cifar_nb.studies.ablations import (FAST, MEASURES, SCALES, STUDIES, Scale, 
                                         wanted)
 from cifar_nb.studies.findings import comparisons, could_see, in_words
 from cifar_nb.studies.scales import (CHOSEN, LONG_STUDIES, MEDIUM_STUDIES, RATES, studies_at)
-from cifar_nb.teams.claims import compare, contest, mattered, trial_runs, trials
+from cifar_nb.teams.claims import (check_claims, compare, contest, mattered, measured,
+                                   repeated_by, trial_runs, trials)
 from cifar_nb.teams.reading import differences
 from cifar_nb.teams.zoo import TEAMS, get_recipe
 
@@ -293,6 +294,20 @@ def test_the_better_scale_speaks(tmp_path):
         assert contest('s', ['x'], late=True)(only).startswith(f'{answer}: at ')
 
 
+@pytest.mark.parametrize('scale, runs, options', [
+    ('medium', (8, 8), ' --scale medium --seeds 8'), ('fast', (4, 12), ' --seeds 12'),
+    ('fast', (3, 3), ''), ('long', (2, 3), ' --scale long'), ('fast', (0, 0), '')])
+def test_what_repeats_a_verdict_runs_its_scale_and_seeds(scale, runs, options, tmp_path):
+    few, many = ([60. + i / 10 for i in range(n)] for n in runs)
+    results = keep(tmp_path, records(few, many, 'two words', scale))
+    for find in (contest('two words', ['x']), mattered('two words')):
+        check = measured('better', 'yes', '', 'lessons', find)
+        found = check_claims([check], results)[0].found
+        assert (found is None) == (runs == (0, 0))
+        told = repeated_by(check, found, get_recipe('narrow_resnet'))
+        assert told == 'cifar_nb ablate two-words' + options
+
+
 def test_a_star_in_a_name_stands_for_any_rate(tmp_path):
     def rates(a, b, c):
         named = {'base': 'base', 'x': 'Adam, rate 0.1'}
@@ -457,4 +472,5 @@ def test_a_gain_over_all_studies_is_students_test(tmp_path):
     p = ttest_1samp(gains, 0).pvalue
     assert said == (f'open: over all studies no difference seen, gain -1.1 ± 0.5 points (n = 4, '
                     f'p = {p:.2g})')
+    assert said.again == 'ablate'
     assert in_all('gain')([]) is None and in_all('other')(Results([], tmp_path)) is None

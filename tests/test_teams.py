@@ -392,13 +392,3 @@ def test_every_measured_verdict_says_what_repeats_it():
         elif a.command == 'reproduce': assert choose_recipes(a.recipe)
 
 
-@pytest.mark.parametrize('found, command', [
-    ('no: at medium scale, accuracy -1.1 ± 0.3 points (n = 8, p = 0.0061)',
-     'ablate optimizer --scale medium --seeds 8'),
-    ('open: at small scale no difference seen, accuracy +1.0 ± 1.0 points (n = 4 and 12, p = 0.3)',
-     'ablate optimizer --seeds 12'),
-    ('yes: at small scale, accuracy +2.7 ± 0.4 points (n = 3, p = 0.014)', 'ablate optimizer'),
-    (None, 'ablate optimizer')])
-def test_what_repeats_a_verdict_runs_as_many_seeds(found, command):
-    check = measured('better', 'yes', '', 'lessons', again='ablate optimizer')
-    assert repeated_by(check, found, get_recipe('narrow_resnet')) == f'cifar_nb {command}'

@@ -3,7 +3,6 @@ differences between trials with their error.
 
 Tests: tests/test_teams.py, tests/test_ablations.py, chapter 20.
 """
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -21,7 +20,7 @@ from ..evaluation.records import one_a_seed, study_records
 from ..evaluation.report import standard_error
 from ..recipes.spec import Claim, Recipe
 
-__all__ = ['Estimate', 'estimate', 'decimals', 'verdict', 'Check', 'computed', 'measured',
+__all__ = ['Estimate', 'estimate', 'Finding', 'decimals', 'verdict', 'Check', 'computed', 'measured',
            'not_checkable', 'check_claims', 'repeated_by', 'stated', 'claims_table', 'Comparison',
            'compare', 'LESS_IS_BETTER', 'trial_runs', 'trials', 'contest', 'mattered', 'in_all',
            'raced']
@@ -50,6 +49,14 @@ def estimate(values, groups=()):
     margin = (float(t.isf(.025, freedom)) * s * (1 + 1 / n) ** .5 if s else
               2 * standard_error(mean(values), 10_000))
     return Estimate(mean(values), margin, n)
+
+class Finding(str):
+    """What was found, in words, and `again`: what measures just that again, behind `cifar_nb`."""
+    again = ''
+    def __new__(cls, told: str, again: str = ''):
+        self = super().__new__(cls, told)
+        self.again = again
+        return self
 
 def decimals(value) -> int:
     """How many digits `value` has after the point, as it is written: 95.53 has 2, 5e-4 has 4, 250
@@ -104,14 +111,8 @@ def repeated_by(check: Check, found, recipe: Recipe) -> str:
     """The command that measures again what `check` found, '' for a claim that is not measured;
     `recipe` is the team's, whose full run settles what no other command does."""
     if check.claim.check != 'measured': return ''
-    told = words(found)
-    scale = next((s for s, name in _SCALES.items() if f': {name}' in told), 'fast')
-    command = f'cifar_nb {check.again or f"reproduce {recipe.name}"}'
-    if scale != 'fast': command += f' --scale {scale}'
-    # the command runs three seeds unless it is told otherwise
-    runs = re.search(r'\(n = ([\d and]+), p = ', told) if check.again.startswith('ablate') else None
-    seeds = max(map(int, re.findall(r'\d+', runs[1]))) if runs else 3
-    return command + f' --seeds {seeds}' * (seeds != 3)
+    again = getattr(found, 'again', '') or check.again or f'reproduce {recipe.name}'
+    return f'cifar_nb {again}'
 
 def stated(claim: Claim) -> str:
     "The claim's value with its unit, a range as '93 to 94 %'."
@@ -229,9 +230,16 @@ def _told(where, a, b, what, claimed, lower=False, alpha=.05, late=False):
             f'(n = {n}, p = {c.p:.2g}{could})')
 
 
+def _study_again(study: str, where: str = '', *groups) -> str:
+    "The command of `study` at the scale that `where` names, with the seeds of `groups` of figures."
+    scale = next((s for s, name in _SCALES.items() if name == where), 'fast')
+    seeds = max(map(len, groups), default=3)  # three unless it is told otherwise
+    return (f'ablate {study.replace(" ", "-")}' + f' --scale {scale}' * (scale != 'fast')
+            + f' --seeds {seeds}' * (seeds != 3))
+
 def _told_by(study: str, find):
-    "`find`, which says by which command its study is run again."
-    find.again = f'ablate {study.replace(" ", "-")}'
+    "`find`, which says by which command its study is run, as long as nothing is found."
+    find.again = _study_again(study)
     return find
 
 
@@ -256,7 +264,8 @@ def contest(study: str, better, than=('base',), measure: str = 'accuracy',
         a, b = best(found, these), best(found, others) if than else None
         # the best of several: so many tests
         alpha = .05 / (len(these) * max(1, len(others)))
-        return _told(where, a, b, told or measure, ('better',), lower, alpha, late)
+        return Finding(_told(where, a, b, told or measure, ('better',), lower, alpha, late),
+                       _study_again(study, where, a, b or ()))
     return _told_by(study, find)
 
 def mattered(study: str, measure: str = 'accuracy') -> Callable:
@@ -266,10 +275,12 @@ def mattered(study: str, measure: str = 'accuracy') -> Callable:
         there = _at_best_scale(results, study, measure,
                                lambda found: 'base' in found and len(found) > 1)
         if not there: return None
-        base, others = there[1]['base'], {k: v for k, v in there[1].items() if k != 'base'}
+        where, found = there
+        base, others = found['base'], {k: v for k, v in found.items() if k != 'base'}
         name = min(others, key=lambda k: compare(others[k], base).p)
-        return _told(there[0], others[name], base, f'{measure} with {name}', ('better', 'worse'),
+        told = _told(where, others[name], base, f'{measure} with {name}', ('better', 'worse'),
                      measure in LESS_IS_BETTER, .05 / len(others))
+        return Finding(told, _study_again(study, where, others[name], base))
     return _told_by(study, find)
 
 
@@ -280,7 +291,7 @@ def in_all(measure: str) -> Callable:
         runs = [r for r in trial_runs(results) if r['manifest']['data'].get('name') != 'toy']
         gains = [r['measures'][measure] for r in runs if measure in r['measures']]
         if len(gains) < 2: return None
-        return _told('over all studies', gains, None, measure, ('better',))
+        return Finding(_told('over all studies', gains, None, measure, ('better',)), 'ablate')
     return find
 
 def raced(results, bench: str, **row):
