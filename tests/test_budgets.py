@@ -13,7 +13,7 @@ from scipy import stats
 from cifar_nb.cli import main
 from cifar_nb.core.errors import InputError
 from cifar_nb.core.statistics import (detectable_difference, holm, mcnemar, pooled_spread,
-                                      t_interval)
+                                      runs_needed, t_interval)
 from cifar_nb.data.cifar import split, toy
 from cifar_nb.evaluation.records import find_trial, full_record, study_records
 from cifar_nb.recipes.cost import training_cost
@@ -296,6 +296,15 @@ def test_what_n_runs_see_by_a_table():
     assert detectable_difference(1, 26) == pytest.approx(.8, abs=.01)
     assert detectable_difference(1, 64) == pytest.approx(.5, abs=.005)
     with pytest.raises(InputError): detectable_difference(1, 1)
+
+
+@pytest.mark.parametrize('d, n', [(.2, 393), (.5, 64), (.8, 26), (1.4, 9), (.1, None)])
+def test_how_many_runs_a_difference_needs_by_a_table(d, n):
+    """Cohen (1988), table 2.4.1: two-sided, alpha .05, power .80; for d = 0.1 over a thousand."""
+    for sign in (2, -2):
+        found = runs_needed(sign * d, 2.)
+        assert found == n if n is None else abs(found - n) <= 1
+    assert runs_needed(0., 1.) is None and runs_needed(5., 0.) == 2
 
 
 def test_an_idea_that_costs_less_gets_more_epochs():

@@ -631,6 +631,12 @@ FAKE = ("import torch\nkept = {k: getattr(torch.cuda, k) for k in ('is_available
         "v=v: v)\nDEVICES = None")
 # in one kernel, one after the other: code before, the cells to run, and the words of the sentence
 # with which the last of them stops
+FULL_DISK = """import errno
+room = os.fsync
+def full(handle): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+os.fsync = full
+PARALLEL, HOURS = 'members', 1."""
+
 CASES = {
     "nothing": ("", ["surroundings", "data"],
                 ["There is no CIFAR-10 here", "Add Input", "pankrzysiu/cifar10-python"]),
@@ -641,6 +647,8 @@ CASES = {
                 ["is an unfinished run of small (9 epochs", "RESUME = False"]),
     "setting": ("PARALLEL = 'both'", ["data", "members", "training"],
                 ["There is no PARALLEL 'both'"]),
+    "full": (FULL_DISK, ["data", "members", "training"], ["No space left on device", "free some space"]),
+    "room": ("os.fsync = room", [], None),
     "no time": ("PARALLEL, HOURS = 'members', 0.",
                 ["training", "scores", "report", "mistakes", "submission", "files"], None),
     "csv": ("HOURS = 1.", ["training", "scores", "submission"],
@@ -656,7 +664,7 @@ def mistakes(tmp_path_factory):
     for name in ("working/test_predictions.csv", "cache", "nothing", "gpu", "no time", "csv",
                  f"damaged/{COURSE}", "foreign/notebooks/me/first/runs/other"):
         (here / name).mkdir(parents=True)
-    for name in ("damaged", "foreign", "setting"): pngs(here / name / "cifar10")
+    for name in ("damaged", "foreign", "setting", "full"): pngs(here / name / "cifar10")
     (here / f"damaged/{COURSE}/cifar_test_nolabel.pkl").write_bytes(b"\x80\x04cut off")
     (here / "foreign/notebooks/me/first/runs/other/recipe.json").write_text(
         SMALL.to_json(), encoding="utf-8")

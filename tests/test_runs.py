@@ -17,6 +17,8 @@ import cifar_nb.training.loop as training
 import cifar_nb.training.train as whole
 from cifar_nb.augment.ops import Cutout, RandomCrop, RandomHorizontalFlip
 from cifar_nb.cli import main
+from cifar_nb.cli.arguments import parser
+from cifar_nb.cli.asked import recipe_asked
 from cifar_nb.cli.commands import folder_to_resume, run_folder
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
@@ -24,7 +26,7 @@ from cifar_nb.delivery.publish import training_command
 from cifar_nb.evaluation.report import evaluate
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule, trained
-from cifar_nb.teams.zoo import get_recipe
+from cifar_nb.teams.zoo import base_of, get_recipe, known_as
 from cifar_nb.training import checkpoints
 from cifar_nb.training.checkpoints import (Run, keep_best, load_checkpoint, save_checkpoint,
                                            write_weights)
@@ -276,6 +278,17 @@ def test_a_card_names_the_command_that_gives_the_network(tmp_path):
     assert training_command(None, TINY, run) == ''
     full = dict(data='cifar10', seed=0, train_images=50_000)
     assert training_command(None, get_recipe('laptop'), full) == 'cifar_nb train laptop --seed 0'
+
+
+@pytest.mark.parametrize('asked, variant', [
+    ('modified_resnet', 'code'), ('modified_resnet', 'code:resnet18'), ('quick', 'report:plain')])
+def test_the_command_of_a_card_trains_the_recipe_it_names(asked, variant):
+    recipe = get_recipe(asked, variant)
+    said = training_command(None, recipe, dict(data='cifar10', seed=0, train_images=50_000))
+    a = parser().parse_args(said.split()[1:])
+    assert trained(recipe_asked(a.recipe, a.variant)[0]) == trained(recipe)
+    assert trained(known_as(recipe.name, recipe.variant)) == trained(recipe)
+    assert base_of(replace(recipe, name=f'{recipe.name}, lr=0.05')).name == recipe.name
 
 
 # ---- networks for other images than their own

@@ -16,7 +16,7 @@ from cifar_nb.models.resnet import LIMIT, NetSpec, count_macs, count_parameters
 from cifar_nb.recipes.spec import Claim, recipe_from_json
 from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, claimed_accuracy, networks,
                                          scoreboard, short_form, standings, tally)
-from cifar_nb.teams.claims import Check, check_claims, measured, repeated_by, verdict
+from cifar_nb.teams.claims import Check, check_claims, verdict
 from cifar_nb.teams.reading import accuracy, differences, full_runs, parts, sketch, spec_facts
 from cifar_nb.teams.zoo import TEAMS, get_recipe, list_recipes
 
@@ -333,6 +333,10 @@ def test_better_by_more_than_the_seeds():
     def asked(x, y): return better(a, b, [*spread, run(a, x), run(b, y)])
     assert asked(96.1, 90.).startswith("yes: ") and asked(90., 96.1).startswith("no: ")
     assert asked(96., 90.).startswith("open: no difference seen") and better(a, b, spread) is None
+    # 2 * (4.30265 / 1) ** 2 = 37.03 and 2 * (4.30265 / 6) ** 2 = 1.03
+    assert asked(91., 90.).endswith("; 6.08 would be, and this with n = 38")
+    assert asked(96., 90.).endswith("; 6.08 would be, and this with n = 2")
+    assert asked(90., 90.).endswith("; 6.08 would be")
 
 
 def test_a_race_beside_the_records(tmp_path):

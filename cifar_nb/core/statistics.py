@@ -2,12 +2,14 @@
 
 Tests: tests/test_budgets.py.
 """
+from bisect import bisect_left
 from math import comb
 from statistics import mean, stdev
 
 from .errors import InputError, missing
 
-__all__ = ['t_interval', 'holm', 'mcnemar', 'pooled_spread', 'detectable_difference']
+__all__ = ['t_interval', 'holm', 'mcnemar', 'pooled_spread', 'detectable_difference',
+           'runs_needed']
 
 
 def _scipy() -> tuple:
@@ -62,3 +64,12 @@ def detectable_difference(spread: float, n: int, power: float = .8, alpha: float
         seen = stats.norm.cdf(shift - critical * found) + stats.norm.cdf(-shift - critical * found)
         return seen.mean() - power
     return float(optimize.brentq(lack, 0, 40 * critical) * spread * (2 / n) ** .5)
+
+
+def runs_needed(difference: float, spread: float, power: float = .8, alpha: float = .05,
+                most: int = 1000) -> int | None:
+    """The fewest runs of each of two kinds that show `difference` where `detectable_difference`
+    says so; None where `most` would not."""
+    def sees(n): return detectable_difference(spread, n, power, alpha) <= abs(difference)
+    if not sees(most): return None
+    return bisect_left(range(2, most + 1), True, key=sees) + 2

@@ -13,7 +13,7 @@ from ..evaluation.records import with_test_figures
 from ..evaluation.shelf import read_registry, shelve
 from ..evaluation.tta import one_and_mean
 from ..recipes.spec import trained
-from ..teams.zoo import get_recipe
+from ..teams.zoo import known_as
 from ..training.checkpoints import Run
 from ..training.loop import loss_and_accuracy
 
@@ -23,10 +23,12 @@ __all__ = ['training_command', 'card', 'renew_cards', 'judged', 'publish']
 def training_command(m: dict, recipe, run: dict) -> str:
     """The command that gives the run of the manifest `m` (None: one from before there were
     manifests, of which `run` tells); '' if none does."""
-    try: known = get_recipe(recipe.name, recipe.variant)
+    try: known = known_as(recipe.name, recipe.variant)
     except InputError: return ''
-    is_code, epochs, what = recipe.variant == 'code', recipe.epochs, m['recipe'] if m else trained(
-        recipe)
+    epochs, what = recipe.epochs, m['recipe'] if m else trained(recipe)
+    name, _, other = recipe.name.partition(' with ')
+    asked = (f'{name}:{recipe.variant}:{other}' if other else
+             name + ' --variant code' * (recipe.variant == 'code'))
     if trained(known) == what: stretched = ''
     elif epochs >= len(known.phases) and trained(known.with_epochs(epochs)) == what:
         stretched = f' --epochs {epochs}'
@@ -38,12 +40,12 @@ def training_command(m: dict, recipe, run: dict) -> str:
     if m and m['weights'] != ('best on validation' if held else 'last'): return ''
     images = m['data']['images'] if m else run['train_images']
     whole = 5_000 if run['data'] == 'toy' else 50_000
-    words = [' --variant code' * is_code, f' --seed {run["seed"]}', stretched,
+    words = [f' --seed {run["seed"]}', stretched,
              ' --data toy' * (run['data'] == 'toy'),
              f' --images {images}' * (images != whole), f' --holdout {held}' * bool(held),
              f" --precision '{m['precision']} nchw'" if m
              and m['memory_format'] == 'contiguous' else '']
-    return f'cifar_nb train {recipe.name}{"".join(words)}'
+    return f'cifar_nb train {asked}{"".join(words)}'
 
 def card(name: str, entry: dict, recipe) -> str:
     "The model card of the network `name` as Markdown."

@@ -14,16 +14,16 @@ from typing import NamedTuple
 from ..core.errors import InputError, missing
 from ..core.files import read_json, there
 from ..core.manifest import UNKNOWN, experiment, fingerprint
-from ..core.statistics import detectable_difference, pooled_spread
+from ..core.statistics import detectable_difference, pooled_spread, runs_needed
 from ..core.tables import Table, words
 from ..evaluation.records import one_a_seed, study_records
 from ..evaluation.report import standard_error
 from ..recipes.spec import Claim, Recipe
 
-__all__ = ['Estimate', 'estimate', 'Finding', 'decimals', 'verdict', 'Check', 'computed', 'measured',
-           'not_checkable', 'check_claims', 'repeated_by', 'stated', 'claims_table', 'Comparison',
-           'compare', 'LESS_IS_BETTER', 'trial_runs', 'trials', 'contest', 'mattered', 'in_all',
-           'raced']
+__all__ = ['Estimate', 'estimate', 'Finding', 'decimals', 'verdict', 'Check', 'computed',
+           'measured', 'not_checkable', 'check_claims', 'repeated_by', 'stated', 'claims_table',
+           'Comparison', 'compare', 'LESS_IS_BETTER', 'trial_runs', 'trials', 'contest', 'mattered',
+           'in_all', 'raced']
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,8 @@ def _at_best_scale(results, study, measure, wanted):
 
 def _told(where, a, b, what, claimed, lower=False, alpha=.05, late=False):
     """'yes', 'no' or 'open' with the comparison of the figures `a` and `b` (None: with 0) in words,
-    and where none is seen with the difference that would have been, in 80 of 100 such comparisons;
-    `late`: short trainings cannot say no."""
+    and where none is seen with the difference that would have been, in 80 of 100 such comparisons,
+    and the runs of each that would show the one found; `late`: short trainings cannot say no."""
     c = compare(a, b or [0., 0.], lower, alpha)
     seen = c.finding != 'no difference seen'
     answer = ('yes' if seen and c.finding in claimed else 'no' if seen
@@ -224,8 +224,11 @@ def _told(where, a, b, what, claimed, lower=False, alpha=.05, late=False):
     runs = [len(g) for g in (a, b) if g]
     n, could = ' and '.join(map(str, dict.fromkeys(runs))), ''
     if b and not seen:
-        least = detectable_difference(pooled_spread([a, b]), min(runs), alpha=alpha)
-        could = f'; {least:.1f} would be'
+        spread = pooled_spread([a, b])
+        least = detectable_difference(spread, min(runs), alpha=alpha)
+        enough = runs_needed(c.difference, spread, alpha=alpha)
+        could = (f'; {least:.1f} would be, and this with n '
+                 + (f'= {enough}' if enough else 'above 1,000'))
     return (f'{answer}: {where}{why}, {what} {c.difference:+.1f} ± {c.error:.1f} points '
             f'(n = {n}, p = {c.p:.2g}{could})')
 

@@ -113,11 +113,12 @@ checks += (
 # %% ../../nbs/25_neural_nomads.ipynb #7fd23c4e
 checks += (
     measured('validation accuracy at the end', (93, 94), '%', '3.1',
-             lambda results: measure(report, results)),
+             lambda results: measure(report, results), 'reproduce neural_nomads:report'),
     measured('the same, with 4.99 million parameters', (93, 94), '%', '3.1',
-             lambda results: measure(code, results)),
+             lambda results: measure(code, results), 'reproduce neural_nomads:code'),
     measured('training accuracy at epoch 70', 95, '%', '3.1',
-             lambda results: at_epoch(report, 70, 'train_accuracy', results)),
+             lambda results: at_epoch(report, 70, 'train_accuracy', results),
+             'reproduce neural_nomads:report'),
     measured('accuracy of the network without shortcuts', 75, '%', '3.2',
              lambda results: measure(plain, results), 'reproduce plain'),
     measured('residual better than plain', 'yes', '', '3.2',

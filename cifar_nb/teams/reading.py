@@ -11,6 +11,7 @@ __all__ = ['rows_of', 'differences', 'operations', 'Part', 'parts', 'draw_net', 
 import csv
 from dataclasses import fields, replace
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -322,9 +323,10 @@ def better(a: Recipe, b: Recipe, results=()):
     if ours is None or theirs is None: return None
     both = f'{ours.brief()} and {theirs.brief()} %'
     # a margin is s * sqrt(1 + 1/n); the difference of the means has s * sqrt(1/n + 1/m)
-    s = ours.margin / (1 + 1 / ours.n) ** .5
-    if abs(ours.value - theirs.value) <= s * (1 / ours.n + 1 / theirs.n) ** .5:
-        return f'open: no difference seen, {both}'
+    s, gap = ours.margin / (1 + 1 / ours.n) ** .5, abs(ours.value - theirs.value)
+    if gap <= (least := s * (1 / ours.n + 1 / theirs.n) ** .5):
+        more = f', and this with n = {ceil(2 * (s / gap) ** 2)}' if gap else ''
+        return f'open: no difference seen, {both}; {least:.2f} would be{more}'
     return yes(ours.value > theirs.value, both)
 
 # %% ../../nbs/20_reading.ipynb #fbfa6320

@@ -10,7 +10,7 @@ from ..recipes.registry import Registry
 from ..recipes.spec import Recipe, trained
 from . import dreamfire, learning_too_deep, modified_resnet, narrow_resnet, neural_nomads
 
-__all__ = ['TEAMS', 'register', 'list_recipes', 'get_recipe', 'base_of',
+__all__ = ['TEAMS', 'register', 'list_recipes', 'get_recipe', 'known_as', 'base_of',
            'todays']
 
 # as their reports
@@ -39,11 +39,18 @@ def get_recipe(name: str, variant: str = 'report') -> Recipe:
                                             name=f'{name} with {other}', claims=())
 
 
+def known_as(name: str, variant: str = 'report') -> Recipe:
+    """The recipe that calls itself `name`, also with the network of another ('quick with
+    resnet18'); `InputError` as from `get_recipe`."""
+    name, _, other = name.partition(' with ')
+    return get_recipe(name, f'{variant}:{other}' if other else variant)
+
+
 def base_of(recipe: Recipe) -> Recipe | None:
     """The recipe of the registry that `recipe` has its name from: quick for 'quick' and for 'quick,
     lr=0.05'; None without one."""
     for name in (recipe.name, recipe.name.split(', ')[0]):
-        try: return get_recipe(name, recipe.variant)
+        try: return known_as(name, recipe.variant)
         except InputError: continue
     return None
 
@@ -52,6 +59,6 @@ def todays(records: list) -> list:
     """Those of `records` (of runs) that trained what the recipe of their name and variant says
     today: a name alone promises nothing."""
     def recipe(m):
-        try: return trained(get_recipe(m['name'], m['variant']))
+        try: return trained(known_as(m['name'], m['variant']))
         except InputError: return None
     return [r for r in records if r['manifest']['recipe'] == recipe(r['manifest'])]
