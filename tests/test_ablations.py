@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import example, given, settings
@@ -30,8 +31,9 @@ from cifar_nb.studies.ablations import (FAST, MEASURES, SCALES, STUDIES, Scale, 
                                         wanted)
 from cifar_nb.studies.findings import comparisons, could_see, in_words
 from cifar_nb.studies.scales import (CHOSEN, LONG_STUDIES, MEDIUM_STUDIES, RATES, studies_at)
-from cifar_nb.teams.claims import (check_claims, compare, contest, mattered, measured,
-                                   repeated_by, trial_runs, trials)
+from cifar_nb.core.statistics import pooled_spread
+from cifar_nb.teams.claims import (avoided, check_claims, compare, contest, late_decline, mattered,
+                                   measured, repeated_by, trial_runs, trials, would_be_seen)
 from cifar_nb.teams.reading import differences
 from cifar_nb.teams.zoo import TEAMS, get_recipe
 
@@ -275,7 +277,8 @@ def test_every_claim_of_a_study_is_judged_by_it(tmp_path):
         [
             dict(manifest=manifest(trained(t.recipe), t.seed), scale='fast', seconds=1.,
                  study=t.study, variation=t.variation, base=recipe_fingerprint(t.base),
-                 measures=dict.fromkeys(MEASURES, 50. + t.seed)) for t in plan_trials(STUDIES)])
+                 curve=[50.] * 8, measures=dict.fromkeys(MEASURES, 50. + t.seed))
+            for t in plan_trials(STUDIES)])
     judged = {f'{number[title]}: {c.what}' for title, c in scoreboard.all_claims(results)
               if 'at small scale' in words(c.found)}
     assert judged == {c for s in STUDIES for c in s.claims}
@@ -306,6 +309,77 @@ def test_what_repeats_a_verdict_runs_its_scale_and_seeds(scale, runs, options, t
         assert (found is None) == (runs == (0, 0))
         told = repeated_by(check, found, get_recipe('narrow_resnet'))
         assert told == 'cifar_nb ablate two-words' + options
+
+
+def curves(good, bad, scale='long', study='s'):
+    "Records of the base and of x with these curves, one a seed."
+    rows = records([0.] * len(good), [0.] * len(bad), study, scale)
+    return [r | dict(curve=c) for r, c in zip(rows, [*good, *bad])]
+
+
+RISES = [[10., 20, 30, 40, 50, 60, 70, 80], [11., 20, 30, 40, 50, 60, 70, 82],
+         [10., 20, 30, 40, 50, 63, 70, 80]]
+NOISE = [[10., 20, 30, 40, 80, 60, 70, 72], [10., 20, 30, 40, 60, 80, 70, 69],
+         [10., 20, 30, 40, 77, 63, 70, 71]]
+FALLS = [[10., 20, 30, 40, 80, 80, 70, 72], [10., 20, 30, 40, 81, 80, 70, 70],
+         [10., 20, 30, 40, 80, 79, 71, 70]]
+
+
+def test_a_late_decline_is_of_quarters():
+    """By hand: (50 + 60) / 2 - (70 + 80) / 2 = -20. A curve that goes up and down has a best epoch
+    far above its last and no decline."""
+    assert [late_decline(dict(curve=c)) for c in RISES] == [-20., -21., -18.5]
+    assert [late_decline(dict(curve=c)) for c in NOISE] == [-1., .5, -.5]
+    assert [late_decline(dict(curve=c)) for c in FALLS] == [9., 10.5, 9.]
+
+
+@pytest.mark.parametrize('bad, good, says', [
+    (FALLS, RISES, 'yes: WHERE, late decline -29.3 '),
+    (NOISE, RISES, 'open: nothing to avoid WHERE, late decline with x -0.3 '),
+    (RISES, RISES, 'open: nothing to avoid WHERE, late decline with x -19.8'),
+    (FALLS, FALLS, 'open: WHERE no difference seen, late decline +0.0 '),
+    (FALLS, [[b + 20 if i in (4, 5) else b for i, b in enumerate(c)] for c in FALLS],
+     'no: WHERE, late decline +20.0 ')])
+def test_what_does_not_happen_cannot_be_avoided(bad, good, says, tmp_path):
+    found = avoided('s', 'base', 'x')(keep(tmp_path, curves(good, bad)))
+    assert found.startswith(says.replace('WHERE', 'at small scale, in 40 epochs'))
+    assert found.again == 'ablate s --scale long'
+
+
+def test_more_looks_need_a_smaller_p(tmp_path):
+    "p is 0.04, by scipy; of two looks each needs 0.025."
+    from scipy.stats import ttest_ind
+    a, b = [70., 70.5, 71.], [68.8, 69.3, 69.8]
+    assert .025 < ttest_ind(a, b, equal_var=False).pvalue < .05
+    results = keep(tmp_path, records(a, b))
+    for find in (partial(contest, 's', ['base'], ['x']), partial(mattered, 's')):
+        assert find()(results).startswith('yes: ') and find(looks=2)(results).startswith('open: ')
+        assert find()(results).p == pytest.approx(ttest_ind(a, b, equal_var=False).pvalue)
+
+
+def test_a_gap_is_told_with_the_accuracy(tmp_path):
+    rows = [r | dict(measures=dict(gap=g, accuracy=a)) for r, g, a in zip(
+        records([1.] * 3, [2.] * 3), [5., 6, 7, 20, 21, 22], [60., 61, 62, 64, 65, 66])]
+    found = contest('s', ['base'], ['x'], 'gap')(keep(tmp_path, rows))
+    assert found.startswith('yes: at small scale, gap -15.0 ± 0.8 points (n = 3, p = ')
+    assert found.endswith('), accuracy -4.0 ± 0.8')  # (1 / 3 + 1 / 3) ** .5 = 0.82
+
+
+@pytest.mark.parametrize('a, b, says', [
+    ([65.] * 3, [60.] * 3, ''),                                 # no spread, nothing known
+    ([60., 62, 64], [60.] * 3, '; 4.3 would be; n = 9 if it is as found'),
+    ([60.2, 62, 64], [60., 62, 64], '; 6.0 would be'),          # far below its error
+    ([60., 62, 64], [60., 62, 64], '; 6.1 would be')])
+def test_what_would_have_been_seen(a, b, says):
+    "Power by scipy's noncentral t; no n for a difference within its error, none for no spread."
+    from scipy.stats import nct, t
+    c, spread = compare(a, b), pooled_spread([a, b])
+    assert would_be_seen(c.difference, c.error, spread, 3) == says
+    if says.endswith('found'):
+        def power(n):
+            shift = abs(c.difference) / spread * (n / 2) ** .5
+            return nct.sf(t.ppf(.975, 2 * n - 2), 2 * n - 2, shift)
+        assert power(8) < .8 <= power(9)
 
 
 def test_a_star_in_a_name_stands_for_any_rate(tmp_path):
@@ -454,7 +528,7 @@ def test_search_without_optuna_is_a_sentence(monkeypatch):
 
 
 def test_a_gain_over_all_studies_is_students_test(tmp_path):
-    "Against scipy's test of one sample; toy trials do not count."
+    "Against scipy's test of one sample; toy trials and those of another scale do not count."
     from scipy.stats import ttest_1samp
 
     from cifar_nb.evaluation.records import full_record
@@ -462,15 +536,15 @@ def test_a_gain_over_all_studies_is_students_test(tmp_path):
     from cifar_nb.teams.zoo import get_recipe
     gains = [-1., -2., -1.5, .2]
     (tmp_path / 'ablations').mkdir()
-    for i, gain in enumerate([*gains, 50.]):
+    for i, gain in enumerate([*gains, 50., 60.]):
         m = full_record(get_recipe('small'), seed=i)['manifest']
         if gain == 50.: m = m | dict(data=dict(name='toy', images=5, fingerprint='t'))
-        r = dict(manifest=m, scale='fast', study='s', variation='x', base='b', seconds=1.,
-                 measures=dict(gain=gain))
+        r = dict(manifest=m, scale='long' if gain == 60. else 'fast', study='s', variation='x',
+                 base='b', seconds=1., measures=dict(gain=gain))
         (tmp_path / f'ablations/{i}.json').write_text(json.dumps(r), encoding='utf-8')
     said = in_all('gain')(Results([], tmp_path))
     p = ttest_1samp(gains, 0).pvalue
-    assert said == (f'open: over all studies no difference seen, gain -1.1 ± 0.5 points (n = 4, '
-                    f'p = {p:.2g})')
+    assert said == (f'open: over all small studies no difference seen, gain -1.1 ± 0.5 points '
+                    f'(n = 4, p = {p:.2g})')
     assert said.again == 'ablate'
     assert in_all('gain')([]) is None and in_all('other')(Results([], tmp_path)) is None

@@ -15,13 +15,14 @@ from cifar_nb.core.errors import InputError
 from cifar_nb.core.statistics import (detectable_difference, holm, mcnemar, pooled_spread,
                                       runs_needed, t_interval)
 from cifar_nb.data.cifar import split, toy
-from cifar_nb.evaluation.records import find_trial, full_record, study_records
+from cifar_nb.evaluation.records import Results, find_trial, full_record, study_records
 from cifar_nb.recipes.cost import training_cost
 from cifar_nb.recipes.vary import vary
 from cifar_nb.studies import budgets
 from cifar_nb.studies.budgets import (ENTRANTS, apart, budgets_table, found, in_steps, pairs, plan,
                                       plans_table, ranked, run_plans, seen, sees, show_budgets,
                                       step_rates, validated, whole_blocks)
+from cifar_nb.teams.claims import at_equal_budget, or_at_equal_budget
 from cifar_nb.teams.zoo import get_recipe, list_recipes
 from cifar_nb.training.signals import Interrupted
 
@@ -195,6 +196,50 @@ def record(p, seed=0, accuracy=50., data='cifar10', judge='v', **own):
                 train_accuracy=accuracy + 1, seconds=1., pflop=p.pflop, epochs=p.recipe.epochs,
                 images=p.images, seed=seed, validated=dict(images=5000, fingerprint=judge),
                 **budgets.counts_of(p.recipe.net)._asdict()) | own
+
+
+def kept(tmp_path, rows):
+    (tmp_path / 'budgets').mkdir(exist_ok=True)
+    for i, r in enumerate(rows):
+        (tmp_path / 'budgets' / f'{i}.json').write_text(json.dumps(r), encoding='utf-8')
+    return Results([], tmp_path)
+
+
+def test_two_recipes_at_the_largest_budget_that_both_have(tmp_path):
+    "p by scipy; toy runs and other images do not count; a short training is no 'no'."
+    names = 'modified_resnet:code', 'modified_resnet:code:resnet18'
+    def rows(pflop, a, b, **own):
+        return [record(plan(n, pflop), i, x, **own) for n, values in zip(names, (a, b))
+                for i, x in enumerate(values)]
+    high, low = [50., 51, 52], [45., 46.5, 46]
+    p = stats.ttest_ind(high, low, equal_var=False).pvalue
+    found = at_equal_budget(kept(tmp_path, rows(.1, high, low)), *names)
+    assert found == f'yes: at 0.1 PFLOP each, accuracy +5.2 ± 0.7 points (n = 3, p = {p:.2g})'
+    assert found.again == f'budgets {names[0]} {names[1]}' and found.p == pytest.approx(p)
+    assert at_equal_budget(kept(tmp_path, rows(.1, low, high)), *names).startswith(
+        'open: at 0.1 PFLOP each, too short to refute, accuracy -5.2')
+    more = rows(.1, high, low) + rows(.3, low * 2, high * 2) + rows(.5, [50.], low)
+    found = at_equal_budget(kept(tmp_path, more), *names)
+    assert found.startswith('open: at 0.3 PFLOP each, ') and found.again.endswith(
+        ' --pflop 0.3 --seeds 6')
+    for none in (rows(.1, high, [45.]), rows(.1, high, low, data='toy'), [],
+                 rows(.1, high, []) + rows(.1, [], low, judge='w')):
+        for f in (tmp_path / 'budgets').iterdir(): f.unlink()
+        assert at_equal_budget(kept(tmp_path, none), *names) is None
+    assert at_equal_budget([], *names) is None
+
+
+@pytest.mark.parametrize('full, answer', [
+    ('yes: 3', 'yes: 3'), ('no: 3', 'no: 3'), ('open: 3', 'yes: at'), (None, 'yes: at')])
+def test_equal_budgets_decide_what_full_runs_leave_open(full, answer, tmp_path):
+    names = 'modified_resnet:code', 'modified_resnet:code:resnet18'
+    rows = [record(plan(n, .1), i, x + i) for n, x in zip(names, (50., 40.)) for i in range(3)]
+    find = or_at_equal_budget(lambda results: full, *names)
+    assert find(kept(tmp_path, rows)).startswith(answer)
+    find = or_at_equal_budget(lambda results: full, *names[::-1])  # worse: open, told if alone
+    found = find(kept(tmp_path, rows))
+    assert found.startswith(full or 'open: at 0.1 PFLOP each, too short')
+    assert or_at_equal_budget(lambda results: full, *names)([]) == full
 
 
 def test_records_of_another_budget_seed_or_judge_are_not_ours():

@@ -629,14 +629,13 @@ FAKE = ("import torch\nkept = {k: getattr(torch.cuda, k) for k in ('is_available
         "'get_device_capability', 'get_device_name', 'get_arch_list')}\nfor k, v in zip(kept, "
         "(True, 1, (6, 0), 'Tesla P100', ['sm_70', 'sm_75'])): setattr(torch.cuda, k, lambda *a, "
         "v=v: v)\nDEVICES = None")
-# in one kernel, one after the other: code before, the cells to run, and the words of the sentence
-# with which the last of them stops
 FULL_DISK = """import errno
 room = os.fsync
 def full(handle): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 os.fsync = full
 PARALLEL, HOURS = 'members', 1."""
-
+# in one kernel, one after the other: code before, the cells to run, and the words of the sentence
+# with which the last of them stops
 CASES = {
     "nothing": ("", ["surroundings", "data"],
                 ["There is no CIFAR-10 here", "Add Input", "pankrzysiu/cifar10-python"]),
@@ -647,7 +646,8 @@ CASES = {
                 ["is an unfinished run of small (9 epochs", "RESUME = False"]),
     "setting": ("PARALLEL = 'both'", ["data", "members", "training"],
                 ["There is no PARALLEL 'both'"]),
-    "full": (FULL_DISK, ["data", "members", "training"], ["No space left on device", "free some space"]),
+    "full": (FULL_DISK, ["data", "members", "training"],
+             ["No space left on device", "free some space"]),
     "room": ("os.fsync = room", [], None),
     "no time": ("PARALLEL, HOURS = 'members', 0.",
                 ["training", "scores", "report", "mistakes", "submission", "files"], None),

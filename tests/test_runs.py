@@ -25,7 +25,9 @@ from cifar_nb.data.cifar import toy
 from cifar_nb.delivery.publish import training_command
 from cifar_nb.evaluation.report import evaluate
 from cifar_nb.models.resnet import NetSpec
+from cifar_nb.recipes.registry import Registry
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule, trained
+from cifar_nb.teams import zoo
 from cifar_nb.teams.zoo import base_of, get_recipe, known_as
 from cifar_nb.training import checkpoints
 from cifar_nb.training.checkpoints import (Run, keep_best, load_checkpoint, save_checkpoint,
@@ -280,6 +282,13 @@ def test_a_card_names_the_command_that_gives_the_network(tmp_path):
     assert training_command(None, get_recipe('laptop'), full) == 'cifar_nb train laptop --seed 0'
 
 
+def test_a_recipe_may_have_with_in_its_name(monkeypatch):
+    mine = replace(TINY, name='net with plain')
+    monkeypatch.setattr(zoo, '_ZOO', Registry(*zoo.list_recipes(), mine))
+    assert known_as('net with plain') == get_recipe('net with plain') == mine
+    assert known_as('net with plain with resnet18').net == get_recipe('resnet18').net
+
+
 @pytest.mark.parametrize('asked, variant', [
     ('modified_resnet', 'code'), ('modified_resnet', 'code:resnet18'), ('quick', 'report:plain')])
 def test_the_command_of_a_card_trains_the_recipe_it_names(asked, variant):
@@ -287,6 +296,12 @@ def test_the_command_of_a_card_trains_the_recipe_it_names(asked, variant):
     said = training_command(None, recipe, dict(data='cifar10', seed=0, train_images=50_000))
     a = parser().parse_args(said.split()[1:])
     assert trained(recipe_asked(a.recipe, a.variant)[0]) == trained(recipe)
+    m = planned(recipe.with_epochs(3), X, Y, seed=3, device='cpu', precision='fp32',
+                kernels=False, holdout=20, data='toy')
+    said = training_command(m, recipe.with_epochs(3), dict(data='toy', seed=3, train_images=180))
+    a = parser().parse_args(said.split()[1:])
+    again = recipe_asked(a.recipe, a.variant, a.epochs)[0]
+    assert (trained(again), a.holdout, a.images, a.seed) == (m['recipe'], 20, 200, 3)
     assert trained(known_as(recipe.name, recipe.variant)) == trained(recipe)
     assert base_of(replace(recipe, name=f'{recipe.name}, lr=0.05')).name == recipe.name
 

@@ -333,10 +333,13 @@ def test_better_by_more_than_the_seeds():
     def asked(x, y): return better(a, b, [*spread, run(a, x), run(b, y)])
     assert asked(96.1, 90.).startswith("yes: ") and asked(90., 96.1).startswith("no: ")
     assert asked(96., 90.).startswith("open: no difference seen") and better(a, b, spread) is None
-    # 2 * (4.30265 / 1) ** 2 = 37.03 and 2 * (4.30265 / 6) ** 2 = 1.03
-    assert asked(91., 90.).endswith("; 6.08 would be, and this with n = 38")
-    assert asked(96., 90.).endswith("; 6.08 would be, and this with n = 2")
-    assert asked(90., 90.).endswith("; 6.08 would be")
+    # Cohen (1988), table 2.4.1: a difference of two standard deviations is seen with 6 of each
+    assert asked(92., 90.).endswith("; 6.08 would be; n = 6 if it is as found")
+    assert asked(91., 90.).endswith("; 6.08 would be")  # below its standard error, 1.41
+    # without repeats: two binomial errors of each
+    alone = better(a, b, [run(a, 90.7), run(b, 90.)])
+    margin = 2 * (90.7 * 9.3 / 10_000 + 90 * 10 / 10_000) ** .5
+    assert alone.endswith(f"; {margin:.2f} would be")
 
 
 def test_a_race_beside_the_records(tmp_path):

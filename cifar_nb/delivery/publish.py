@@ -13,7 +13,7 @@ from ..evaluation.records import with_test_figures
 from ..evaluation.shelf import read_registry, shelve
 from ..evaluation.tta import one_and_mean
 from ..recipes.spec import trained
-from ..teams.zoo import known_as
+from ..teams.zoo import address, known_as
 from ..training.checkpoints import Run
 from ..training.loop import loss_and_accuracy
 
@@ -26,9 +26,8 @@ def training_command(m: dict, recipe, run: dict) -> str:
     try: known = known_as(recipe.name, recipe.variant)
     except InputError: return ''
     epochs, what = recipe.epochs, m['recipe'] if m else trained(recipe)
-    name, _, other = recipe.name.partition(' with ')
-    asked = (f'{name}:{recipe.variant}:{other}' if other else
-             name + ' --variant code' * (recipe.variant == 'code'))
+    name, variant = address(recipe.name, recipe.variant)
+    asked = {'report': name, 'code': f'{name} --variant code'}.get(variant, f'{name}:{variant}')
     if trained(known) == what: stretched = ''
     elif epochs >= len(known.phases) and trained(known.with_epochs(epochs)) == what:
         stretched = f' --epochs {epochs}'

@@ -13,26 +13,29 @@ from typing import NamedTuple
 
 from ..core.errors import InputError, missing
 from ..core.files import read_json, there
-from ..core.manifest import UNKNOWN, experiment, fingerprint
+from ..core.manifest import UNKNOWN, experiment, fingerprint, kernels_of
 from ..core.statistics import detectable_difference, pooled_spread, runs_needed
 from ..core.tables import Table, words
-from ..evaluation.records import one_a_seed, study_records
+from ..evaluation.records import kinds_of, one_a_seed, study_records
 from ..evaluation.report import standard_error
 from ..recipes.spec import Claim, Recipe
 
 __all__ = ['Estimate', 'estimate', 'Finding', 'decimals', 'verdict', 'Check', 'computed',
            'measured', 'not_checkable', 'check_claims', 'repeated_by', 'stated', 'claims_table',
-           'Comparison', 'compare', 'LESS_IS_BETTER', 'trial_runs', 'trials', 'contest', 'mattered',
-           'in_all', 'raced']
+           'Comparison', 'compare', 'LESS_IS_BETTER', 'trial_runs', 'trials', 'late_decline',
+           'if_as_found', 'would_be_seen', 'contest', 'avoided', 'mattered',
+           'at_equal_budget', 'or_at_equal_budget', 'in_all', 'raced']
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean `value` of `n` runs, and the `margin` by which one more run may lie beside it (95 of
-    100 do), both in the unit of the figure."""
+    """The mean `value` of `n` runs, the `margin` by which one more run may lie beside it (95 of 100
+    do), and the standard deviation `spread` of the runs (0 where none was repeated), all in the
+    unit of the figure."""
     value: float
     margin: float
     n: int
+    spread: float = 0.
     def brief(self) -> str: return f'{self.value:.2f} ± {self.margin:.2f} (n = {self.n})'
 
 def estimate(values, groups=()):
@@ -48,14 +51,15 @@ def estimate(values, groups=()):
     # equal runs are repeats of one: nothing is known of their spread
     margin = (float(t.isf(.025, freedom)) * s * (1 + 1 / n) ** .5 if s else
               2 * standard_error(mean(values), 10_000))
-    return Estimate(mean(values), margin, n)
+    return Estimate(mean(values), margin, n, s)
 
 class Finding(str):
-    """What was found, in words, and `again`: what measures just that again, behind `cifar_nb`."""
-    again = ''
-    def __new__(cls, told: str, again: str = ''):
+    """What was found, in words; `again`, what measures just that again, behind `cifar_nb`; and `p`
+    of the test that decides, None without one."""
+    again, p = '', None
+    def __new__(cls, told: str, again: str = '', p: float | None = None):
         self = super().__new__(cls, told)
-        self.again = again
+        self.again, self.p = again, p
         return self
 
 def decimals(value) -> int:
@@ -175,12 +179,13 @@ def _began(r: dict) -> str:
     return (r['manifest']['sittings'][0].get('began', '')
             if r['manifest']['sittings'][0].get('began') != UNKNOWN else '')
 
-def trials(runs, study: str, scale: str, measure: str = 'accuracy') -> dict:
+def trials(runs, study: str, scale: str, measure: str | Callable = 'accuracy') -> dict:
     """The figures of each variation of `study`, those of its base under 'base': name to list, one a
     seed.
 
     Only trials of one data set, hold-out, precision and set of kernels, and beside the base that
-    their records name, with the seeds of the variations; of several the newest."""
+    their records name, with the seeds of the variations; of several the newest. `measure` is one
+    of those that a record holds, or a function of the record."""
     ours = [r for r in runs if r.get('scale') == scale]
     own = [r for r in ours if r.get('study') == study]
     if real := [r for r in own if r['manifest']['data'].get('name') != 'toy']: own = real
@@ -196,8 +201,15 @@ def trials(runs, study: str, scale: str, measure: str = 'accuracy') -> dict:
         same = [r for r in own if r['variation'] == name]
         newest = max(same, key=_began)['manifest']['recipe']
         out[name] = [r for r in same if r['manifest']['recipe'] == newest]
-    return {name: [r['measures'][measure] for r in one_a_seed(rs)] for name, rs in out.items()
-            if rs}
+    figure = measure if callable(measure) else lambda r: r['measures'][measure]
+    return {name: [figure(r) for r in one_a_seed(rs)] for name, rs in out.items() if rs}
+
+def late_decline(r: dict) -> float:
+    """By how much the validation accuracy of the run `r` falls late, in points: its mean over the
+    third quarter of the epochs less that over the last. The best epoch would be no measure: of a
+    curve that goes up and down it is the luckiest."""
+    quarter = len(r['curve']) // 4
+    return mean(r['curve'][-2 * quarter:-quarter]) - mean(r['curve'][-quarter:])
 
 
 # what a verdict says of the scale of its study, the most telling scale first
@@ -212,25 +224,37 @@ def _at_best_scale(results, study, measure, wanted):
         found = {k: v for k, v in trials(runs, study, scale, measure).items() if len(v) > 1}
         if wanted(found): return name, found
 
-def _told(where, a, b, what, claimed, lower=False, alpha=.05, late=False):
+def if_as_found(difference: float, error: float, spread: float, n: int,
+                alpha: float = .05) -> str:
+    """After a comparison of `n` runs each that saw nothing: the runs of each that would show the
+    `difference` in 80 of 100 such comparisons, if it is the true one. '' where they are no more
+    than `n`, without a spread, and where it does not exceed its standard `error`: then nobody
+    knows."""
+    enough = spread and abs(difference) > error and runs_needed(difference, spread, alpha=alpha)
+    return f'; n = {enough} if it is as found' if enough and enough > n else ''
+
+def would_be_seen(difference: float, error: float, spread: float, n: int,
+                  alpha: float = .05) -> str:
+    """After a comparison of `n` runs each that saw nothing: the difference that would have been
+    seen in 80 of 100 such comparisons, and `if_as_found`. '' without a spread."""
+    if not spread: return ''
+    return (f'; {detectable_difference(spread, n, alpha=alpha):.1f} would be'
+            + if_as_found(difference, error, spread, n, alpha))
+
+def _told(where, a, b, what, claimed, again, lower=False, alpha=.05, short=False, more=''):
     """'yes', 'no' or 'open' with the comparison of the figures `a` and `b` (None: with 0) in words,
-    and where none is seen with the difference that would have been, in 80 of 100 such comparisons,
-    and the runs of each that would show the one found; `late`: short trainings cannot say no."""
+    and where none is seen what `would_be_seen`; `short`: such trainings cannot say no. `again`
+    measures it again; `more` is said at the end."""
     c = compare(a, b or [0., 0.], lower, alpha)
     seen = c.finding != 'no difference seen'
-    answer = ('yes' if seen and c.finding in claimed else 'no' if seen
-              and not (late and where in (_SCALES['fast'], _SCALES['medium'])) else 'open')
+    answer = ('yes' if seen and c.finding in claimed else 'no' if seen and not short else 'open')
     why = '' if answer != 'open' else ', too short to refute' if seen else ' no difference seen'
     runs = [len(g) for g in (a, b) if g]
     n, could = ' and '.join(map(str, dict.fromkeys(runs))), ''
     if b and not seen:
-        spread = pooled_spread([a, b])
-        least = detectable_difference(spread, min(runs), alpha=alpha)
-        enough = runs_needed(c.difference, spread, alpha=alpha)
-        could = (f'; {least:.1f} would be, and this with n '
-                 + (f'= {enough}' if enough else 'above 1,000'))
-    return (f'{answer}: {where}{why}, {what} {c.difference:+.1f} ± {c.error:.1f} points '
-            f'(n = {n}, p = {c.p:.2g}{could})')
+        could = would_be_seen(c.difference, c.error, pooled_spread([a, b]), min(runs), alpha)
+    return Finding(f'{answer}: {where}{why}, {what} {c.difference:+.1f} ± {c.error:.1f} points '
+                   f'(n = {n}, p = {c.p:.2g}{could}){more}', again, c.p)
 
 
 def _study_again(study: str, where: str = '', *groups) -> str:
@@ -247,17 +271,19 @@ def _told_by(study: str, find):
 
 
 def contest(study: str, better, than=('base',), measure: str = 'accuracy',
-            late: bool = False, told: str = '') -> Callable:
+            late: bool = False, told: str = '', looks: int = 1) -> Callable:
     """`find(results)` for the claim that the best of the variations `better` of a study beats the
     best of `than` by `measure` (a gain: beats 0, `than=()`); in a name `*` stands for anything.
     `late`: it may pay in long trainings only, so short ones cannot refute it; `told`: what the
-    measure is called."""
+    measure is called; `looks`: how often the runs were compared while some were added. A gap is
+    told with the accuracy, since less training narrows it as well."""
     lower = measure in LESS_IS_BETTER
     def named(found, patterns): return [n for n in found if any(fnmatch(n, p) for p in patterns)]
     def has(found, patterns):
         return not patterns or named(found, patterns) and {
             p for p in patterns if '*' not in p} <= set(found)
-    def best(found, names): return (min if lower else max)((found[n] for n in names), key=mean)
+    def best_name(found, names): return (min if lower else max)(names, key=lambda n: mean(found[n]))
+    def best(found, names): return found[best_name(found, names)]
     def find(results):
         there = _at_best_scale(results, study, measure,
                                lambda found: has(found, better) and has(found, than))
@@ -266,14 +292,40 @@ def contest(study: str, better, than=('base',), measure: str = 'accuracy',
         these, others = named(found, better), named(found, than)
         a, b = best(found, these), best(found, others) if than else None
         # the best of several: so many tests
-        alpha = .05 / (len(these) * max(1, len(others)))
-        return Finding(_told(where, a, b, told or measure, ('better',), lower, alpha, late),
-                       _study_again(study, where, a, b or ()))
+        alpha = .05 / (len(these) * max(1, len(others))) / looks
+        more = '' if measure != 'gap' else _accuracy_of(
+            results, study, *(best_name(found, names) for names in (these, others)))
+        return _told(where, a, b, told or measure, ('better',),
+                     _study_again(study, where, a, b or ()), lower, alpha,
+                     late and where in (_SCALES['fast'], _SCALES['medium']), more)
     return _told_by(study, find)
 
-def mattered(study: str, measure: str = 'accuracy') -> Callable:
+def _accuracy_of(results, study, this, other) -> str:
+    "The accuracy of the variation `this` of `study` less that of `other`, in words."
+    _, found = _at_best_scale(results, study, 'accuracy', lambda found: {this, other} <= set(found))
+    c = compare(found[this], found[other])
+    return f', accuracy {c.difference:+.1f} ± {c.error:.1f}'
+
+def avoided(study: str, by: str, without: str, measure: Callable = late_decline,
+            told: str = 'late decline') -> Callable:
+    """`find(results)` for the claim that the variation `by` of a study avoids what happens with
+    `without`: there `measure` is above 0, and here it is less. Open while there is nothing to
+    avoid."""
+    def find(results):
+        there = _at_best_scale(results, study, measure, lambda found: {by, without} <= set(found))
+        if not there: return None
+        (where, found), name = there, f'{told} with {without}'
+        again = _study_again(study, where, found[by], found[without])
+        alone = _told(where, found[without], None, name, ('better',), again)
+        if not alone.startswith('yes'):
+            told_alone = alone.split(': ', 1)[1].replace(' no difference seen', '')
+            return Finding(f'open: nothing to avoid {told_alone}', again, alone.p)
+        return _told(where, found[by], found[without], told, ('better',), again, lower=True)
+    return _told_by(study, find)
+
+def mattered(study: str, measure: str = 'accuracy', looks: int = 1) -> Callable:
     """`find(results)` for the claim that what `study` varies makes a difference to `measure`: the
-    surest of its comparisons with the base."""
+    surest of its comparisons with the base; `looks` as for `contest`."""
     def find(results):
         there = _at_best_scale(results, study, measure,
                                lambda found: 'base' in found and len(found) > 1)
@@ -281,20 +333,57 @@ def mattered(study: str, measure: str = 'accuracy') -> Callable:
         where, found = there
         base, others = found['base'], {k: v for k, v in found.items() if k != 'base'}
         name = min(others, key=lambda k: compare(others[k], base).p)
-        told = _told(where, others[name], base, f'{measure} with {name}', ('better', 'worse'),
-                     measure in LESS_IS_BETTER, .05 / len(others))
-        return Finding(told, _study_again(study, where, others[name], base))
+        return _told(where, others[name], base, f'{measure} with {name}', ('better', 'worse'),
+                     _study_again(study, where, others[name], base), measure in LESS_IS_BETTER,
+                     .05 / len(others) / looks)
     return _told_by(study, find)
 
 
+def at_equal_budget(results, one: str, other: str):
+    """Whether the recipe `one` ends with more accuracy than `other` where both may cost the same
+    (chapter 31), as a `Finding` at the largest budget with two seeds or more of both; None without
+    them. These trainings are short: they cannot say no."""
+    folder = getattr(results, 'folder', None)
+    runs = [r for r in (study_records(Path(folder, 'budgets')) if folder else [])
+            if r['variation'] in (one, other) and r['manifest']['data'].get('name') != 'toy']
+    for budget in sorted({r['budget'] for r in runs}, reverse=True):
+        both = [_newest_kind(r for r in runs if (r['budget'], r['variation']) == (budget, name))
+                for name in (one, other)]
+        if min(map(len, both)) < 2 or _judged(both[0][0]) != _judged(both[1][0]): continue
+        (a, b), seeds = ([[r['accuracy'] for r in rs] for rs in both]), max(map(len, both))
+        again = f'budgets {one} {other}' + f' --pflop {budget:g}' * (budget != .1)
+        return _told(f'at {budget:g} PFLOP each', a, b, 'accuracy', ('better',),
+                     again + f' --seeds {seeds}' * (seeds != 3), short=True)
+
+def _newest_kind(records) -> list:
+    "Of `records` those that are comparable with the newest, one a seed."
+    kinds = kinds_of(sorted(records, key=_began), _judged)
+    return one_a_seed(max(kinds, key=lambda k: _began(k[-1]))) if kinds else []
+
+def _judged(r: dict) -> tuple:
+    "What two records of budgets must share to be compared: the images asked about, and how."
+    m = r['manifest']
+    return r['validated'], kernels_of(m), m['precision'], m['memory_format']
+
+def or_at_equal_budget(full: Callable, one: str, other: str) -> Callable:
+    """`find(results)` for the claim that `one` is better than `other`: what `full(results)` finds
+    in full runs, and where that is open what is found `at_equal_budget`."""
+    def find(results):
+        found = full(results)
+        if found is not None and not words(found).startswith('open'): return found
+        short = at_equal_budget(results, one, other)
+        return short if short and (found is None or short.startswith('yes')) else found
+    return find
+
 def in_all(measure: str) -> Callable:
     """`find(results)` for the claim that `measure`, what a change gains beside the same network
-    without it, is above 0: over the trials of all studies."""
+    without it, is above 0: over the trials of all studies at small scale."""
     def find(results):
         runs = [r for r in trial_runs(results) if r['manifest']['data'].get('name') != 'toy']
-        gains = [r['measures'][measure] for r in runs if measure in r['measures']]
+        gains = [r['measures'][measure] for r in runs
+                 if r['scale'] == 'fast' and measure in r['measures']]
         if len(gains) < 2: return None
-        return Finding(_told('over all studies', gains, None, measure, ('better',)), 'ablate')
+        return _told('over all small studies', gains, None, measure, ('better',), 'ablate')
     return find
 
 def raced(results, bench: str, **row):

@@ -161,7 +161,7 @@ checks += (
              time_saved,
              'bench train --recipe dreamfire:code --recipe dreamfire:code:resnet18'),
     measured('AdamW better than SGD', 'yes', '', 'methodology',
-             contest('optimizer', ['AdamW, rate *'], ['SGD, rate *'])),
+             contest('optimizer', ['AdamW, rate *'], ['SGD, rate *'], looks=2)),
     measured('a cosine better than step decay', 'yes', '', 'learning rate scheduling',
              contest('schedule', ['base'], ['steps'])),
 )

@@ -206,7 +206,7 @@ checks += (
     measured('test-time augmentation boosts accuracy', 'yes', '', 'pros and cons',
              views_help),
     measured('CutMix boosts robustness', 'yes', '', 'lessons',
-             contest('cutmix', ['base'], ['without CutMix'], 'disturbed', late=True)),
+             contest('cutmix', ['base'], ['without CutMix'], 'disturbed', late=True, looks=2)),
 )
 
 # %% ../../nbs/23_learning_too_deep.ipynb #3fc6cb73

@@ -114,9 +114,9 @@ checks += (
              lambda: as_run['best']),
     measured('test accuracy', 95.53, '%', 'results', lambda results: measure(code, results)),
     measured('SGD with cosine clearly better than Adam', 'yes', '', 'lessons',
-             contest('optimizer', ['SGD, rate *'], ['Adam, rate *'])),
+             contest('optimizer', ['SGD, rate *'], ['Adam, rate *'], looks=2)),
     measured('SGD with cosine clearly better than RMSProp', 'yes', '', 'lessons',
-             contest('optimizer', ['SGD, rate *'], ['RMSprop, rate *'])),
+             contest('optimizer', ['SGD, rate *'], ['RMSprop, rate *'], looks=2)),
     measured('a cosine refined the optimization, beside other schedules', 'yes', '', 'results',
              contest('schedule', ['base'], ('steps', 'plateau', 'constant'))),
 )
@@ -126,7 +126,7 @@ checks += (
     measured('skip connections speed up convergence', 'yes', '', 'lessons',
              contest('deep shortcuts', ['base'], ['plain'], 'speed', told='speed at 26 layers')),
     measured('the kernel of the skip connections matters', 'yes', '', 'results',
-             mattered('kernel')),
+             mattered('kernel', looks=2)),
     measured('refined batch norm (momentum 0.9) improves accuracy', 'yes', '', 'results',
              contest('batch norm', ['0.9'], ['base'], told='accuracy with 0.9')),
 )

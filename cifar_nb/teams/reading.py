@@ -11,7 +11,6 @@ __all__ = ['rows_of', 'differences', 'operations', 'Part', 'parts', 'draw_net', 
 import csv
 from dataclasses import fields, replace
 from functools import lru_cache
-from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from ..core.tables import Table
 from ..evaluation.records import counts_as_full, kinds_of, one_a_seed
 from ..models.resnet import NetSpec, count_macs, count_parameters, memory
 from ..recipes.spec import Recipe, trained
-from .claims import estimate
+from .claims import estimate, if_as_found
 from ..training.train import train
 
 # %% ../../nbs/20_reading.ipynb #e5a0d2a8
@@ -323,9 +322,13 @@ def better(a: Recipe, b: Recipe, results=()):
     if ours is None or theirs is None: return None
     both = f'{ours.brief()} and {theirs.brief()} %'
     # a margin is s * sqrt(1 + 1/n); the difference of the means has s * sqrt(1/n + 1/m)
-    s, gap = ours.margin / (1 + 1 / ours.n) ** .5, abs(ours.value - theirs.value)
-    if gap <= (least := s * (1 / ours.n + 1 / theirs.n) ** .5):
-        more = f', and this with n = {ceil(2 * (s / gap) ** 2)}' if gap else ''
+    s, gap = ours.margin / (1 + 1 / ours.n) ** .5, ours.value - theirs.value
+    # the 95% margin of the difference; without repeats each has its own, of its images
+    least = (s * (1 / ours.n + 1 / theirs.n) ** .5 if ours.spread else
+             (ours.margin ** 2 + theirs.margin ** 2) ** .5)
+    if abs(gap) <= least:
+        error = ours.spread * (1 / ours.n + 1 / theirs.n) ** .5
+        more = if_as_found(gap, error, ours.spread, min(ours.n, theirs.n))
         return f'open: no difference seen, {both}; {least:.2f} would be{more}'
     return yes(ours.value > theirs.value, both)
 

@@ -10,7 +10,7 @@ from ..recipes.registry import Registry
 from ..recipes.spec import Recipe, trained
 from . import dreamfire, learning_too_deep, modified_resnet, narrow_resnet, neural_nomads
 
-__all__ = ['TEAMS', 'register', 'list_recipes', 'get_recipe', 'known_as', 'base_of',
+__all__ = ['TEAMS', 'register', 'list_recipes', 'get_recipe', 'address', 'known_as', 'base_of',
            'todays']
 
 # as their reports
@@ -39,11 +39,18 @@ def get_recipe(name: str, variant: str = 'report') -> Recipe:
                                             name=f'{name} with {other}', claims=())
 
 
+def address(name: str, variant: str = 'report') -> tuple:
+    """By which name and variant `get_recipe` knows the recipe that calls itself `name`, also with
+    the network of another: ('quick with resnet18', 'report') is ('quick', 'report:resnet18')."""
+    base, joined, other = name.rpartition(' with ')
+    if not joined or any(r.name == name for r in list_recipes()): return name, variant
+    return base, f'{variant}:{other}'
+
+
 def known_as(name: str, variant: str = 'report') -> Recipe:
-    """The recipe that calls itself `name`, also with the network of another ('quick with
-    resnet18'); `InputError` as from `get_recipe`."""
-    name, _, other = name.partition(' with ')
-    return get_recipe(name, f'{variant}:{other}' if other else variant)
+    """The recipe that calls itself `name`, also with the network of another; `InputError` as from
+    `get_recipe`."""
+    return get_recipe(*address(name, variant))
 
 
 def base_of(recipe: Recipe) -> Recipe | None:
