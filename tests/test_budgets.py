@@ -298,6 +298,8 @@ def test_tables_and_figure():
     assert pairs(few) == [] and sees(few) == {} and len(budgets_table(few)) == 2
     assert show_budgets({}) and show_budgets(few)
     assert apart([3, 1, 1.5], 1) == [3, 1, 2]
+    # far from the others, nothing is in the way
+    assert apart([3, 1, 1.5], 1, [1, 1, 4]) == [3, 1, 1.5]
     assert seen(runs['resnet18'][0]) == 30_007
 
 

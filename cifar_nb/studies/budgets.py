@@ -192,11 +192,14 @@ def seen(r: dict) -> int:
     "How many images the training of the record `r` saw, each as often as it came."
     return sum(sum(p.taken(r['images'])) for p in recipe_of(r['manifest']).phases)
 
-def apart(heights, gap: float) -> list:
-    "The `heights`, pushed up so that each is at least `gap` above the next lower one."
-    out, below = list(heights), float('-inf')
+def apart(heights, gap: float, places=None, reach: float = 2.5) -> list:
+    """The `heights`, pushed up so that each is at least `gap` above the lower ones near it: those
+    whose `places` (above 0; default: all one) differ by less than the factor `reach`."""
+    places, out, placed = places or [1] * len(heights), list(heights), []
     for i in sorted(range(len(out)), key=lambda i: heights[i]):
-        out[i] = below = max(out[i], below + gap)
+        near = (j for j in placed if 1 / reach < places[i] / places[j] < reach)
+        out[i] = max([out[i], *(out[j] + gap for j in near)])
+        placed.append(i)
     return out
 
 # %% ../../nbs/31_budgets.ipynb #465b6e95
@@ -216,14 +219,15 @@ SPENT_ON = {'parameters (millions)': lambda r: r['parameters'] / 1e6,
 def _panel(ax, runs: dict, what, gap: float):
     "The accuracies of `runs` against `what` of their records, each with its name."
     scores = ranked(runs)
-    heights = apart([mean(a) for a in scores.values()], gap)
+    heights = apart([mean(a) for a in scores.values()], gap, [what(runs[n][0]) for n in scores])
     short = {n.partition(':')[0] for n in scores}
+    line = dict(arrowstyle='-', lw=.4, color=GREY, relpos=(0, .5))  # to the left end of the name
     for (name, a), height in zip(scores.items(), heights):
         at, error = what(runs[name][0]), t_interval(a)[1] if len(a) > 1 else 0
         ax.errorbar(at, mean(a), error, capsize=3, ms=6, **_style(name))
         told = name.partition(':')[0] if len(short) == len(scores) else name
         ax.annotate(told, (at, mean(a)), (at * 1.12, height), fontsize=9, va='center',
-                    color=_style(name)['color'], arrowprops=dict(arrowstyle='-', lw=.4, color=GREY))
+                    color=_style(name)['color'], arrowprops=line)
 
 # %% ../../nbs/31_budgets.ipynb #c6a9b177
 def show_budgets(runs: dict):
