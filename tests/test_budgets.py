@@ -235,7 +235,10 @@ def test_equal_budgets_decide_what_full_runs_leave_open(full, answer, tmp_path):
     names = 'modified_resnet:code', 'modified_resnet:code:resnet18'
     rows = [record(plan(n, .1), i, x + i) for n, x in zip(names, (50., 40.)) for i in range(3)]
     find = or_at_equal_budget(lambda results: full, *names)
-    assert find(kept(tmp_path, rows)).startswith(answer)
+    told = find(kept(tmp_path, rows))
+    assert told.startswith(answer)
+    assert told.endswith('; no difference seen in full runs') == (full == 'open: 3')
+    if answer != full: assert told.again == f'budgets {names[0]} {names[1]}' and told.p < .01
     find = or_at_equal_budget(lambda results: full, *names[::-1])  # worse: open, told if alone
     found = find(kept(tmp_path, rows))
     assert found.startswith(full or 'open: at 0.1 PFLOP each, too short')

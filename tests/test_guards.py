@@ -56,7 +56,7 @@ CALLS = {
                'RandomHorizontalFlip does not mix'),
     'sharpen': (lambda: pillow_way('Sharpen'), 'an operation that torchvision has'),
     'lists': (lambda: bench_augment(lists=['005']), "lists='005'"),
-    'study': (lambda: command_ablate(['optimiser']), 'choose from cutmix'),
+    'study': (lambda: command_ablate(['optimiser']), 'did you mean optimizer'),
     'seeds': (lambda: command_ablate(['kernel'], seeds=1), 'two seeds or more'),
     'trials': (lambda: command_search(0), '1 or more'),
     'activation': (lambda: FastSpec(activation='swish'), 'choose one of relu'),

@@ -399,5 +399,3 @@ def test_every_measured_verdict_says_what_repeats_it():
             assert any(row['report'] == c[:3] for c in study.claims), row
         elif a.command == 'reproduce': assert choose_recipes(a.recipe)
         elif a.command == 'budgets': assert [plan(n, a.pflop).recipe for n in a.recipe], row
-
-

@@ -68,8 +68,8 @@ def detectable_difference(spread: float, n: int, power: float = .8, alpha: float
 
 def runs_needed(difference: float, spread: float, power: float = .8, alpha: float = .05,
                 most: int = 1000) -> int | None:
-    """The fewest runs of each of two kinds that show `difference` where `detectable_difference`
-    says so; None where `most` would not."""
+    """The fewest runs of each of two kinds with which a true `difference` is seen with probability
+    `power`, by `detectable_difference`; None where `most` are not enough."""
     def sees(n): return detectable_difference(spread, n, power, alpha) <= abs(difference)
     if not sees(most): return None
     return bisect_left(range(2, most + 1), True, key=sees) + 2

@@ -20,8 +20,8 @@ from ..data.cifar import CIFAR10
 from ..recipes.spec import trained, trained_twin
 from ..training.runs import EVALUATION, FIGURE, RESULT_FORM
 
-__all__ = ['Results', 'load_results', 'record_run', 'kinds_of', 'grouped', 'one_a_seed',
-           'test_evaluations', 'with_test_figures', 'counts_as_full', 'full_record',
+__all__ = ['Results', 'load_results', 'record_run', 'kinds_of', 'largest_kind', 'grouped',
+           'one_a_seed', 'test_evaluations', 'with_test_figures', 'counts_as_full', 'full_record',
            'write_record', 'find_trial', 'keep_trial', 'study_records', 'file_stem']
 
 
@@ -122,6 +122,11 @@ def kinds_of(records, also=lambda r: None) -> list:
         if home is None: kinds.append([r])
         else: home.append(r)
     return kinds
+
+
+def largest_kind(records, also=lambda r: None) -> list:
+    "Of the `kinds_of` the `records` the one with most seeds, one record for each; [] without any."
+    return max(map(one_a_seed, kinds_of(records, also)), key=len, default=[])
 
 
 def grouped(records: list) -> list:

@@ -1,7 +1,7 @@
 """Plain module: the command `cifar_nb ablate`: which studies there are at which scale, and their
 tables. Tests: tests/test_ablations.py, chapter 32.
 """
-from ..core.errors import InputError
+from ..core.errors import InputError, check_choice
 from ..data.cifar import load_set
 from .ablations import SCALES, Scale, run_study, study_progress, table
 from .findings import in_words
@@ -13,10 +13,7 @@ __all__ = ['studies_called', 'scale_for', 'command_ablate']
 def studies_called(names, scale: str = 'fast') -> list:
     "The studies at `scale` with these `names` (spaces or hyphens), all of them without any."
     known = {s.name.replace(' ', '-'): s for s in studies_at(scale)}
-    for n in names:
-        if n.replace(' ', '-') not in known:
-            raise InputError(f'There is no study {n!r} at scale {scale!r}; choose from '
-                             f'{", ".join(known)}.')
+    for n in names: check_choice(f'study at scale {scale} called', n.replace(' ', '-'), known)
     return [known[n.replace(' ', '-')] for n in names] or studies_at(scale)
 
 

@@ -27,7 +27,7 @@ from ..models.resnet import NetSpec
 from ..recipes.spec import Optimizer, Phase, Recipe, Schedule, trained
 from ..recipes.vary import vary
 from .experiments import Experiment, carry_out
-from ..teams.claims import LESS_IS_BETTER, compare, trials
+from ..teams.claims import LESS_IS_BETTER, compare, late_decline, trials
 from ..teams.reading import differences
 from ..teams.zoo import get_recipe
 from ..training.loop import loss_and_accuracy, network
@@ -230,7 +230,7 @@ MEASURES = {
     'accuracy': 'of validation images after the last epoch (%)',
     'speed': 'mean of that accuracy over all epochs (%)',
     'falls': 'sum of all falls of that accuracy from one epoch to the next',
-    'late fall': 'from the best epoch to the last',
+    'late decline': 'mean over the third quarter of the epochs less that over the last',
     'gap': 'accuracy of as many training images, not augmented, less that of the validation images',
     'disturbed': 'mean accuracy of validation images with noise, with Cutout, at half contrast (%)',
     'gain of mirror': 'of averaging an image and its horizontal flip',
@@ -248,7 +248,7 @@ def disturbed(x: torch.Tensor, seed: int = 0) -> tuple:
 def _of_curve(curve) -> list:
     "The first four `MEASURES`, from the validation accuracy after each epoch."
     falls = sum(max(a - b, 0) for a, b in zip(curve, curve[1:]))
-    return [curve[-1], mean(curve), falls, max(curve) - curve[-1]]
+    return [curve[-1], mean(curve), falls, late_decline(curve)]
 
 # %% ../../nbs/32_ablations.ipynb #d1948dce
 def measures(t, x: torch.Tensor, y: torch.Tensor, held: int) -> dict:

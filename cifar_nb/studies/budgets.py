@@ -24,7 +24,7 @@ from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.statistics import detectable_difference, holm, pooled_spread, t_interval
 from ..core.tables import Table
 from ..data.cifar import load_set, split
-from ..evaluation.records import kinds_of, one_a_seed, study_records
+from ..evaluation.records import largest_kind, study_records
 from ..models.count import counts_of
 from ..recipes.cost import training_cost
 from ..recipes.house import HOUSE
@@ -111,8 +111,8 @@ def found(records, plans, data: str = 'cifar10') -> dict:
         recipe = trained(p.recipe)
         own = [r for r in records if 'budget' in r and r['manifest']['recipe'] == recipe and
                (r['manifest']['data']['images'], r['manifest']['data']['name']) == (p.images, data)]
-        kinds = [one_a_seed(k) for k in kinds_of(own, lambda r: r['validated'])]
-        if kinds: out[p.name] = sorted(max(kinds, key=len), key=lambda r: r['seed'])
+        if kind := largest_kind(own, lambda r: r['validated']):
+            out[p.name] = sorted(kind, key=lambda r: r['seed'])
     return out
 
 # %% ../../nbs/31_budgets.ipynb #8cecf417

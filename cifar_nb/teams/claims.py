@@ -16,7 +16,7 @@ from ..core.files import read_json, there
 from ..core.manifest import UNKNOWN, experiment, fingerprint, kernels_of
 from ..core.statistics import detectable_difference, pooled_spread, runs_needed
 from ..core.tables import Table, words
-from ..evaluation.records import kinds_of, one_a_seed, study_records
+from ..evaluation.records import largest_kind, one_a_seed, study_records
 from ..evaluation.report import standard_error
 from ..recipes.spec import Claim, Recipe
 
@@ -162,7 +162,7 @@ def compare(these, others, lower: bool = False, alpha: float = .05) -> Compariso
 
 
 # among the measures of a run; of the others, more is better
-LESS_IS_BETTER = ('falls', 'late fall', 'gap')
+LESS_IS_BETTER = ('falls', 'late decline', 'gap')
 
 def trial_runs(results) -> list:
     """The single runs of chapter 32's studies in `ablations` beside the records `results` (of
@@ -204,12 +204,13 @@ def trials(runs, study: str, scale: str, measure: str | Callable = 'accuracy') -
     figure = measure if callable(measure) else lambda r: r['measures'][measure]
     return {name: [figure(r) for r in one_a_seed(rs)] for name, rs in out.items() if rs}
 
-def late_decline(r: dict) -> float:
-    """By how much the validation accuracy of the run `r` falls late, in points: its mean over the
-    third quarter of the epochs less that over the last. The best epoch would be no measure: of a
-    curve that goes up and down it is the luckiest."""
-    quarter = len(r['curve']) // 4
-    return mean(r['curve'][-2 * quarter:-quarter]) - mean(r['curve'][-quarter:])
+def late_decline(curve: list) -> float:
+    """By how much an accuracy falls late, in points: the mean of `curve`, one value an epoch, over
+    its third quarter less that over the last; 0 in a single epoch. The best epoch would be no
+    measure: of a curve that goes up and down it is the luckiest."""
+    if len(curve) < 2: return 0.
+    quarter = max(1, len(curve) // 4)
+    return mean(curve[-2 * quarter:-quarter]) - mean(curve[-quarter:])
 
 
 # what a verdict says of the scale of its study, the most telling scale first
@@ -306,13 +307,14 @@ def _accuracy_of(results, study, this, other) -> str:
     c = compare(found[this], found[other])
     return f', accuracy {c.difference:+.1f} ± {c.error:.1f}'
 
-def avoided(study: str, by: str, without: str, measure: Callable = late_decline,
-            told: str = 'late decline') -> Callable:
-    """`find(results)` for the claim that the variation `by` of a study avoids what happens with
-    `without`: there `measure` is above 0, and here it is less. Open while there is nothing to
-    avoid."""
+def avoided(study: str, by: str, without: str) -> Callable:
+    """`find(results)` for the claim that the variation `by` of a study avoids the `late_decline`
+    that comes with `without`: there it is above 0, and here it is less. Open while there is nothing
+    to avoid."""
+    told = 'late decline'
+    def of_curve(r): return late_decline(r['curve'])  # older records hold no such measure
     def find(results):
-        there = _at_best_scale(results, study, measure, lambda found: {by, without} <= set(found))
+        there = _at_best_scale(results, study, of_curve, lambda found: {by, without} <= set(found))
         if not there: return None
         (where, found), name = there, f'{told} with {without}'
         again = _study_again(study, where, found[by], found[without])
@@ -347,18 +349,13 @@ def at_equal_budget(results, one: str, other: str):
     runs = [r for r in (study_records(Path(folder, 'budgets')) if folder else [])
             if r['variation'] in (one, other) and r['manifest']['data'].get('name') != 'toy']
     for budget in sorted({r['budget'] for r in runs}, reverse=True):
-        both = [_newest_kind(r for r in runs if (r['budget'], r['variation']) == (budget, name))
-                for name in (one, other)]
+        both = [largest_kind([r for r in runs if (r['budget'], r['variation']) == (budget, name)],
+                             _judged) for name in (one, other)]
         if min(map(len, both)) < 2 or _judged(both[0][0]) != _judged(both[1][0]): continue
         (a, b), seeds = ([[r['accuracy'] for r in rs] for rs in both]), max(map(len, both))
         again = f'budgets {one} {other}' + f' --pflop {budget:g}' * (budget != .1)
         return _told(f'at {budget:g} PFLOP each', a, b, 'accuracy', ('better',),
                      again + f' --seeds {seeds}' * (seeds != 3), short=True)
-
-def _newest_kind(records) -> list:
-    "Of `records` those that are comparable with the newest, one a seed."
-    kinds = kinds_of(sorted(records, key=_began), _judged)
-    return one_a_seed(max(kinds, key=lambda k: _began(k[-1]))) if kinds else []
 
 def _judged(r: dict) -> tuple:
     "What two records of budgets must share to be compared: the images asked about, and how."
@@ -367,12 +364,13 @@ def _judged(r: dict) -> tuple:
 
 def or_at_equal_budget(full: Callable, one: str, other: str) -> Callable:
     """`find(results)` for the claim that `one` is better than `other`: what `full(results)` finds
-    in full runs, and where that is open what is found `at_equal_budget`."""
+    in full runs, and where that is open what is found `at_equal_budget`, told with it."""
     def find(results):
         found = full(results)
         if found is not None and not words(found).startswith('open'): return found
         short = at_equal_budget(results, one, other)
-        return short if short and (found is None or short.startswith('yes')) else found
+        if found is None or short is None or not short.startswith('yes'): return found or short
+        return Finding(f'{short}; no difference seen in full runs', short.again, short.p)
     return find
 
 def in_all(measure: str) -> Callable:

@@ -13,8 +13,7 @@ from ..augment.geometry import RandomAffine, RandomRotation
 from ..augment.ops import RandomCrop, RandomHorizontalFlip
 from ..models.resnet import NetSpec
 from ..recipes.spec import Optimizer, Phase, Recipe, Schedule
-from .claims import (computed, contest, measured, not_checkable,
-                                   or_at_equal_budget)
+from .claims import computed, contest, measured, not_checkable, or_at_equal_budget
 from .reading import better, measure, operations, spec_facts, yes
 
 # %% ../../nbs/22_modified_resnet.ipynb #649f5abb

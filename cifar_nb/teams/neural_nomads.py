@@ -14,8 +14,8 @@ from ..augment.ops import RandomCrop, RandomErasing, RandomHorizontalFlip
 from ..augment.policies import AutoAugment
 from ..models.resnet import LIMIT, NetSpec
 from ..recipes.spec import Optimizer, Phase, Recipe, Schedule
-from .claims import (avoided, computed, contest, measured, not_checkable,
-                                   or_at_equal_budget)
+from .claims import avoided, computed, contest, measured, not_checkable
+from .claims import or_at_equal_budget
 from .dreamfire import size
 from .reading import better, full_runs, measure, parts, spec_facts, yes
 
