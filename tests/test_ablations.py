@@ -355,7 +355,10 @@ def test_more_looks_need_a_smaller_p(tmp_path):
     results = keep(tmp_path, records(a, b))
     for find in (partial(contest, 's', ['base'], ['x']), partial(mattered, 's')):
         assert find()(results).startswith('yes: ') and find(looks=2)(results).startswith('open: ')
-        assert find()(results).p == pytest.approx(ttest_ind(a, b, equal_var=False).pvalue)
+        p = ttest_ind(a, b, equal_var=False).pvalue
+        assert find()(results).p == pytest.approx(p)
+        twice = find(looks=2)(results)  # by Bonferroni, in words too
+        assert twice.p == pytest.approx(2 * p) and f'p = {2 * p:.2g}' in twice
 
 
 def test_a_gap_is_told_with_the_accuracy(tmp_path):

@@ -11,11 +11,12 @@ import pytest
 from cifar_nb.augment.policies import LISTS
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
-from cifar_nb.evaluation.records import full_record
+from cifar_nb.evaluation.records import full_record, load_results
 from cifar_nb.models.resnet import LIMIT, NetSpec, count_macs, count_parameters
 from cifar_nb.recipes.spec import Claim, recipe_from_json
-from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, claimed_accuracy, networks,
-                                         scoreboard, short_form, standings, tally)
+from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, claimed_accuracy, machines,
+                                         networks, repeats, scoreboard, short_form, standings,
+                                         tally)
 from cifar_nb.teams.claims import Check, check_claims, verdict
 from cifar_nb.teams.reading import accuracy, differences, full_runs, parts, sketch, spec_facts
 from cifar_nb.teams.zoo import TEAMS, get_recipe, list_recipes
@@ -265,6 +266,45 @@ def test_the_scoreboard_prints_every_claim_within_a_terminal():
     assert max(map(len, scoreboard().splitlines())) <= 130
     total = tally(all_claims())[-1]
     assert sum(int(total[v]) for v in VERDICTS) == int(total["claims"]) == len(all_claims())
+
+
+def test_the_table_of_repeats_shows_p_after_holm():
+    "By hand: the smallest p times their number, the next times one less, none below the one before."
+    results = load_results(ROOT / "results")
+    found = [c.found for _, c in all_claims(results) if c.check == "measured"]
+    ps = sorted(f.p for f in found if getattr(f, "p", None) is not None)
+    wanted, least = [], 0.
+    for i, p in enumerate(ps):
+        least = max(least, min(1, p * (len(ps) - i)))
+        wanted.append(f"{least:.2g}")
+    rows = repeats(results)
+    assert len(rows) == len(found) and len(ps) > 10
+    assert sorted((r["p, Holm"] for r in rows if r["p, Holm"]), key=float) == wanted
+    assert [bool(r["p, Holm"]) for r in rows] == [getattr(f, "p", None) is not None for f in found]
+
+
+def test_what_cannot_be_checked_says_why():
+    reasons = {c.what: c.found for _, c in all_claims() if c.verdict == "not checkable"}
+    assert len(reasons) > 9 and all(len(why.split()) > 3 for why in reasons.values())
+
+
+def test_whose_errors_are_looked_at():
+    "A claim about the errors of one network is held against its own runs."
+    r, other = run(get_recipe("learning_too_deep", "code"), 90.), run(get_recipe("quick"), 90.)
+    other["result"]["test"]["confusion"][4][7] = 0
+    found, alone = ({c.what: c.found for _, c in all_claims(runs)}[
+        "cats and dogs, deer and horses challenge the model"] for runs in ([r, other], [other]))
+    assert found.startswith("yes: ") and found.endswith("(n = 1)") and alone is None
+
+
+@pytest.mark.parametrize("hardware, short", [
+    ("NVIDIA H200, then NVIDIA H100 80GB HBM3, then AMD EPYC", "H200, H100, EPYC"),
+    ("Tesla T4", "T4"), ("NVIDIA GeForce RTX 3090", "GeForce RTX 3090")])
+def test_the_machines_of_our_runs_stand_beside_their_accuracy(hardware, short):
+    r = run(TEAMS[0].code, 95.)
+    r["result"]["hardware"] = hardware
+    assert machines(TEAMS[0].code, [r, r]) == short and machines(TEAMS[0].code, []) == ""
+    assert standings([r])[0]["on"] == short
 
 
 def test_the_short_form_is_a_table_of_the_networks():

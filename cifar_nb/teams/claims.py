@@ -55,7 +55,7 @@ def estimate(values, groups=()):
 
 class Finding(str):
     """What was found, in words; `again`, what measures just that again, behind `cifar_nb`; and `p`
-    of the test that decides, None without one."""
+    of the test that decides, times the number of tests it was chosen from (None without one)."""
     again, p = '', None
     def __new__(cls, told: str, again: str = '', p: float | None = None):
         self = super().__new__(cls, told)
@@ -100,9 +100,9 @@ def measured(what, value, unit, where, find=lambda results: None, again: str = '
     return Check(Claim(what, value, unit, where, 'measured'), find,
                  again or getattr(find, 'again', ''))
 
-def not_checkable(what, value, where) -> Check:
-    "A claim that no computation and no training can settle."
-    return Check(Claim(what, value, '', where, 'not checkable'), lambda results: None)
+def not_checkable(what, value, where, why: str) -> Check:
+    "A claim that no computation and no training can settle, and `why`."
+    return Check(Claim(what, value, '', where, 'not checkable'), lambda results: why)
 
 
 def check_claims(checks, results=()) -> tuple:
@@ -244,10 +244,11 @@ def would_be_seen(difference: float, error: float, spread: float, n: int,
 
 def _told(where, a, b, what, claimed, again, lower=False, alpha=.05, short=False, more=''):
     """'yes', 'no' or 'open' with the comparison of the figures `a` and `b` (None: with 0) in words,
-    and where none is seen what `would_be_seen`; `short`: such trainings cannot say no. `again`
-    measures it again; `more` is said at the end."""
+    and where none is seen what `would_be_seen`; one of .05 / `alpha` tests, by which p is
+    multiplied (Bonferroni). `short`: such trainings cannot say no. `again` measures it again;
+    `more` is said at the end."""
     c = compare(a, b or [0., 0.], lower, alpha)
-    seen = c.finding != 'no difference seen'
+    seen, p = c.finding != 'no difference seen', min(1., c.p * .05 / alpha)
     answer = ('yes' if seen and c.finding in claimed else 'no' if seen and not short else 'open')
     why = '' if answer != 'open' else ', too short to refute' if seen else ' no difference seen'
     runs = [len(g) for g in (a, b) if g]
@@ -255,7 +256,7 @@ def _told(where, a, b, what, claimed, again, lower=False, alpha=.05, short=False
     if b and not seen:
         could = would_be_seen(c.difference, c.error, pooled_spread([a, b]), min(runs), alpha)
     return Finding(f'{answer}: {where}{why}, {what} {c.difference:+.1f} ± {c.error:.1f} points '
-                   f'(n = {n}, p = {c.p:.2g}{could}){more}', again, c.p)
+                   f'(n = {n}, p = {p:.2g}{could}){more}', again, p)
 
 
 def _study_again(study: str, where: str = '', *groups) -> str:
@@ -276,8 +277,8 @@ def contest(study: str, better, than=('base',), measure: str = 'accuracy',
     """`find(results)` for the claim that the best of the variations `better` of a study beats the
     best of `than` by `measure` (a gain: beats 0, `than=()`); in a name `*` stands for anything.
     `late`: it may pay in long trainings only, so short ones cannot refute it; `told`: what the
-    measure is called; `looks`: how often the runs were compared while some were added. A gap is
-    told with the accuracy, since less training narrows it as well."""
+    measure is called; `looks`: how often the runs were compared while some were added. A gap,
+    and accuracy on disturbed images, is told with the accuracy, which moves it as well."""
     lower = measure in LESS_IS_BETTER
     def named(found, patterns): return [n for n in found if any(fnmatch(n, p) for p in patterns)]
     def has(found, patterns):
@@ -294,7 +295,7 @@ def contest(study: str, better, than=('base',), measure: str = 'accuracy',
         a, b = best(found, these), best(found, others) if than else None
         # the best of several: so many tests
         alpha = .05 / (len(these) * max(1, len(others))) / looks
-        more = '' if measure != 'gap' else _accuracy_of(
+        more = '' if measure not in ('gap', 'disturbed') else _accuracy_of(
             results, study, *(best_name(found, names) for names in (these, others)))
         return _told(where, a, b, told or measure, ('better',),
                      _study_again(study, where, a, b or ()), lower, alpha,
@@ -344,7 +345,7 @@ def mattered(study: str, measure: str = 'accuracy', looks: int = 1) -> Callable:
 def at_equal_budget(results, one: str, other: str):
     """Whether the recipe `one` ends with more accuracy than `other` where both may cost the same
     (chapter 31), as a `Finding` at the largest budget with two seeds or more of both; None without
-    them. These trainings are short: they cannot say no."""
+    them."""
     folder = getattr(results, 'folder', None)
     runs = [r for r in (study_records(Path(folder, 'budgets')) if folder else [])
             if r['variation'] in (one, other) and r['manifest']['data'].get('name') != 'toy']
@@ -355,7 +356,7 @@ def at_equal_budget(results, one: str, other: str):
         (a, b), seeds = ([[r['accuracy'] for r in rs] for rs in both]), max(map(len, both))
         again = f'budgets {one} {other}' + f' --pflop {budget:g}' * (budget != .1)
         return _told(f'at {budget:g} PFLOP each', a, b, 'accuracy', ('better',),
-                     again + f' --seeds {seeds}' * (seeds != 3), short=True)
+                     again + f' --seeds {seeds}' * (seeds != 3))
 
 def _judged(r: dict) -> tuple:
     "What two records of budgets must share to be compared: the images asked about, and how."
@@ -369,7 +370,7 @@ def or_at_equal_budget(full: Callable, one: str, other: str) -> Callable:
         found = full(results)
         if found is not None and not words(found).startswith('open'): return found
         short = at_equal_budget(results, one, other)
-        if found is None or short is None or not short.startswith('yes'): return found or short
+        if found is None or short is None or short.startswith('open'): return found or short
         return Finding(f'{short}; no difference seen in full runs', short.again, short.p)
     return find
 

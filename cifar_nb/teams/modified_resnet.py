@@ -119,7 +119,7 @@ checks += (
     measured('too simple models fail', 'yes', '', 'lessons',
              contest('size', ['base'], ['a quarter as wide'])),
     not_checkable('suitable for environments with limited resources', 'yes',
-                  'computational complexity'),
+                  'computational complexity', 'no device and no limit is named'),
 )
 
 # %% ../../nbs/22_modified_resnet.ipynb #978a7089
