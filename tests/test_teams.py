@@ -269,7 +269,7 @@ def test_the_scoreboard_prints_every_claim_within_a_terminal():
 
 
 def test_the_table_of_repeats_shows_p_after_holm():
-    "By hand: the smallest p times their number, the next times one less, none below the one before."
+    "By hand: the smallest p times their number, the next times one less, none below the last."
     results = load_results(ROOT / "results")
     found = [c.found for _, c in all_claims(results) if c.check == "measured"]
     ps = sorted(f.p for f in found if getattr(f, "p", None) is not None)
