@@ -201,7 +201,8 @@ STUDIES += [
 # %% ../../nbs/32_ablations.ipynb #085b1fd9
 STUDIES += [
     Study('attention', 'Does squeeze-and-excitation help?', {'ratio 8': dict(se=8)}),
-    Study('pool', 'Mean or maximum at the end?', {'max': dict(pool='max')}),
+    Study('pool', 'Mean or maximum at the end?', {'max': dict(pool='max')},
+          ('000: the pooling before the last layer matters',)),
     Study('shape', 'Wide or deep, at equal parameters?',
           {'2 times the blocks': dict(depth_factor=2), '3 times the blocks': dict(depth_factor=3)}),
     Study('policy parts', "And the other parts of report 004's list?",
