@@ -1,5 +1,6 @@
 """The notebook for Kaggle, as Kaggle would run it: the package not importable, no network, a
 made-up /kaggle of each layout."""
+import ast
 import json
 import os
 import pickle
@@ -61,6 +62,57 @@ def test_every_link_leads_to_a_file_of_the_repository():
     text = (ROOT / "kaggle/cifar-nb.ipynb").read_text(encoding="utf-8")
     paths = re.findall(r"/blob/main/([\w./-]+\.ipynb)", text)
     assert len(paths) > 12 and all((ROOT / p).is_file() for p in paths), paths
+
+
+def committed(): return json.loads((ROOT / "kaggle/cifar-nb.ipynb").read_text(encoding="utf-8"))
+
+
+def uncommented(source):
+    "The cell `source` with the code in its comments: a reader takes their `# ` away."
+    return re.sub("^# ", "", source, flags=re.M)
+
+
+def yours(RECIPES=None):
+    "What the cell `yours` with its example makes, and what it prints."
+    said, names = [], dict(RECIPES=RECIPES, print=lambda *words: said.append(" ".join(words)))
+    exec(uncommented("".join(code_cell(committed(), "yours")["source"])), names)
+    return names, said
+
+
+def test_the_example_of_a_recipe_changes_what_it_names_and_nothing_else():
+    names, said = yours()
+    mine, quick = names["YOURS"].to_dict(), kaggle.zoo.get_recipe("quick").to_dict()
+    (new,), (old,) = mine.pop("phases"), quick.pop("phases")
+    assert {k for k in quick if mine[k] != quick[k]} == {"name", "title"}
+    assert {k for k in old if new[k] != old[k]} == {"augment", "optimizer"}
+    rate, was = new["optimizer"].pop("lr"), old["optimizer"].pop("lr")
+    assert new["optimizer"] == old["optimizer"] and rate != was and was / 10 < rate < was * 10
+    added = [op for op in new["augment"] if op not in old["augment"]]
+    assert len(added) == 1 and [op for op in new["augment"] if op not in added] == old["augment"]
+    assert len(said) == 1 and said[0].startswith("known: ")
+
+
+def test_the_cell_of_ones_own_recipe_imports_what_is_used_without_and_with_its_example():
+    cells = committed()["cells"]
+    source = "".join(code_cell(committed(), "yours")["source"])
+    others = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"
+              and c["id"] != "yours" and not c["metadata"].get("_kg_hide-input")]
+    for text in (source, uncommented(source)):
+        nodes = [n for code in (text, *others) for n in ast.walk(ast.parse(code))]
+        used = {n.id for n in nodes if isinstance(n, ast.Name)}
+        assert {a.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)
+                for a in n.names} <= used
+
+
+@pytest.mark.parametrize("given", ["hour", ["hour", "laptop"]])
+def test_which_counts_of_ones_own_recipe_and_those_of_the_settings_is_said(given):
+    names, (said, _) = yours(given)
+    assert said.startswith(f"ATTENTION: RECIPES = {given!r} counts, and YOURS (mine) is not")
+    assert "set RECIPES = None" in said
+    text = "".join(code_cell(committed(), "members")["source"])
+    names |= dict(devices=["cpu"], SEEDS=None, PARALLEL="members", VARIANT="report")
+    exec(text[text.index("default = "):text.index("members = ")], names)
+    assert [r.name for r in names["chosen"]] == ([given] if isinstance(given, str) else given)
 
 
 def edit(path, change):
