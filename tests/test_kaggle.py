@@ -355,10 +355,82 @@ def test_the_course_file_is_known_by_what_it_holds(mount, monkeypatch):
     (mount / "stranger.pkl").write_bytes(b"\x80\x04cposix\nsystem\n" + b"x" * 4000)
     (mount / "text.csv").write_text("x" * 4000, encoding="utf-8")
     read_only(mount)
-    assert images_.course_files() == [mount / f"competitions/{COURSE}/test.data"]
+    assert images_.course_files(say=str) == [mount / f"competitions/{COURSE}/test.data"]
     pictures, said = SimpleNamespace(name="cifar10"), []
     assert torch.equal(session.find_course(pictures, say=said.append).images, x)
     assert not any("ATTENTION" in line for line in said)
+
+
+def labelled(path, key, n=30):
+    "A pickle of images with labels under `key` at `path`."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x, y = toy(n, seed=5)
+    path.write_bytes(pickle.dumps({b"data": x.flatten(1).numpy(), key: y.tolist()}))
+    return path
+
+
+@pytest.mark.parametrize("key", [
+    "label", "labels", b"labels", "fine_labels", b"fine_labels", "coarse_labels", "y", b"y",
+    "target", "targets", b"targets", "Labels"])
+def test_a_file_with_labels_is_not_the_courses_whatever_its_name(mount, key):
+    x = competition_file(mount / "deep/er/test_images.pkl")
+    named = labelled(mount / "cifar_test_batch.pkl", key)
+    labelled(mount / "other.pkl", key)
+    said = []
+    assert images_.course_files(say=said.append) == [mount / "deep/er/test_images.pkl"]
+    assert len(said) == 1 and said[0].startswith(f"passed over: {named} is not the test file")
+    c = session.find_course(SimpleNamespace(name="cifar10"), say=said.append)
+    assert torch.equal(c.images, x)
+    with pytest.raises(InputError, match="labels|CIFAR-100"):
+        session.find_course(SimpleNamespace(name="cifar10"), named)
+
+
+def test_without_a_file_of_the_course_one_with_labels_makes_no_submission(mount):
+    named, said = labelled(mount / "cifar_test_batch.pkl", "labels"), []
+    assert session.find_course(SimpleNamespace(name="cifar10"), say=said.append) is None
+    assert said[0].startswith(f"passed over: {named}") and said[1].startswith("ATTENTION: no comp")
+
+
+DAMAGED = {
+    "breaks off": lambda raw: raw[:5000], "empty": lambda raw: b"",
+    "a web page": lambda raw: b"<!DOCTYPE html><html>" + b" " * 4000,
+    "ids have shape": lambda raw: pickle.dumps(pickle.loads(raw) | {b"ids": [1, 2]}),
+    "asks to call": lambda raw: b"\x80\x04cposix\nsystem\n" + b"x" * 4000,
+}
+
+
+@pytest.mark.parametrize("why", DAMAGED)
+def test_a_damaged_file_does_not_hide_a_whole_one(mount, why):
+    whole, broken = mount / "deep/er/images.data", mount / "cifar_test_nolabel.pkl"
+    x = competition_file(whole)
+    broken.write_bytes(DAMAGED[why](whole.read_bytes()))
+    said = []
+    c = session.find_course(SimpleNamespace(name="cifar10"), say=said.append)
+    assert torch.equal(c.images, x)
+    assert said[0].startswith(f"passed over: {broken} ") and why in said[0], said
+    assert len(said) == 2 and "\n" not in said[0]
+    whole.unlink()
+    with pytest.raises(InputError, match=why):
+        session.find_course(SimpleNamespace(name="cifar10"), say=str)
+    assert images_.course_files(say=str) == []
+    assert session.find_course(SimpleNamespace(name="toy"), say=str) is None
+
+
+def test_damaged_pickles_of_other_names_are_told_in_one_sentence(mount):
+    competition_file(mount / "images.data")
+    cut = (mount / "images.data").read_bytes()[:5000]
+    for name in ("a.pkl", "b.pkl", "c.pkl"): (mount / name).write_bytes(cut)
+    said = []
+    assert images_.course_files(say=said.append) == [mount / "images.data"]
+    assert len(said) == 1 and f"{mount / 'a.pkl'} is not a file of images" in said[0]
+    assert said[0].endswith("(and 2 more like it)")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_the_course_file_is_found_in_each_protocol(mount, protocol):
+    x, _ = toy(20)
+    (mount / "test").write_bytes(pickle.dumps({"data": x.numpy()}, protocol))
+    assert images_.course_files(say=str) == [mount / "test"]
 
 
 def test_two_course_files_are_both_named_and_one_can_be_chosen(mount):
