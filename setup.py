@@ -1,13 +1,46 @@
-"Package metadata comes from settings.ini, so that nbdev and pip read the same file."
+"""Package metadata comes from settings.ini, so that nbdev and pip read the same file. What is built
+in a clone knows its commit."""
+import subprocess
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="])
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
+
+def write_commit(folder):
+    """In the copy of the package in `folder`: the commit of this clone, with + where files of the
+    package were changed since, for `core.version`. Without a clone or git nothing is written."""
+    def git(*argv):
+        return subprocess.run(["git", "-C", str(here), *argv], capture_output=True, check=True,
+                              encoding="utf-8").stdout.strip()
+    if not (here / ".git").exists(): return
+    try: head, changed = (git("rev-parse", "HEAD"),
+                          git("status", "--porcelain", "-uno", "--", "cifar_nb"))
+    except (OSError, subprocess.SubprocessError): return
+    file = Path(folder, "cifar_nb", "core", "COMMIT")
+    file.unlink(missing_ok=True)  # it may be a link to the clone's own
+    file.write_text(head + "+" * bool(changed) + "\n", encoding="utf-8")
+
+
+class BuildPy(build_py):
+    "With the commit in the wheel."
+    def run(self):
+        super().run()
+        if not self.editable_mode: write_commit(self.build_lib)
+
+
+class Sdist(sdist):
+    "With the commit in the sources, from which a wheel is built without git."
+    def make_release_tree(self, base_dir, files):
+        super().make_release_tree(base_dir, files)
+        write_commit(base_dir)
+
 
 setup(
     name=cfg["lib_name"],
@@ -35,4 +68,5 @@ setup(
                                "delivery/site_static/*", "exercises/recorded.json", "py.typed"]},
     include_package_data=True,
     zip_safe=False,
+    cmdclass={"build_py": BuildPy, "sdist": Sdist},
 )

@@ -1,10 +1,13 @@
 """One thing changed: `Recipe.with_`, `train --set`, `train FILE.json`, what the manifest says of
 it, and loggers."""
 import json
+import re
 import subprocess
 import sys
 import types
+from configparser import ConfigParser
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +29,7 @@ from cifar_nb.training.loggers import logger, logging_to
 from cifar_nb.training.signals import Interrupted
 from cifar_nb.training.train import planned, train
 
+ROOT = Path(__file__).parent.parent
 PHASE = SMALL.phases[0]
 TINY = Recipe('tiny', NetSpec(widths=(4,), depths=(1,), strides=(4,)), title='Tiny', phases=(
     Phase(2, Optimizer(lr=.1, momentum=.9), Schedule('linear', t_max=2), batch_size=64),
@@ -443,9 +447,31 @@ def test_a_logger_that_is_not_installed_is_said_before_the_training(name, module
                                                                     monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, module, None)
     assert tiny('--log', name) == 2
-    assert f'{name} is not installed here: run `pip install "cifar_nb[log]"`' in (
-        capsys.readouterr().err)
+    assert (f'{name} is not installed here: run `{sys.executable} -m pip install {name}`, and '
+            in capsys.readouterr().err)
     assert not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize('python, written', [
+    ('/work/.venv/bin/python', '/work/.venv/bin/python'), ('', 'python'), (None, 'python'),
+    (r'C:\My Files\.venv\Scripts\python.exe', r'"C:\My Files\.venv\Scripts\python.exe"')])
+def test_what_is_missing_is_installed_for_the_python_that_runs(python, written, monkeypatch):
+    from cifar_nb.core.errors import missing
+    monkeypatch.setattr(sys, 'executable', python)
+    assert str(missing('optuna')) == (
+        f'optuna is not installed here: run `{written} -m pip install optuna`, and try again.')
+
+
+def test_every_package_that_can_be_missing_is_one_of_the_extras():
+    "So that the command installs what `cifar_nb[...]` would, from the same index."
+    cfg = ConfigParser(delimiters=['='])
+    cfg.read(ROOT / 'settings.ini', encoding='utf-8')
+    extras = {re.split('[<>=]', word)[0] for k in ('notebook', 'search', 'kaggle', 'log', 'docs')
+              for word in cfg['DEFAULT'][f'{k}_requirements'].split()}
+    texts = [p.read_text(encoding='utf-8') for p in (ROOT / 'cifar_nb').rglob('*.py')]
+    asked = {n for t in texts for n in re.findall(r"missing\('([\w-]+)'", t)}
+    assert len(asked) >= 5 and asked <= extras
+    assert not [t for t in texts if re.search(r'pip install "?cifar_nb\[', t)]
 
 
 def test_loggers_of_the_command_are_those_there_are():

@@ -1,5 +1,6 @@
 """The notebook for Kaggle, as Kaggle would run it: the package not importable, no network, a
 made-up /kaggle of each layout."""
+import ast
 import json
 import os
 import pickle
@@ -61,6 +62,57 @@ def test_every_link_leads_to_a_file_of_the_repository():
     text = (ROOT / "kaggle/cifar-nb.ipynb").read_text(encoding="utf-8")
     paths = re.findall(r"/blob/main/([\w./-]+\.ipynb)", text)
     assert len(paths) > 12 and all((ROOT / p).is_file() for p in paths), paths
+
+
+def committed(): return json.loads((ROOT / "kaggle/cifar-nb.ipynb").read_text(encoding="utf-8"))
+
+
+def uncommented(source):
+    "The cell `source` with the code in its comments: a reader takes their `# ` away."
+    return re.sub("^# ", "", source, flags=re.M)
+
+
+def yours(RECIPES=None):
+    "What the cell `yours` with its example makes, and what it prints."
+    said, names = [], dict(RECIPES=RECIPES, print=lambda *words: said.append(" ".join(words)))
+    exec(uncommented("".join(code_cell(committed(), "yours")["source"])), names)
+    return names, said
+
+
+def test_the_example_of_a_recipe_changes_what_it_names_and_nothing_else():
+    names, said = yours()
+    mine, quick = names["YOURS"].to_dict(), kaggle.zoo.get_recipe("quick").to_dict()
+    (new,), (old,) = mine.pop("phases"), quick.pop("phases")
+    assert {k for k in quick if mine[k] != quick[k]} == {"name", "title"}
+    assert {k for k in old if new[k] != old[k]} == {"augment", "optimizer"}
+    rate, was = new["optimizer"].pop("lr"), old["optimizer"].pop("lr")
+    assert new["optimizer"] == old["optimizer"] and rate != was and was / 10 < rate < was * 10
+    added = [op for op in new["augment"] if op not in old["augment"]]
+    assert len(added) == 1 and [op for op in new["augment"] if op not in added] == old["augment"]
+    assert len(said) == 1 and said[0].startswith("known: ")
+
+
+def test_the_cell_of_ones_own_recipe_imports_what_is_used_without_and_with_its_example():
+    cells = committed()["cells"]
+    source = "".join(code_cell(committed(), "yours")["source"])
+    others = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"
+              and c["id"] != "yours" and not c["metadata"].get("_kg_hide-input")]
+    for text in (source, uncommented(source)):
+        nodes = [n for code in (text, *others) for n in ast.walk(ast.parse(code))]
+        used = {n.id for n in nodes if isinstance(n, ast.Name)}
+        assert {a.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)
+                for a in n.names} <= used
+
+
+@pytest.mark.parametrize("given", ["hour", ["hour", "laptop"]])
+def test_which_counts_of_ones_own_recipe_and_those_of_the_settings_is_said(given):
+    names, (said, _) = yours(given)
+    assert said.startswith(f"ATTENTION: RECIPES = {given!r} counts, and YOURS (mine) is not")
+    assert "set RECIPES = None" in said
+    text = "".join(code_cell(committed(), "members")["source"])
+    names |= dict(devices=["cpu"], SEEDS=None, PARALLEL="members", VARIANT="report")
+    exec(text[text.index("default = "):text.index("members = ")], names)
+    assert [r.name for r in names["chosen"]] == ([given] if isinstance(given, str) else given)
 
 
 def edit(path, change):
@@ -156,7 +208,8 @@ def test_the_notebook_is_the_same_whatever_the_systems_encoding_is(tmp_path, mon
 def test_push_needs_a_good_folder_the_client_and_a_token(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="cifar_nb kaggle build"): kaggle_push.push(tmp_path)
     monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", None)
-    with pytest.raises(InputError, match=r"cifar_nb\[kaggle\]"): kaggle_push.push(ROOT / "kaggle")
+    with pytest.raises(InputError, match="-m pip install kaggle`"):
+        kaggle_push.push(ROOT / "kaggle")
     def authenticate(self): print("a page of advice"); sys.exit(1)
     fake = SimpleNamespace(KaggleApi=type("KaggleApi", (), dict(authenticate=authenticate)))
     for name in ("kaggle", "kaggle.api"): monkeypatch.setitem(sys.modules, name, SimpleNamespace())
@@ -303,10 +356,82 @@ def test_the_course_file_is_known_by_what_it_holds(mount, monkeypatch):
     (mount / "stranger.pkl").write_bytes(b"\x80\x04cposix\nsystem\n" + b"x" * 4000)
     (mount / "text.csv").write_text("x" * 4000, encoding="utf-8")
     read_only(mount)
-    assert images_.course_files() == [mount / f"competitions/{COURSE}/test.data"]
+    assert images_.course_files(say=str) == [mount / f"competitions/{COURSE}/test.data"]
     pictures, said = SimpleNamespace(name="cifar10"), []
     assert torch.equal(session.find_course(pictures, say=said.append).images, x)
     assert not any("ATTENTION" in line for line in said)
+
+
+def labelled(path, key, n=30):
+    "A pickle of images with labels under `key` at `path`."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x, y = toy(n, seed=5)
+    path.write_bytes(pickle.dumps({b"data": x.flatten(1).numpy(), key: y.tolist()}))
+    return path
+
+
+@pytest.mark.parametrize("key", [
+    "label", "labels", b"labels", "fine_labels", b"fine_labels", "coarse_labels", "y", b"y",
+    "target", "targets", b"targets", "Labels"])
+def test_a_file_with_labels_is_not_the_courses_whatever_its_name(mount, key):
+    x = competition_file(mount / "deep/er/test_images.pkl")
+    named = labelled(mount / "cifar_test_batch.pkl", key)
+    labelled(mount / "other.pkl", key)
+    said = []
+    assert images_.course_files(say=said.append) == [mount / "deep/er/test_images.pkl"]
+    assert len(said) == 1 and said[0].startswith(f"passed over: {named} is not the test file")
+    c = session.find_course(SimpleNamespace(name="cifar10"), say=said.append)
+    assert torch.equal(c.images, x)
+    with pytest.raises(InputError, match="labels|CIFAR-100"):
+        session.find_course(SimpleNamespace(name="cifar10"), named)
+
+
+def test_without_a_file_of_the_course_one_with_labels_makes_no_submission(mount):
+    named, said = labelled(mount / "cifar_test_batch.pkl", "labels"), []
+    assert session.find_course(SimpleNamespace(name="cifar10"), say=said.append) is None
+    assert said[0].startswith(f"passed over: {named}") and said[1].startswith("ATTENTION: no comp")
+
+
+DAMAGED = {
+    "breaks off": lambda raw: raw[:5000], "empty": lambda raw: b"",
+    "a web page": lambda raw: b"<!DOCTYPE html><html>" + b" " * 4000,
+    "ids have shape": lambda raw: pickle.dumps(pickle.loads(raw) | {b"ids": [1, 2]}),
+    "asks to call": lambda raw: b"\x80\x04cposix\nsystem\n" + b"x" * 4000,
+}
+
+
+@pytest.mark.parametrize("why", DAMAGED)
+def test_a_damaged_file_does_not_hide_a_whole_one(mount, why):
+    whole, broken = mount / "deep/er/images.data", mount / "cifar_test_nolabel.pkl"
+    x = competition_file(whole)
+    broken.write_bytes(DAMAGED[why](whole.read_bytes()))
+    said = []
+    c = session.find_course(SimpleNamespace(name="cifar10"), say=said.append)
+    assert torch.equal(c.images, x)
+    assert said[0].startswith(f"passed over: {broken} ") and why in said[0], said
+    assert len(said) == 2 and "\n" not in said[0]
+    whole.unlink()
+    with pytest.raises(InputError, match=why):
+        session.find_course(SimpleNamespace(name="cifar10"), say=str)
+    assert images_.course_files(say=str) == []
+    assert session.find_course(SimpleNamespace(name="toy"), say=str) is None
+
+
+def test_damaged_pickles_of_other_names_are_told_in_one_sentence(mount):
+    competition_file(mount / "images.data")
+    cut = (mount / "images.data").read_bytes()[:5000]
+    for name in ("a.pkl", "b.pkl", "c.pkl"): (mount / name).write_bytes(cut)
+    said = []
+    assert images_.course_files(say=said.append) == [mount / "images.data"]
+    assert len(said) == 1 and f"{mount / 'a.pkl'} is not a file of images" in said[0]
+    assert said[0].endswith("(and 2 more like it)")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_the_course_file_is_found_in_each_protocol(mount, protocol):
+    x, _ = toy(20)
+    (mount / "test").write_bytes(pickle.dumps({"data": x.numpy()}, protocol))
+    assert images_.course_files(say=str) == [mount / "test"]
 
 
 def test_two_course_files_are_both_named_and_one_can_be_chosen(mount):

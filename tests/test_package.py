@@ -67,6 +67,12 @@ def test_no_development_tool_is_there(clean):
     assert found.stdout.strip() == "[]", found.stderr
 
 
+def test_the_version_names_the_commit_that_it_was_built_from(clean):
+    from cifar_nb.core.version import commit
+    p = python(clean, "import sys; from cifar_nb.cli import main; main(['--version'])")
+    assert p.stdout.rstrip().endswith(f", commit {commit()}"), (p.stdout, p.stderr)
+
+
 def test_every_module_imports(clean):
     code = ("import cifar_nb, pkgutil, importlib\nfor m in "
             "pkgutil.walk_packages(cifar_nb.__path__, 'cifar_nb.'):\n    "

@@ -2,6 +2,7 @@
 that are none."""
 import io
 import os
+import pickle
 import struct
 import time
 import tracemalloc
@@ -415,6 +416,8 @@ def test_the_file_of_the_course_is_found_and_hidden_ones_are_not(tmp_path):
     for name in ("._cifar_test_nolabel.pkl", "cifar_test_nolabel.pkl.part", "my_cifar_test.pkl",
                  "b/cifar_test_nolabels.pkl"):
         (top / "a" / name).touch()
+    (top / "a" / "b" / "cifar_test_nolabels.pkl").write_bytes(
+        pickle.dumps({"data": data.toy(2)[0].numpy()}))
     os.symlink(top, top / "a" / "circle")
     assert images_.find_competition() == top / "a" / "b" / "cifar_test_nolabels.pkl"
     assert images_.find_competition(top / "a") == top / "a" / "b" / "cifar_test_nolabels.pkl"

@@ -192,7 +192,7 @@ def sliders(f, **controls):
     redrawn when one is moved, while it is dragged if that takes less than `DRAG_SECONDS`; gives
     the box of them all."""
     try: import ipywidgets
-    except ImportError: raise missing('ipywidgets', 'notebook') from None
+    except ImportError: raise missing('ipywidgets') from None
     from IPython.display import display
     picture = ipywidgets.Image(format='png')
     def redraw(change=None):

@@ -1,6 +1,7 @@
 """Plain module: the one exception for mistakes of a call or of an input, and names that are
 checked."""
 import difflib
+import sys
 
 __all__ = ['InputError', 'Diverged', 'missing', 'check_choice']
 
@@ -14,9 +15,12 @@ class Diverged(InputError):
     "The loss of a training, or a weight, is no longer a number."
 
 
-def missing(package: str, extra: str) -> InputError:
-    "What to raise where `package` of the extra `extra` cannot be imported."
-    return InputError(f'{package} is not installed here: run `pip install "cifar_nb[{extra}]"`, '
+def missing(package: str) -> InputError:
+    """What to raise where `package` cannot be imported: the command installs it for the Python that
+    runs this, in a clone and a notebook, too."""
+    python = sys.executable or 'python'
+    if ' ' in python: python = f'"{python}"'
+    return InputError(f'{package} is not installed here: run `{python} -m pip install {package}`, '
                       'and try again.')
 
 

@@ -15,7 +15,7 @@ __all__ = ['t_interval', 'holm', 'mcnemar', 'pooled_spread', 'detectable_differe
 def _scipy() -> tuple:
     "The modules `stats` and `optimize` of scipy, or an `InputError` that says how to get them."
     try: from scipy import optimize, stats
-    except ImportError: raise missing('scipy', 'notebook') from None
+    except ImportError: raise missing('scipy') from None
     return stats, optimize
 
 

@@ -1,7 +1,8 @@
 """Plain module: which cifar_nb this is: its version, and the commit where that is known.
 
-A clone is asked with git; in what `git archive` packs (the ZIP of a hosting site, too) the file
-COMMIT beside this module has the commit. Tests: tests/test_main.py.
+A clone is asked with git; in what `git archive` packs (the ZIP of a hosting site, too) and in what
+setup.py builds the file COMMIT beside this module has the commit. Tests: tests/test_main.py,
+tests/test_release.py.
 """
 import platform
 import re
@@ -40,10 +41,10 @@ def commit() -> str:
 
 
 def packed_commit(file: Path) -> str:
-    "The commit (its first 12 digits) in `file`, which `git archive` fills in."
+    "The commit in `file`, its first 12 digits, with a + that stands after it."
     try: text = file.read_text(encoding='utf-8').strip()
     except (OSError, UnicodeDecodeError): return UNKNOWN
-    return text[:12] if re.fullmatch('[0-9a-f]{40}', text) else UNKNOWN
+    return text[:12] + text[40:] if re.fullmatch(r'[0-9a-f]{40}\+?', text) else UNKNOWN
 
 
 def versions() -> dict:

@@ -12,8 +12,11 @@ from ..core.places import expanded
 from .safe_arrays import as_text
 from .safe_pickle import unpickle
 
-__all__ = ['roughness', 'Competition', 'is_course_file', 'load_competition']
+__all__ = ['LABELS', 'roughness', 'Competition', 'begins_as_pickle', 'course_trouble',
+           'load_competition']
 
+
+LABELS = {'label', 'labels', 'fine_labels', 'coarse_labels', 'y', 'target', 'targets'}  # keys
 
 _LAYOUTS = {  # the order of the colours -> how to read a row of 3,072 bytes; the shape that says so
     'colours first': (lambda x: x.reshape(-1, 3, 32, 32), (3, 32, 32)),
@@ -74,26 +77,43 @@ def _raw(path, limit=1 << 30):
         raise InputError(f'{path} cannot be read ({e.strerror}): look at its permissions') from None
 
 
-LARGEST = 1 << 28  # bytes of a file that is looked into: 80,000 images
-
-def is_course_file(path) -> bool:
-    """Whether the file `path`, of any name, is a pickle of images without labels; of a file that
-    begins otherwise or is too small or too large for that, only the first byte is read."""
-    try:
-        if not 3072 < path.stat().st_size < LARGEST: return False
-        with path.open('rb') as f:
-            if f.read(1) != b'\x80': return False
-        entries = _entries(unpickle(_raw(path), path))
-        _images(entries.get('data'))
-    except (InputError, OSError, ValueError): return False
-    return not {'labels', 'fine_labels', 'coarse_labels'} & entries.keys()
-
-
-def _entries(entries) -> dict:
-    "`entries`, what a pickle holds, with text for keys; `InputError` if it is no dictionary."
+def _unlabelled(entries) -> tuple:
+    """Images, their layout and ids from `entries`, what a pickle holds; `InputError` if that is
+    anything else than images without labels."""
     if not isinstance(entries, dict):
         raise InputError(f'it holds {type(entries).__name__} instead of a dict')
-    return {as_text(key): value for key, value in entries.items()}
+    entries = {as_text(key): value for key, value in entries.items()}
+    if 'fine_labels' in entries: raise InputError('it is a batch of CIFAR-100')
+    if known := sorted(k for k in entries if k.lower() in LABELS):
+        raise InputError(f'its images have labels (under {known[0]!r})')
+    return *_images(entries.get('data')), entries.get('ids')
+
+def _refused(path, why) -> InputError:
+    return InputError(f'{path} is not the test file of the course, {why}: download it again from '
+                      'Kaggle')
+
+
+LARGEST = 1 << 28  # bytes of a file that is looked into: 80,000 images
+
+def begins_as_pickle(path) -> bool:
+    """Whether the file `path` begins as the pickle of a dictionary does and has room for an image;
+    no more than three bytes are read."""
+    try:
+        if not 3072 < path.stat().st_size < LARGEST: return False
+        with path.open('rb') as f: return f.read(3).startswith((b'\x80', b'(d', b'}q'))
+    except (OSError, ValueError): return False
+
+def course_trouble(path) -> tuple:
+    """('', '') for a pickle of images without labels, under any name. ('damaged', why) for one that
+    cannot be read or has ids that are none, ('another', why) for a pickle that is whole and holds
+    anything else; `why` is a sentence."""
+    try: raw = unpickle(_raw(path, LARGEST), path)
+    except InputError as e: return 'damaged', str(e)
+    try: x, _, ids = _unlabelled(raw)
+    except ValueError as e: return 'another', str(_refused(path, e))
+    try: _ids(ids, len(x))
+    except ValueError as e: return 'damaged', str(_refused(path, e))
+    return '', ''
 
 
 def load_competition(
@@ -105,14 +125,9 @@ def load_competition(
     path = expanded(path)
     raw = unpickle(_raw(path), path)
     try:
-        entries = _entries(raw)
-        if 'fine_labels' in entries: raise InputError('it is a batch of CIFAR-100')
-        images, layout = _images(entries.get('data'))
-        ids = _ids(entries.get('ids'), len(images))
-    except ValueError as e:
-        raise InputError(f'{path} is not the test file of the course, {e}: download it again from '
-                         'Kaggle') from None
-    whence = ('ids from the file'
-              if entries.get('ids') is not None else f'no ids, so 0 to {len(ids) - 1}')
+        images, layout, given = _unlabelled(raw)
+        ids = _ids(given, len(images))
+    except ValueError as e: raise _refused(path, e) from None
+    whence = 'ids from the file' if given is not None else f'no ids, so 0 to {len(ids) - 1}'
     say(f'{path.name}: {len(images):,} images, {layout}; {whence}')
     return Competition(images, ids, layout)

@@ -11,11 +11,11 @@ import torch
 from ..core.errors import InputError
 from ..core.places import folders, nearest_folder
 from .cifar import CLASSES, MD5, SHAPES, find, load_set, search_places
-from .competition import is_course_file
+from .competition import begins_as_pickle, course_trouble
 from .pictures import complaint, test_pictures
 
 __all__ = ['input_folder', 'working_folder', 'mounted', 'Images', 'load_both', 'load_images',
-           'course_files', 'find_competition']
+           'look_for_course', 'course_files', 'find_competition']
 
 
 def input_folder() -> Path:
@@ -89,21 +89,41 @@ def load_images(root=None, say=print) -> Images:
     return load_both(root, say)
 
 
-def course_files(root=None) -> list:
-    """The course's unlabelled files under `root` (default: the input folder), the nearest first:
-    those named like cifar_test_nolabel.pkl, and then pickles of any name that hold images and no
-    labels."""
-    named, others = [], []
-    for folder in folders(root or input_folder()):
+def _files_below(root):
+    "The files under `root`, the nearest first, but for the batches of CIFAR-10."
+    for folder in folders(root):
         try: names = sorted(os.listdir(folder))
         except OSError: continue
-        for path in [folder / n for n in names if n not in MD5]:
-            if not os.path.isfile(path): continue
-            if fnmatch.fnmatch(path.name, 'cifar_test*.pkl'): named.append(path)
-            elif is_course_file(path): others.append(path)
-    return named + others
+        yield from (p for n in names if n not in MD5 and os.path.isfile(p := folder / n))
+
+def look_for_course(root=None) -> tuple:
+    """Three lists about what lies under `root` (default: the input folder): the course's files, as
+    `course_files` gives them; a sentence for each damaged file of the usual name; a sentence for
+    each other file of that name, and one for the damaged pickles of other names."""
+    usual: list = []
+    others: list = []
+    damaged: list = []
+    passed: list = []
+    strange: list = []
+    for path in _files_below(root or input_folder()):
+        named = fnmatch.fnmatch(path.name, 'cifar_test*.pkl')
+        if not named and not begins_as_pickle(path): continue
+        trouble, why = course_trouble(path)
+        if not trouble: (usual if named else others).append(path)
+        elif named: (damaged if trouble == 'damaged' else passed).append(why)
+        elif trouble == 'damaged': strange.append(why)
+    more = f' (and {len(strange) - 1:,} more like it)' * (len(strange) > 1)
+    return usual + others, damaged, passed + [why + more for why in strange[:1]]
+
+def course_files(root=None, say=print) -> list:
+    """The course's files under `root` (default: the input folder), known by what they hold: pickles
+    of images without labels. Those named like cifar_test_nolabel.pkl come first, then the nearest;
+    `say` is told what is passed over."""
+    files, damaged, passed = look_for_course(root)
+    for why in damaged + passed: say(f'passed over: {why}')
+    return files
 
 
-def find_competition(root=None):
+def find_competition(root=None, say=print):
     "The first of `course_files`, or None."
-    return next(iter(course_files(root)), None)
+    return next(iter(course_files(root, say)), None)

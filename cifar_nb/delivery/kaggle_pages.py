@@ -93,15 +93,21 @@ YOURS = '''
 ## Yours
 
 A recipe is data: a network, an augmentation, an optimizer and its schedule. Take one that works,
-change one thing, and give it a name: what you get is trained below. The fields are those of
-`print(get_recipe('quick').to_json())`; a name that does not exist is answered with near ones.
+change one thing, and give it a name: what you get is trained below. The three lines below halve
+the learning rate of `quick` and hide a square of each image besides what `quick` does; take away
+their `# `. The fields are those of `print(get_recipe('quick').to_json())`; a name that does not
+exist is answered with near ones.
 
 %% code yours
-from cifar_nb.augment.ops import Cutout, RandomCrop, RandomHorizontalFlip
 from cifar_nb.teams.zoo import get_recipe, list_recipes
 
 YOURS = None
-# YOURS = get_recipe('quick').with_(lr=5.0, augment=[RandomCrop(2), Cutout(8)], name='mine')
+# from cifar_nb.augment.ops import Cutout
+# quick = get_recipe('quick')
+# YOURS = quick.with_(lr=0.05, augment=[Cutout(8), *quick.phases[0].augment], name='mine')
+if YOURS and RECIPES:
+    print(f'ATTENTION: RECIPES = {RECIPES!r} counts, and YOURS ({YOURS.name}) is not trained: '
+          'set RECIPES = None in the settings to train yours.')
 print('known:', ', '.join(dict.fromkeys(r.name for r in list_recipes())))
 '''
 

@@ -157,7 +157,7 @@ def client():
     token."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints a page of advice
         try: from kaggle.api.kaggle_api_extended import KaggleApi
-        except ImportError: raise missing('kaggle', 'kaggle') from None
+        except ImportError: raise missing('kaggle') from None
         api = KaggleApi()
         try: api.authenticate()
         except (Exception, SystemExit):

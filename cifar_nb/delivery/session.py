@@ -13,7 +13,7 @@ from ..core.files import entries, is_empty, make_folder
 from ..core.places import folders
 from ..core.tables import Table
 from ..data.competition import load_competition
-from ..data.images import Images, course_files, input_folder, mounted, working_folder
+from ..data.images import Images, input_folder, look_for_course, mounted, working_folder
 from ..evaluation.tta import check_views, mean_of_views, predict_views, write_submission
 from ..models.resnet import LIMIT
 from ..training.checkpoints import Run, unfinished_net
@@ -42,8 +42,11 @@ def surroundings(devices) -> str:
 
 def find_course(images: Images, named=None, say=print):
     """The course's unlabelled images (`Competition`) from the file `named`, or from the one that
-    is found; None, loudly, where there is none, and where `images` are the toy set."""
-    files = [Path(named)] if named else course_files()
+    is found; None, loudly, where there is none, and where `images` are the toy set. What is passed
+    over is said; `InputError` if only a damaged file of the usual name is here."""
+    files, damaged, passed = ([Path(named)], [], []) if named else look_for_course()
+    if damaged and not files and images.name != 'toy': raise InputError(damaged[0])
+    for why in damaged + passed: say(f'passed over: {why}')
     if not files:
         say(f"ATTENTION: no competition's test file is here ({input_folder()} holds {mounted()}). "
             'The answers will go to test_predictions.csv, which is no submission: add your '

@@ -217,7 +217,7 @@ def prepare(root: Path, source: Path):
 def _mathjax() -> Path:
     "The folder of MathJax, which a package for Sphinx brings along."
     found = importlib.util.find_spec('sphinx-mathjax-offline')
-    if found is None: raise missing('sphinx-mathjax-offline', 'docs')
+    if found is None: raise missing('sphinx-mathjax-offline')
     return Path(found.origin).parent / 'static' / 'mathjax'
 
 
@@ -226,7 +226,7 @@ def build_site(out='_site', root=None, say=print) -> Path:
     page. Nothing of the book is executed."""
     root, out = book_folder(root), Path(out)
     for name in ('sphinx', 'myst_nb', 'sphinx_book_theme'):
-        if importlib.util.find_spec(name) is None: raise missing(name.replace('_', '-'), 'docs')
+        if importlib.util.find_spec(name) is None: raise missing(name.replace('_', '-'))
     if out.exists() and not (out / 'index.html').exists() and any(out.iterdir()):
         raise InputError(f'{out} holds something else than a site: choose another --out.')
     with tempfile.TemporaryDirectory() as tmp:

@@ -278,7 +278,7 @@ def memory(net: nn.Module, size: int = 32) -> Memory:
 def summary(net: nn.Module, depth: int = 2):
     "torchinfo's table of `net` for one 3x32x32 image, down to `depth` levels."
     try: from torchinfo import summary as torchinfo_summary
-    except ImportError: raise missing('torchinfo', 'notebook') from None
+    except ImportError: raise missing('torchinfo') from None
     return torchinfo_summary(net, (1, 3, 32, 32), depth=depth, device='cpu', verbose=0,
                              col_names=('output_size', 'num_params', 'mult_adds'),
                              row_settings=('var_names',))

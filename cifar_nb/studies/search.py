@@ -55,7 +55,7 @@ def net_of(space: Space, choice: dict) -> NetSpec:
 def need_optuna():
     "The module optuna, quiet; `InputError` where it is not installed."
     try: import optuna
-    except ImportError: raise missing('optuna', 'search') from None
+    except ImportError: raise missing('optuna') from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

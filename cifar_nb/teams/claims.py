@@ -44,7 +44,7 @@ def estimate(values, groups=()):
     repeated, with two binomial errors on 10,000 images."""
     if not values: return None
     try: from scipy.stats import t
-    except ImportError: raise missing('scipy', 'notebook') from None
+    except ImportError: raise missing('scipy') from None
     repeated, n = [g for g in groups if len(g) > 1], len(values)
     freedom = sum(len(g) - 1 for g in repeated)
     s = pooled_spread(repeated) if repeated else 0.
@@ -145,7 +145,7 @@ def compare(these, others, lower: bool = False, alpha: float = .05) -> Compariso
     """`these` figures (two or more) beside the `others`, by Welch's test (1947) at level `alpha`;
     `lower`: less is better."""
     try: from scipy.stats import t
-    except ImportError: raise missing('scipy', 'notebook') from None
+    except ImportError: raise missing('scipy') from None
     if min(len(these), len(others)) < 2:
         raise InputError(f'{len(these)} and {len(others)} runs cannot be compared; give two or '
                          'more of each, with other seeds.')

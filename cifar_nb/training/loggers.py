@@ -48,7 +48,7 @@ def logger(name: str):
     before the training."""
     check_choice('logger', name, tuple(LOGGERS))
     try: return LOGGERS[name]()
-    except ImportError: raise missing(name, 'log') from None
+    except ImportError: raise missing(name) from None
 
 
 @contextmanager
