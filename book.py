@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index of th
 # GB on the disk by (build, with the tools): measured on Linux with Python 3.11 and torch 2.14; for
 # the processor the same with the files of its wheel of 2.13 for torch, triton and NVIDIA's packages
 ON_DISK = {("cpu", False): 1.1, ("cpu", True): 1.7, ("gpu", False): 5.6, ("gpu", True): 6.3}
+# GB that pip downloads for them, where it was measured (Python 3.11, torch 2.14); about half
+DOWNLOADS = {("gpu", False): 3.1, ("gpu", True): 3.3}
 DRIVERS = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/nvidia-smi", "/dev/nvidiactl")
 THIS = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
 PROBE = "import sys, pip; sys.exit(sys.prefix == sys.base_prefix)"  # 0 in an environment with pip
@@ -272,17 +275,18 @@ def install(dev, lock):
     why, build = spoiled(), build_for(GPU)
     sites = (*VENV.glob("lib/*/site-packages"), VENV / "Lib" / "site-packages")
     has_torch = not why and any((p / "torch").exists() for p in sites)
-    if not has_torch: make_sure_of_room(dev, build)
+    room = []
+    if not has_torch: room = make_sure_of_room(dev, build)
     else: say("installing into .venv")
     if why:
         if os.path.lexists(VENV): say(f".venv is made again: {why}")
         make(lock)
     UNFINISHED.touch()
-    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *progress()]
+    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *progress(), *room]
     if has_torch: build = installed_build()
     elif build == "cpu" and torch_wanted():
         build = install_for_cpu(lock, pip)
-        if not build: make_sure_of_room(dev, "gpu")  # what the ordinary index has is larger
+        if not build: pip += make_sure_of_room(dev, "gpu")  # the ordinary index has larger ones
     status, text = listen(lock, *pip, "--constraint", "constraints.txt", "--editable",
                           ".[dev]" if dev else ".")
     why, halves = cause(status, text) if status else ("", False)
@@ -303,20 +307,50 @@ def progress():
     return ["--progress-bar", "raw"] if known and "raw" in known[1] else []
 
 
+def free_in(folder):
+    "GB that are free where `folder` lies; no limit where the system does not tell."
+    try: return shutil.disk_usage(folder).free / 1e9
+    except OSError: return float("inf")
+
+
+def same_disk(one, other):
+    "Whether two folders lie on one file system, as far as the system tells."
+    try: return os.stat(one).st_dev == os.stat(other).st_dev
+    except OSError: return True
+
+
 def make_sure_of_room(dev, build):
-    "Say how large what comes is; where the disk has no room for it, stop."
-    if not torch_wanted(): return say("installing into .venv")
-    need = ON_DISK[build or "cpu", dev]
+    """Say how large what comes is; where the disk has no room for it and for pip's downloads
+    meanwhile, stop. The arguments that pip needs: none, or those that spare its cache."""
+    if not torch_wanted(): say("installing into .venv"); return []
+    need, known = ON_DISK[build or "cpu", dev], DOWNLOADS.get((build, dev))
     kind = {"cpu": "PyTorch's builds for the processor (`--gpu`: those for NVIDIA cards, "
                    f"{ON_DISK['gpu', dev]} GB)",
             "gpu": "PyTorch's builds for NVIDIA cards", "": "PyTorch"}[build]
     say(f"installing into .venv, the first time some minutes: {kind} and the rest take some "
-        f"{need} GB of the disk")
-    try: free = shutil.disk_usage(ROOT).free / 1e9
-    except OSError: return
-    if free < need:
-        fail("there is no room", f"{free:.1f} GB of the disk are free, and {need} GB are needed. "
-             "Make room")
+        f"{need} GB of the disk" + (f", and {known} GB are downloaded for it" if known else ""))
+    load, temp = known or need / 2, tempfile.gettempdir()
+    here = same_disk(ROOT, temp)
+    total = need + load * here
+    if (free := free_in(ROOT)) < total:
+        fail("there is no room", f"{free:.1f} GB of the disk are free, and {total:.1f} GB are "
+             f"needed: {need} GB for .venv" + (f" and {load:.1f} GB meanwhile for what pip "
+             f"downloads. Make room, or let TMPDIR name a folder on another disk" if here
+                                               else ". Make room"))
+    if not here and (free := free_in(temp)) < load:
+        fail("there is no room", f"pip puts some {load:.1f} GB of downloads into {temp}, where "
+             f"{free:.1f} GB are free. Make room, or let TMPDIR name a folder elsewhere")
+    return cache_or_not(temp, total, load)
+
+
+def cache_or_not(temp, total, load):
+    "What tells pip to keep no second copy of its downloads, if there is no room for one."
+    names = "PIP_CACHE_DIR", "XDG_CACHE_HOME"
+    cache = next(filter(None, map(os.environ.get, names)), os.path.expanduser("~"))
+    taken = total if same_disk(cache, ROOT) else load if same_disk(cache, temp) else 0
+    if free_in(cache) - taken >= load: return []
+    say("pip keeps no copies of its downloads this time: its cache would fill the disk")
+    return ["--no-cache-dir"]
 
 
 def install_for_cpu(lock, pip):

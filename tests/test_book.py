@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -425,19 +426,64 @@ def test_an_index_that_is_not_there_is_noticed_soon(place):
     assert time.time() - began < 10
 
 
-@pytest.mark.parametrize("free, room", [(1.5, False), (1.8, True)])
+def with_free(book, monkeypatch, one_disk=True, **gb):
+    """Let `gb` be free in the book's folder, in that for temporary files and at home, on one disk
+    or on three."""
+    places = {str(book.ROOT): "here", tempfile.gettempdir(): "temp"}
+    def place(p): return places.get(str(p), "home")
+    monkeypatch.setattr(book, "free_in", lambda p: gb.get(place(p), gb["here"]))
+    monkeypatch.setattr(book, "same_disk", lambda a, b: one_disk or place(a) == place(b))
+    for name in ("PIP_CACHE_DIR", "XDG_CACHE_HOME"): monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("free, room", [(1.8, False), (2.5, False), (2.6, True)])
 def test_the_disk_is_looked_at_before_anything_is_made(place, monkeypatch, capsys, free, room):
+    "1.7 GB stay, and half as much is downloaded meanwhile."
     (place / "settings.ini").write_text(SETTINGS, encoding="utf-8")
     book, made = load(place), []
     monkeypatch.setattr(book, "build_for", lambda asked: "cpu")
     monkeypatch.setattr(book.shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(
         100, 90, int(free * 1e9)))
+    monkeypatch.setattr(book, "same_disk", lambda a, b: True)
     def make(lock): made.append(1); sys.exit(3)
     monkeypatch.setattr(book, "make", make)
     with pytest.raises(SystemExit) as stopped: book.install(True, None)
-    assert bool(made) == room and "1.7 GB of the disk" in capsys.readouterr().out
-    assert room or ("1.5 GB of the disk are free, and 1.7 GB are needed" in str(stopped.value)
+    out = capsys.readouterr().out
+    assert bool(made) == room and "1.7 GB of the disk" in out and "downloaded" not in out
+    assert room or (f"{free} GB of the disk are free, and 2.5 GB are needed: 1.7 GB for .venv and "
+                    "0.8 GB meanwhile for what pip downloads" in str(stopped.value)
                     and str(stopped.value).endswith("Then run the same command again."))
+
+
+@pytest.mark.parametrize("one_disk, free, said", [
+    (True, dict(here=5.7), "5.7 GB of the disk are free, and 8.7 GB are needed"),
+    (True, dict(here=8.8), ["--no-cache-dir"]), (True, dict(here=11.9), []),
+    (False, dict(here=5.5, temp=9, home=9), "5.6 GB are needed: 5.6 GB for .venv. Make room"),
+    (False, dict(here=5.7, temp=3, home=9), f"downloads into {tempfile.gettempdir()}, where 3.0"),
+    (False, dict(here=5.7, temp=3.2, home=3), ["--no-cache-dir"]),
+    (False, dict(here=5.7, temp=3.2, home=3.2), [])])
+def test_there_must_be_room_for_the_downloads_too(place, monkeypatch, capsys, one_disk, free, said):
+    "5.6 GB stay; 3.1 GB are downloaded, and once more for pip's cache if there is room for it."
+    (place / "settings.ini").write_text(SETTINGS, encoding="utf-8")
+    book = load(place)
+    with_free(book, monkeypatch, one_disk, **free)
+    try: found = book.make_sure_of_room(False, "gpu")
+    except SystemExit as e: found = str(e)
+    assert said == found if isinstance(said, list) else said in found
+    out = capsys.readouterr().out
+    assert "5.6 GB of the disk, and 3.1 GB are downloaded" in out
+    assert ("keeps no copies" in out) == (found == ["--no-cache-dir"])
+
+
+def test_pip_is_told_to_keep_no_copies(with_pip, monkeypatch):
+    (with_pip / "settings.ini").write_text(SETTINGS, encoding="utf-8")
+    book, calls = load(with_pip), []
+    monkeypatch.setattr(book, "build_for", lambda asked: "gpu")
+    monkeypatch.setattr(book, "spoiled", lambda: "")
+    monkeypatch.setattr(book, "listen", lambda lock, *argv: calls.append(argv) or (0, ""))
+    with_free(book, monkeypatch, here=10)
+    book.install(True, None)
+    assert len(calls) == 1 and "--no-cache-dir" in calls[0]
 
 
 def test_the_larger_builds_are_only_taken_where_there_is_room_for_them(with_pip, monkeypatch):
@@ -447,9 +493,8 @@ def test_the_larger_builds_are_only_taken_where_there_is_room_for_them(with_pip,
     monkeypatch.setattr(book, "build_for", lambda asked: "cpu")
     monkeypatch.setattr(book, "reached", lambda url: False)
     monkeypatch.setattr(book, "listen", lambda lock, *argv: calls.append(argv) or (0, ""))
-    monkeypatch.setattr(book.shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(
-        100, 90, int(3e9)))
-    with pytest.raises(SystemExit, match="3.0 GB of the disk are free, and 6.3 GB are needed"):
+    with_free(book, monkeypatch, here=6.5)
+    with pytest.raises(SystemExit, match="6.5 GB of the disk are free, and 9.6 GB are needed"):
         book.install(True, None)
     assert calls == []
 

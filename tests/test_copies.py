@@ -80,6 +80,40 @@ def test_a_copy_that_was_edited_is_never_touched(book, edited):
     assert text(book / "work/01_data.ipynb") == chapter("b, mended")
 
 
+def test_a_chapter_that_is_gone_is_named_and_only_an_unedited_copy_goes(book):
+    put(book / "work/mine.ipynb", chapter("my own"))
+    put(book / "work/01_data.ipynb", chapter("b", outputs=[dict(output_type="stream")]))
+    put(book / "work/solutions/01_data.ipynb", chapter("c", "mine"))
+    (book / "nbs/01_data.ipynb").rename(book / "nbs/02_data.ipynb")
+    (book / "nbs/solutions/01_data.ipynb").rename(book / "nbs/solutions/02_data.ipynb")
+    (book / "nbs/logs/team.csv").unlink()
+    said = []
+    copies.bring(book, said.append)
+    assert names(book / "work") == [".copies.json", "00_start.ipynb", "02_data.ipynb",
+                                    "matplotlibrc", "mine.ipynb", "solutions/01_data.ipynb",
+                                    "solutions/02_data.ipynb"]
+    assert said[1].endswith(": 01_data.ipynb, logs/team.csv")
+    for again in said[2:], []:
+        if not again: copies.bring(book, again.append)
+        assert len(again) == 1 and "solutions/01_data.ipynb (now solutions/02_data.ipynb)." in (
+            again[0])
+        assert text(book / "work/solutions/01_data.ipynb") == chapter("c", "mine")
+    (book / "work/solutions/01_data.ipynb").unlink()
+    said = []
+    assert copies.bring(book, said.append) == [] and said == []
+
+
+def test_an_edited_chapter_that_comes_back_is_edited_still(book):
+    put(book / "work/01_data.ipynb", chapter("mine"))
+    (book / "nbs/01_data.ipynb").unlink()
+    said = []
+    copies.bring(book, said.append)
+    assert "you have edited: 01_data.ipynb. Yours" in said[0]
+    put(book / "nbs/01_data.ipynb", chapter("b, mended"))
+    assert copies.bring(book, said.append) == ["01_data.ipynb"]
+    assert text(book / "work/01_data.ipynb") == chapter("mine")
+
+
 def test_an_edit_that_the_book_has_taken_over_is_none(book):
     put(book / "work/01_data.ipynb", chapter("better"))
     put(book / "nbs/01_data.ipynb", chapter("better"))

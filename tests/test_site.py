@@ -109,7 +109,9 @@ class Links(HTMLParser):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     pytest.importorskip("sphinx_book_theme")
-    out, said = tmp_path_factory.mktemp("site") / "_site", []
+    # the workflow that publishes names its folder, and what is checked here is what it publishes
+    kept = os.environ.get("CIFAR_NB_SITE")
+    out, said = Path(kept) if kept else tmp_path_factory.mktemp("site") / "_site", []
     site.build_site(out, ROOT, said.append)
     pages = {p.relative_to(out).as_posix(): Links(p.read_text(encoding="utf-8"))
              for p in out.glob("**/*.html") if "_static" not in p.parts}
@@ -165,6 +167,73 @@ def test_the_page_of_claims_has_every_claim(built):
     assert len(rows) == len(claims) > 100
     for row, (team, c) in zip(rows, claims):
         assert team in row and f"<td>{c.verdict}</td>" in row
+
+
+def test_what_is_published_was_checked():
+    text = (ROOT / ".github/workflows/docs.yaml").read_text(encoding="utf-8")
+    build, publish = re.split(r"^  publish:$", text.partition("\njobs:\n")[2], flags=re.M)
+    steps = re.findall(r"^      - .*(?:\n        .*)*", build, re.M)
+    check, = (i for i, step in enumerate(steps) if "pytest -q tests/test_site.py" in step)
+    upload, = (i for i, step in enumerate(steps) if "upload-pages-artifact" in step)
+    folder = re.search(r"CIFAR_NB_SITE: (\S+)", steps[check])[1]
+    assert check < upload and f"path: {folder}" in steps[upload] and "needs: build" in publish
+    assert all(re.search(r"^    timeout-minutes: \d+$", job, re.M) for job in (build, publish))
+
+
+# ---- in a browser
+
+@pytest.fixture(scope="module")
+def browser():
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = os.environ.get("CIFAR_NB_CHROMIUM") or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not path: pytest.skip("there is no Chromium on this machine")
+    with sync.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=path,
+                              args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        yield b
+        b.close()
+
+
+def too_wide(browser, files, width=390):
+    "Those of `files` that are wider than a window of `width` pixels, and how wide they are."
+    page = browser.new_page(viewport=dict(width=width, height=844))
+    page.route("**/tex-svg.js*", lambda route: route.abort())  # half the time; formulas scroll
+    found = {}
+    for f in files:
+        page.goto(f.as_uri(), wait_until="load")
+        if (w := page.evaluate("document.documentElement.scrollWidth")) > width: found[f.name] = w
+    page.close()
+    return found
+
+
+def test_no_page_is_wider_than_a_telephone(built, browser, tmp_path):
+    out, _, pages = built
+    assert too_wide(browser, [out / name for name in sorted(pages)]) == {}
+    wide = tmp_path / "wide.html"
+    wide.write_text(f"<p>{'m' * 200}</p>", encoding="utf-8")
+    assert too_wide(browser, [wide])["wide.html"] > 390
+
+
+def test_heads_sort_by_mouse_and_by_keyboard(browser, tmp_path):
+    rows = [["name", "n"], ["b", "10"], ["a", "1,000"], ["c", "9"], ["d", "500"]]
+    script = (site.STATIC / "sort.js").read_text(encoding="utf-8")
+    (tmp_path / "t.html").write_text(f"{site._html_table(rows)}<script>{script}</script>",
+                                     encoding="utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "t.html").as_uri())
+    def first(): return "".join(page.locator("tbody td:first-child").all_inner_texts())
+    page.locator("th").nth(0).click()
+    assert first() == "abcd"
+    page.keyboard.press("Tab")
+    for key, order in (("Enter", "cbda"), ("Space", "adbc")):
+        page.keyboard.press(key)
+        assert first() == order
+    assert page.locator("th").nth(1).get_attribute("aria-sort") == "descending"
+    page.locator("th").nth(0).focus()
+    page.keyboard.press("Enter")
+    assert first() == "abcd"
+    page.close()
 
 
 def test_an_older_site_is_replaced_and_can_be_looked_at(built, tmp_path, monkeypatch):

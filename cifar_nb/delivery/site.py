@@ -159,7 +159,8 @@ def scoreboard_page(results) -> str:
     table = Table({'team': team, 'claim': c.what, 'where': c.where, 'stated': stated(c),
                    'found': c.found, 'check': c.check, 'verdict': c.verdict} for team, c in found)
     return (f'# Every claim\n\n{len(table)} claims of the five reports, each with what was stated '
-            'and what was found. A click on a head sorts. [Chapter 30](30_scoreboard.ipynb) '
+            'and what was found. A click on a head sorts, Enter too. '
+            '[Chapter 30](30_scoreboard.ipynb) '
             f'explains the columns.\n\n```{{raw}} html\n{_html_table(table.cells())}\n```\n')
 
 def _modules() -> list:
