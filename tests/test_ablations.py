@@ -372,18 +372,18 @@ def test_a_gap_is_told_with_the_accuracy(tmp_path):
 @pytest.mark.parametrize('a, b, says', [
     ([65.] * 3, [60.] * 3, ''),                                 # no spread, nothing known
     ([60., 62, 64], [60.] * 3, '; 4.3 would be; n = 9 if it is as found'),
-    ([60.2, 62, 64], [60., 62, 64], '; 6.0 would be'),          # far below its error
-    ([60., 62, 64], [60., 62, 64], '; 6.1 would be')])
+    ([60.2, 62, 64], [60., 62, 64], '; 6.0 would be; n = 61 would show 1 point'),  # below its error
+    ([60., 62, 64], [60., 62, 64], '; 6.1 would be; n = 64 would show 1 point')])  # as Cohen's table
 def test_what_would_have_been_seen(a, b, says):
-    "Power by scipy's noncentral t; no n for a difference within its error, none for no spread."
+    "Power by scipy's noncentral t; within its error a difference is one point; none for no spread."
     from scipy.stats import nct, t
     c, spread = compare(a, b), pooled_spread([a, b])
     assert would_be_seen(c.difference, c.error, spread, 3) == says
-    if says.endswith('found'):
+    if says:
+        true, n = 1 if 'point' in says else abs(c.difference), int(says.split('n = ')[1].split()[0])
         def power(n):
-            shift = abs(c.difference) / spread * (n / 2) ** .5
-            return nct.sf(t.ppf(.975, 2 * n - 2), 2 * n - 2, shift)
-        assert power(8) < .8 <= power(9)
+            return nct.sf(t.ppf(.975, 2 * n - 2), 2 * n - 2, true / spread * (n / 2) ** .5)
+        assert power(n - 1) < .8 <= power(n)
 
 
 def test_a_star_in_a_name_stands_for_any_rate(tmp_path):

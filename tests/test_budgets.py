@@ -12,8 +12,8 @@ from scipy import stats
 
 from cifar_nb.cli import main
 from cifar_nb.core.errors import InputError
-from cifar_nb.core.statistics import (detectable_difference, holm, mcnemar, pooled_spread,
-                                      runs_needed, t_interval)
+from cifar_nb.core.statistics import (block_effect, detectable_difference, holm, mcnemar,
+                                      pooled_spread, runs_needed, t_interval)
 from cifar_nb.data.cifar import split, toy
 from cifar_nb.evaluation.records import Results, find_trial, full_record, study_records
 from cifar_nb.recipes.cost import training_cost
@@ -330,6 +330,29 @@ def test_intervals_and_spread_beside_scipy():
     assert pooled_spread([a, b]) == pytest.approx(
         ((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2) ** .5)
     with pytest.raises(InputError): t_interval([1.])
+
+
+def test_what_seeds_share_as_least_squares_find_it():
+    "The residuals of linear models with and without the columns; and columns that are far apart."
+    rng = np.random.default_rng(0)
+    tables = [rng.normal(size=shape) + 3 * rng.normal(size=(shape[0], 1))
+              for shape in ((2, 8), (5, 3), (3, 4))]
+    def left(with_columns):  # sum of squares, degrees of freedom
+        total = freedom = 0
+        for t in tables:
+            row, column = (i.ravel() for i in np.indices(t.shape))
+            X = np.eye(t.shape[0])[row]
+            if with_columns: X = np.hstack([X, np.eye(t.shape[1])[column]])
+            w, *_ = np.linalg.lstsq(X, t.ravel(), rcond=None)
+            total += ((t.ravel() - X @ w) ** 2).sum()
+            freedom += t.size - np.linalg.matrix_rank(X)
+        return total, freedom
+    (less, few), (more, many) = left(True), left(False)
+    F = (more - less) / (many - few) / (less / few)
+    assert block_effect([t.tolist() for t in tables]) == pytest.approx(
+        (F, stats.f.sf(F, many - few, few)))
+    assert block_effect([(t + np.arange(t.shape[1])).tolist() for t in tables])[1] < 1e-3
+
 
 
 @pytest.mark.parametrize('n, power, alpha', [(3, .8, .05), (5, .9, .01), (3, .8, .05 / 36)])

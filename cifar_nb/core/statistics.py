@@ -8,8 +8,8 @@ from statistics import mean, stdev
 
 from .errors import InputError, missing
 
-__all__ = ['t_interval', 'holm', 'mcnemar', 'pooled_spread', 'detectable_difference',
-           'runs_needed']
+__all__ = ['t_interval', 'holm', 'mcnemar', 'pooled_spread', 'block_effect',
+           'detectable_difference', 'runs_needed']
 
 
 def _scipy() -> tuple:
@@ -49,6 +49,24 @@ def pooled_spread(groups) -> float:
     "The standard deviation within `groups` (lists of two values or more), pooled over them."
     freedom = sum(len(g) - 1 for g in groups)
     return (sum((v - mean(g)) ** 2 for g in groups for v in g) / freedom) ** .5
+
+
+def block_effect(tables) -> tuple:
+    """(F, p) for the question whether the columns of `tables` differ once the means of the rows are
+    taken off: the analysis of variance of two ways without repeats, pooled. A table is a list of
+    rows of equal length, two or more of each; a column is a block, such as the runs of one seed."""
+    stats, _ = _scipy()
+    squares, freedom = [0., 0.], [0, 0]  # between columns, and what remains
+    for rows in tables:
+        rows = [[v - mean(row) for v in row] for row in rows]
+        columns = [mean(c) for c in zip(*rows, strict=True)]
+        n, m = len(rows), len(columns)
+        squares[0] += n * sum(c ** 2 for c in columns)
+        squares[1] += sum((v - c) ** 2 for row in rows for v, c in zip(row, columns))
+        freedom[0] += m - 1
+        freedom[1] += (m - 1) * (n - 1)
+    F = squares[0] / freedom[0] / (squares[1] / freedom[1])
+    return F, float(stats.f.sf(F, *freedom))
 
 
 def detectable_difference(spread: float, n: int, power: float = .8, alpha: float = .05) -> float:

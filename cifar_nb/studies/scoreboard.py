@@ -15,10 +15,10 @@ from statistics import mean
 
 from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.statistics import holm
-from ..core.tables import Table, words
+from ..core.tables import Table
 from ..evaluation.report import standard_error
 from ..recipes.cost import training_cost
-from ..teams.claims import check_claims, repeated_by, stated
+from ..teams.claims import check_claims, finding, repeated_by, stated
 from ..teams.reading import accuracy, our_runs, spec_facts
 from ..teams.zoo import TEAMS, list_recipes
 
@@ -230,7 +230,7 @@ def scoreboard(results=()) -> str:
         out += [
             fold(
                 [c.verdict, c.check.replace('not checkable', ''), f'{c.what} [{c.where}]',
-                 stated(c), words(c.found)], widths) for t, c in claims if t == title] + ['']
+                 stated(c), finding(c)], widths) for t, c in claims if t == title] + ['']
     again = [fold(row, (6, 44, 8, 7, 54)) for row in repeats(results).cells()]
     return '\n'.join([*out, repr(tally(claims)), '', *again])
 

@@ -21,7 +21,8 @@ from ..evaluation.report import standard_error
 from ..recipes.spec import Claim, Recipe
 
 __all__ = ['Estimate', 'estimate', 'Finding', 'decimals', 'verdict', 'Check', 'computed',
-           'measured', 'not_checkable', 'check_claims', 'repeated_by', 'stated', 'claims_table',
+           'measured', 'not_checkable', 'check_claims', 'repeated_by', 'stated', 'finding',
+           'claims_table',
            'Comparison', 'compare', 'LESS_IS_BETTER', 'trial_runs', 'trials', 'late_decline',
            'if_as_found', 'would_be_seen', 'contest', 'avoided', 'mattered',
            'at_equal_budget', 'or_at_equal_budget', 'in_all', 'raced']
@@ -124,12 +125,16 @@ def stated(claim: Claim) -> str:
              and claim.unit else words(claim.value))
     return f'{value} {claim.unit}'.strip()
 
+def finding(claim: Claim) -> str:
+    "What was found, in words; of a measured claim without any, that it waits for a run."
+    return 'no run yet' if claim.check == 'measured' and claim.found is None else words(claim.found)
+
 def claims_table(checks, results=()) -> Table:
     """One row a claim: what is claimed, the report's figure and its place, how it is checked, the
     figure found, the verdict."""
     return Table(
-        {'claim': c.what, 'report': stated(c), 'where': c.where, 'check': c.check, 'found': c.found,
-         'verdict': c.verdict} for c in check_claims(checks, results))
+        {'claim': c.what, 'report': stated(c), 'where': c.where, 'check': c.check,
+         'found': finding(c), 'verdict': c.verdict} for c in check_claims(checks, results))
 
 
 class Comparison(NamedTuple):
@@ -237,10 +242,13 @@ def if_as_found(difference: float, error: float, spread: float, n: int,
 def would_be_seen(difference: float, error: float, spread: float, n: int,
                   alpha: float = .05) -> str:
     """After a comparison of `n` runs each that saw nothing: the difference that would have been
-    seen in 80 of 100 such comparisons, and `if_as_found`. '' without a spread."""
+    seen in 80 of 100 such comparisons, and `if_as_found`, or where nobody knows the runs that would
+    show one point. '' without a spread."""
     if not spread: return ''
-    return (f'; {detectable_difference(spread, n, alpha=alpha):.1f} would be'
-            + if_as_found(difference, error, spread, n, alpha))
+    more, enough = if_as_found(difference, error, spread, n, alpha), runs_needed(1., spread,
+                                                                                 alpha=alpha)
+    if abs(difference) <= error and enough > n: more = f'; n = {enough} would show 1 point'
+    return f'; {detectable_difference(spread, n, alpha=alpha):.1f} would be{more}'
 
 def _told(where, a, b, what, claimed, again, lower=False, alpha=.05, short=False, more=''):
     """'yes', 'no' or 'open' with the comparison of the figures `a` and `b` (None: with 0) in words,
@@ -322,7 +330,8 @@ def avoided(study: str, by: str, without: str) -> Callable:
         alone = _told(where, found[without], None, name, ('better',), again)
         if not alone.startswith('yes'):
             told_alone = alone.split(': ', 1)[1].replace(' no difference seen', '')
-            return Finding(f'open: nothing to avoid {told_alone}', again, alone.p)
+            return Finding(f'open: nothing to avoid {told_alone}; a longer training may have it',
+                           again, alone.p)
         return _told(where, found[by], found[without], told, ('better',), again, lower=True)
     return _told_by(study, find)
 

@@ -184,15 +184,17 @@ def mixed_up(results) -> str:
 # %% ../../nbs/23_learning_too_deep.ipynb #6b3af994
 def views_help(results):
     """Whether the report's five views gain accuracy: in our full runs of the code, by McNemar's
-    exact test on the test images, else over all studies; None without either."""
+    exact test on the test images, told with what they do in all small studies; else in those; None
+    without either."""
     key = f'test, mean of {", ".join(code.tta_transforms)}'  # of CIFAR-10's test set, one a run
     changes = [r['result'][key]['paired'] for r in our_runs(code, results)
                if 'paired' in r['result'].get(key, {})]
-    if not changes: return in_all('gain of 5 views')(results)
+    small = in_all('gain of 5 views')(results)
+    if not changes: return small
     right, wrong = (sum(c[k] for c in changes) for k in ('gained', 'lost'))
     p = mcnemar(right, wrong)
     told = (f'{right} images right with five views only, {wrong} with one only '
-            f'(n = {len(changes)}, p = {p:.2g})')
+            f'(n = {len(changes)}, p = {p:.2g})' + (f'; {small.split(": ")[1]}' if small else ''))
     return Finding(yes(right > wrong, told) if p < .05 else f'open: no difference seen, {told}',
                    p=p)
 
