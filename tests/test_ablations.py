@@ -373,7 +373,7 @@ def test_a_gap_is_told_with_the_accuracy(tmp_path):
     ([65.] * 3, [60.] * 3, ''),                                 # no spread, nothing known
     ([60., 62, 64], [60.] * 3, '; 4.3 would be; n = 9 if it is as found'),
     ([60.2, 62, 64], [60., 62, 64], '; 6.0 would be; n = 61 would show 1 point'),  # below its error
-    ([60., 62, 64], [60., 62, 64], '; 6.1 would be; n = 64 would show 1 point')])  # as Cohen's table
+    ([60., 62, 64], [60., 62, 64], '; 6.1 would be; n = 64 would show 1 point')])  # Cohen's table
 def test_what_would_have_been_seen(a, b, says):
     "Power by scipy's noncentral t; within its error a difference is one point; none for no spread."
     from scipy.stats import nct, t
