@@ -1,6 +1,8 @@
 """The notebook for Kaggle, as Kaggle would run it: the package not importable, no network, a
 made-up /kaggle of each layout."""
 import ast
+import errno
+import hashlib
 import json
 import os
 import pickle
@@ -14,6 +16,7 @@ import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 from cifar_nb.core.errors import InputError
@@ -614,6 +617,11 @@ class Offline(socket.socket):
             raise OSError(101, 'Network is unreachable')
         return super().connect(address)
 socket.socket = Offline
+import os
+if 'FULL_DISK' in os.environ:  # in the processes of the members, which begin after it is set
+    import errno
+    def full(handle): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync = full
 """
 FIRST = ("import importlib.util, socket\nassert importlib.util.find_spec('cifar_nb') is None and "
          "'Offline' in repr(socket.socket)")
@@ -640,9 +648,10 @@ def execute(nb, here, **options):
                    resources={"metadata": {"path": str(here)}}, **options).execute(env=env)
 
 
-def run(mount, more=TINY_CODE, **settings):
+def run(mount, more=TINY_CODE, stops_at=None, **settings):
     """Execute the committed notebook with `settings` in the made-up /kaggle of `mount`, and with
-    the code `more` below the library; its outputs as one text."""
+    the code `more` below the library; its outputs as one text. It ends with an error in the cell
+    `stops_at`, or, for None, without one."""
     nb = nbformat.read(ROOT / "kaggle/cifar-nb.ipynb", 4)
     nb.cells.insert(next(i for i, c in enumerate(nb.cells) if c.id == "surroundings"),
                     nbformat.v4.new_code_cell(more))
@@ -650,8 +659,13 @@ def run(mount, more=TINY_CODE, **settings):
     # as papermill does
     nb.cells.insert(
         at + 1, nbformat.v4.new_code_cell("\n".join(f"{k} = {v!r}" for k, v in settings.items())))
-    execute(nb, mount.parent)
+    try: execute(nb, mount.parent)
+    except CellExecutionError:
+        if stops_at is None: raise
     outputs = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs]
+    stopped = [c.id for c in nb.cells if c.cell_type == "code"
+               and any(o.output_type == "error" for o in c.outputs)]
+    assert stopped == ([stops_at] if stops_at else [])
     return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")
                    for o in outputs), outputs
 
@@ -718,6 +732,104 @@ def test_data_parallel_competition_layout(mount):
     assert ("one of 2 processes"
             in (work / "runs/tiny-1epochs-seed0.txt").read_text(encoding="utf-8")
             and "mean of the 2" not in text)
+
+
+ONE = dict(EPOCHS=1, DEVICES=["cpu"], RECIPES=[TINY])
+
+
+@pytest.fixture
+def layout(mount, monkeypatch):
+    "As `mount`, without the compiled kernels, which each run would compile again."
+    monkeypatch.setenv("CIFAR_NB_KERNEL", "off")
+    return mount
+
+
+def contents(folder): return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_whole_notebook_with_a_course_file_of_another_name_and_read_only_input(layout):
+    "Beside files with labels and one that is cut off, all of them nearer and of better names."
+    pngs(layout / "datasets/me/cifar10-pngs/cifar10")
+    competition_file(layout / f"competitions/{COURSE}/deep/er/images.data")
+    named = labelled(layout / "cifar_test_batch.pkl", "y")
+    raw = (layout / f"competitions/{COURSE}/deep/er/images.data").read_bytes()
+    (layout / "cifar_test_nolabel.pkl").write_bytes(raw[:5000])
+    read_only(layout)
+    before = contents(layout)
+    text, _ = run(layout, **ONE)
+    labels_of(layout.parent / "working/submission.csv", [7 * i for i in range(30)])
+    assert f"passed over: {named} is not the test file" in text and "its images have labels" in text
+    assert f"passed over: {layout / 'cifar_test_nolabel.pkl'} is not a file of images" in text
+    assert "ATTENTION" not in text and contents(layout) == before
+    assert not [*(layout.parent / "working").glob("test_predictions*")]
+
+
+def test_the_whole_notebook_with_two_course_files(layout):
+    pngs(layout / "cifar10")
+    competition_file(layout / "a/first.pkl", n=20)
+    competition_file(layout / "b/deeper/cifar_test_nolabel.pkl", n=30)
+    text, _ = run(layout, **ONE)
+    labels_of(layout.parent / "working/submission.csv", [7 * i for i in range(30)])
+    assert "ATTENTION: 2 files hold images without labels" in text
+    assert "a/first.pkl" in text.replace(os.sep, "/") and "name another one in COURSE" in text
+
+
+def small_batches(folder):
+    "Six batch files of 20 toy images each in `folder`, and the md5 of each."
+    folder.mkdir(parents=True)
+    x, y = toy(20 * len(MD5), seed=1)
+    for k, name in enumerate(MD5):
+        part = slice(20 * k, 20 * k + 20)
+        (folder / name).write_bytes(pickle.dumps(
+            {b"data": x[part].flatten(1).numpy(), b"labels": y[part].tolist()}))
+    return {n: hashlib.md5((folder / n).read_bytes()).hexdigest() for n in MD5}
+
+
+def test_the_whole_notebook_with_a_broken_copy_of_cifar10_beside_a_whole_one(layout):
+    "The broken one is nearer, has the right sizes, and another byte in one file."
+    whole = layout / "datasets/someone/more/cifar-10-batches-py"
+    md5, broken = small_batches(whole), layout / "a/cifar-10-batches-py"
+    broken.mkdir(parents=True)
+    for name in MD5:
+        raw = bytearray((whole / name).read_bytes())
+        raw[-2000] ^= name == "data_batch_3"
+        (broken / name).write_bytes(raw)
+    competition_file(layout / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
+    sizes = {n: (whole / n).stat().st_size for n in MD5}
+    official = (f"\nfrom cifar_nb.data.cifar import MD5, SIZES\nMD5.update({md5!r})\n"
+                f"SIZES.update({sizes!r})\n")  # as if these were the files that the world has
+    text, _ = run(layout, TINY_CODE + official, **ONE)
+    assert re.search(r"Data: CIFAR-10 in .*more.cifar-10-batches-py instead, for .*data_batch_3",
+                     text)
+    result = json.loads((layout.parent / "working/runs/tiny-1epochs-seed0/result.json").read_text(
+        encoding="utf-8"))
+    assert result["train_images"] == 90  # of 100, with one in ten held out
+    labels_of(layout.parent / "working/submission.csv", [7 * i for i in range(30)])
+
+
+def test_the_whole_notebook_where_the_hours_are_over_at_once(layout):
+    pngs(layout / "cifar10")
+    competition_file(layout / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
+    text, _ = run(layout, HOURS=0., **ONE)
+    assert "Not finished: tiny-1epochs-seed0 at epoch 0 of 1" in text
+    assert "Nothing is trained yet, so there are no answers: give it more HOURS" in text
+    assert "no member is finished" in text
+    assert not [*(layout.parent / "working").rglob("*.csv")]
+
+
+def test_the_whole_notebook_on_a_full_disk_stops_at_the_training_with_one_sentence(layout):
+    "It is full where a member saves; with room again it trains to the end."
+    pngs(layout / "cifar10")
+    competition_file(layout / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
+    full = "\nimport os\nos.environ['FULL_DISK'] = 'yes'\n"
+    _, outputs = run(layout, TINY_CODE + full, "training", **ONE)
+    error, = [o for o in outputs if o.output_type == "error"]
+    assert error.ename == "InputError" and len(error.traceback) == 1
+    sentence = error.traceback[0]
+    assert os.strerror(errno.ENOSPC) in sentence and "free some space" in sentence
+    assert "\n" not in sentence and not [*(layout.parent / "working").rglob("*.csv")]
+    run(layout, **ONE)
+    labels_of(layout.parent / "working/submission.csv", [7 * i for i in range(30)])
 
 
 EVERY = """
