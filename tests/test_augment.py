@@ -15,6 +15,7 @@ from torchvision.transforms import functional as TF
 
 import cifar_nb.augment.colour
 import cifar_nb.augment.policies
+from cifar_nb.augment import preview
 from cifar_nb.augment.colour import ColorJitter, GaussianBlur, PilBlur, RandomGrayscale
 from cifar_nb.augment.geometry import RandomAffine, RandomRotation, Warp
 from cifar_nb.augment.ops import (TRANSFORMS, AlternatingFlip, Augment, CutMix, Cutout, MixUp,
@@ -346,3 +347,19 @@ def test_a_chapter_run_as_a_notebook_is_written_like_its_export(tmp_path):
                            | {'PYTHONPATH': str(Path(cifar_nb.__file__).parent.parent)})
         assert (p.returncode == 0) == same, p.stderr
         assert same or 'another operation is called RandomGrayscale' in p.stderr
+
+
+def test_every_stop_of_a_slider_gives_another_picture():
+    "And where it counts in whole numbers, none is left out between two stops."
+    x = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8,
+                      generator=torch.Generator().manual_seed(0))
+    def shown(name, s): return preview.draws(x, preview.at_strength(name, s), seed=1)
+    for name, (_, last) in preview.STEPS.items():
+        at = preview.positions(name)
+        pictures = [shown(name, s) for s in at]
+        assert not any(torch.equal(a, b) for a, b in zip(pictures, pictures[1:])), name
+        if name in ('RandomCrop', 'Cutout', 'RandAugment', 'AugMix'):
+            found = [preview.at_strength(name, s) for s in at]
+            assert all(preview.at_strength(name, i/720) in found for i in range(721)), name
+    for name in 'AutoContrast', 'Equalize', 'Invert':
+        assert torch.equal(shown(name, 0.), shown(name, 1.)) and not preview.has_strength(name)

@@ -24,6 +24,7 @@ from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.change import changes_between, read_recipe
 from cifar_nb.recipes.spec import (SMALL, Optimizer, Phase, Recipe, Schedule, recipe_from_json,
                                    trained)
+from cifar_nb.recipes.vary import OTHER_NAMES, fields_of
 from cifar_nb.teams.zoo import base_of, get_recipe
 from cifar_nb.training.loggers import logger, logging_to
 from cifar_nb.training.signals import Interrupted
@@ -212,12 +213,20 @@ def test_settings_are_with_in_other_words():
     assert asked('optimizer={"name": "Adam"}', 'name=mine').name == 'mine'
     assert asked('net.dropout=.1', 'phase1.lr=.1', 'phase1.schedule.t_max=3') == SMALL.with_(
         dropout=.1, phase1=dict(lr=.1, t_max=3))
+    assert asked('net={"widths": [8, 16, 32], "block": "plain"}', 'dropout=.1') == SMALL.with_(
+        net=dict(widths=[8, 16, 32], block='plain'), dropout=.1)
+    whole = json.dumps(replace(SMALL.net, depths=(2, 1, 1)).to_dict())
+    assert asked(f'net={whole}').net == replace(SMALL.net, depths=(2, 1, 1))
+    assert asked('net={"depth": 3}', recipe='laptop').net == replace(get_recipe('laptop').net,
+                                                                     depth=3)
     assert asked('epochs=3') == asked(epochs=3) == SMALL.with_epochs(3)
     assert asked('width_factor=.5', 'without=RandomCrop').net.widths == (32, 64, 128)
 
 
 TWICE = [(('lr=1', 'lr=1'), 'lr is given twice'), (('lr=1', 'optimizer.lr=2'), 'the same field'),
          (('optimizer={"lr": 1}', 'lr=2'), 'both say what lr is'),
+         (('net={"dropout": 0.1}', 'dropout=0.2'), 'net and dropout both say'),
+         (('net={"dropout": 0.1}', 'net={"dropout": 0.1}'), 'net is given twice'),
          (('schedule=linear', 'shape=cosine'), 'both say what shape is'),
          (('phase1.lr=1', 'phase1.optimizer.lr=1'), 'the same field'),
          (('phase1.schedule=linear', 'phase1.shape=linear'), 'both say')]
@@ -238,6 +247,14 @@ def test_what_is_said_twice(settings, said):
     (['--set', 'tta_transforms=["flop"]'], 'did you mean flip?'),
     (['--set', 'classes=5'], 'the images have 10 classes'),
     (['--set', 'epochs=3', '--epochs', '3'], '--set epochs'),
+    (['--set', 'net={"widhts": [8, 16, 32]}'], 'did you mean widths?'),
+    (['--set', 'net=resnet18'], 'a dictionary of what is to change'),
+    (['--set', 'phase1.net={"dropout": 0}'], 'no field of a phase'),
+    (['--set', 'phases=[]'], 'phases cannot be set: its fields are set one by one, lr=0.05'),
+    (['--set', 'notes=mine'], 'notes cannot be set: it tells people'),
+    (['--set', 'source=mine'], 'source cannot be set: it tells people'),
+    (['--set', 'variant=code'], '--variant code'), (['--set', 'phase1.notes=x'], 'cannot be set'),
+    (['--set', 'xyzzy=1'], "recipe 'xyzzy'; recipe.to_json(), and the recipe.json of a run, show"),
     (['--set', 'name=quick'], 'quick is another recipe already'),
     (['--log', 'tensorbord'], 'tensorboard')])
 def test_a_mistake_is_one_line_and_status_2(argv, said, tmp_path, monkeypatch, capsys):
@@ -245,6 +262,28 @@ def test_a_mistake_is_one_line_and_status_2(argv, said, tmp_path, monkeypatch, c
     assert main(['train', 'small', '--data', 'toy', *argv]) == 2
     out, err = capsys.readouterr()
     assert said in err and len(err.splitlines()) == 1 and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('other, field', [
+    ('wd', 'weight_decay'), ('learning_rate', 'lr'), ('bs', 'batch_size'), ('batch', 'batch_size'),
+    ('augmentation', 'augment'), ('augmentations', 'augment'), ('aug', 'augment'),
+    ('opt', 'optimizer'), ('scheduler', 'schedule'), ('warmup', 'warmup_epochs'), ('tta',
+    'tta_transforms'), ('model', 'net'), ('width', 'widths'), ('LR', 'lr')])
+def test_other_names_of_a_field_lead_to_it(other, field):
+    for change in lambda: asked(f'{other}=1'), lambda: SMALL.with_(**{other: 1}):
+        with pytest.raises(InputError, match=rf'{other}.; did you mean {field}\?$'): change()
+
+
+def test_every_other_name_leads_to_a_field_and_is_none():
+    known = {k for r in (SMALL, get_recipe('laptop')) for names in fields_of(r).values()
+             for k in names} | {'net', 'epochs'}
+    assert {*OTHER_NAMES.values()} <= known and not known & OTHER_NAMES.keys()
+
+
+def test_a_near_name_is_one_of_three_at_most():
+    with pytest.raises(InputError) as e: asked('warmup_epoch_factor=1')
+    near = str(e.value).partition('did you mean ')[2].rstrip('?').replace(' or ', ', ').split(', ')
+    assert {'warmup_start_factor', 'warmup_epochs'} <= {*near} and len(near) <= 3
 
 
 def test_a_setting_without_equals_does_not_wait_for_torch():

@@ -220,6 +220,7 @@ def _train_arguments(s):
     s.add_argument('--set', dest='settings', type=setting, action='append', default=[],
                    metavar='KEY=VALUE', help='change one field of the recipe, again for more: '
                    'lr=0.05, widths=[32,64,64], schedule.warmup_epochs=1, phase2.lr=0.01, '
+                   '\'net={"widths": [32, 64, 64], "dropout": 0.1}\', '
                    '\'augment=["RandomCrop", {"transform": "Cutout", "size": 8}]\'')
     s.add_argument('--epochs', type=int, metavar='N',
                    help="another length; the schedule keeps its shape (default: the recipe's)")

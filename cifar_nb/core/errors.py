@@ -24,11 +24,21 @@ def missing(package: str) -> InputError:
                       'and try again.')
 
 
-def check_choice(what, given, known):
-    """Raise `InputError` unless `given` is in `known` (names), suggesting near ones; `what` says
-    what they are names of."""
+def check_choice(what, given, known, others=None, listed=''):
+    """Raise `InputError` unless `given` is in `known` (names), suggesting a near one, or that for
+    which it is another name in `others`; `what` says what they are names of. Where they are too
+    many for a sentence `listed` says where they stand, and up to three near ones are suggested."""
     if given in known: return
-    names = {str(k).lower(): k for k in known}
-    near = [names[n] for n in difflib.get_close_matches(str(given).lower(), names, n=1, cutoff=0.5)]
-    hint = f'did you mean {" or ".join(near)}?' if near else f'choose one of {", ".join(known)}.'
+    names, text = {str(k).lower(): k for k in known}, str(given).lower()
+    meant = (others or {}).get(text)
+    many = dict(n=3, cutoff=.6) if listed else dict(n=1, cutoff=.5)
+    near = [meant] if meant in known else [
+        names[n] for n in difflib.get_close_matches(text, names, **many)]
+    hint = (f'did you mean {_either(near)}?' if near
+            else listed or f'choose one of {", ".join(known)}.')
     raise InputError(f'There is no {what} {given!r}; {hint}')
+
+
+def _either(names: list) -> str:
+    "'a', 'a or b', 'a, b or c'."
+    return ' or '.join(filter(None, [', '.join(map(str, names[:-1])), str(names[-1])]))

@@ -10,7 +10,7 @@ from ..core.files import read_json, read_text
 from ..core.forms import misfit
 from .checks import shown
 from .spec import Recipe, build_scheduler, recipe_from_json, stretch
-from .vary import fields_of, vary
+from .vary import OTHER_NAMES, check_field, fields_of, vary
 
 __all__ = ['changed', 'changes_from', 'changes_between', 'read_recipe', 'check_trainable']
 
@@ -63,13 +63,13 @@ def _words(key: str, value) -> list:
 # From the words of a command line to the arguments of `changed`
 
 PARTS = dict(net='network', optimizer='optimizer', schedule='schedule')
-OTHERS = ('name', 'title', 'width_factor', 'depth_factor', 'without')
+OTHERS = ('net', 'name', 'title', 'width_factor', 'depth_factor', 'without')
 
 
 def changes_from(recipe: Recipe, settings: list) -> dict:
     """The arguments of `changed` from `settings`, pairs (key, value). A key is a field that `vary`
-    takes, name or title, also with the part it stands in (`optimizer.lr`, `schedule.t_max`,
-    `net.widths`), and of one phase alone after `phase1.`, `phase2.`, ..."""
+    takes, `net` (a dictionary), name or title, also with the part it stands in (`optimizer.lr`,
+    `schedule.t_max`, `net.widths`), and of one phase alone after `phase1.`, `phase2.`, ..."""
     out: dict = {}
     keys: dict = {}
     for key, value in settings:
@@ -98,11 +98,12 @@ def _place(recipe, key: str) -> tuple:
         raise InputError(f'{field} is a whole phase: name the field in it, such as {field}.lr.')
     if not parts:
         known = {*set.union(*homes.values()), *(() if phase else OTHERS)}
-        check_choice(f'field of a {"phase" if phase else "recipe"}', field, sorted(known))
+        check_field(field, known, f'field of a {"phase" if phase else "recipe"}')
         return phase, field
-    check_choice('part of a recipe', parts[0], tuple(PARTS))
+    check_choice('part of a recipe', parts[0], tuple(PARTS), OTHER_NAMES)
     known = homes[PARTS[parts[0]]] | ({'name'} if parts[0] == 'optimizer' else set())
-    check_choice(f'field of the {PARTS[parts[0]]}', '.'.join([*parts[1:], field]), sorted(known))
+    check_choice(f'field of the {PARTS[parts[0]]}', '.'.join([*parts[1:], field]), sorted(known),
+                 OTHER_NAMES)
     # the kind of optimizer has the name of the whole
     return phase, 'optimizer' if field == 'name' else field
 

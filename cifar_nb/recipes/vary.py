@@ -10,11 +10,38 @@ from ..models.resnet import NetSpec
 from .checks import check_fields, shown
 from .spec import Optimizer, Phase, Recipe, Schedule
 
-__all__ = ['fields_of', 'vary']
+__all__ = ['fields_of', 'check_field', 'OTHER_NAMES', 'vary']
 
 _OF_RECIPE = ('ema', 'ema_warmup', 'clip', 'tta_transforms')
 # what a phase holds, and the field that names its kind
 _INSIDE = dict(optimizer=(Optimizer, 'name'), schedule=(Schedule, 'shape'))
+
+OTHER_NAMES = {  # what fields are called elsewhere
+    other: name for name, others in dict(
+        lr='learning_rate learningrate max_lr base_lr peak_lr step_size',
+        weight_decay='wd l2 decay', momentum='mom mu', betas='beta beta1 beta2',
+        optimizer='opt optim', schedule='sched scheduler lr_schedule lr_scheduler',
+        shape='decay_shape', warmup_epochs='warmup warm_up', t_max='tmax', milestones='steps',
+        batch_size='bs batch batchsize minibatch', micro_batch='microbatch accumulate grad_accum',
+        augment='aug augs augmentation augmentations transform transforms',
+        label_smoothing='smoothing ls', epochs='epoch n_epochs num_epochs',
+        keep_fraction='hard_examples', net='network model arch architecture',
+        widths='width channels filters', depths='layers blocks', activation='act nonlinearity',
+        dropout='drop drop_rate p_drop', ema='ema_decay averaging', clip='grad_clip clip_norm',
+        tta_transforms='tta views').items() for other in others.split()}
+_FOR_PEOPLE = 'it tells people about the recipe; write it into the file of recipe.to_json()'
+_NOT_SET = dict(  # fields of a recipe that stay, and what to do
+    phases='its fields are set one by one, lr=0.05 in every phase, phase2.lr=0.01 in the second',
+    notes=_FOR_PEOPLE, source=_FOR_PEOPLE, claims=_FOR_PEOPLE,
+    variant='choose it with the recipe, as NAME:code or --variant code')
+_LISTED = 'recipe.to_json(), and the recipe.json of a run, show them all.'
+
+
+def check_field(name: str, known, what: str = 'field of a recipe'):
+    "Raise `InputError` unless `name` is among the `known` names, or says why it cannot be set."
+    if name in _NOT_SET and name not in known:
+        raise InputError(f'{name} cannot be set: {_NOT_SET[name]}.')
+    check_choice(what, name, sorted(known), OTHER_NAMES, _LISTED)
 
 
 def _names(of) -> set: return {f.name for f in fields(of)}
@@ -46,7 +73,7 @@ def vary(recipe: Recipe, width_factor: float = 1, depth_factor: int = 1, without
     single, changes = _by_phase(recipe, changes)
     recipe, changes = _another_net(recipe, changes)
     homes = fields_of(recipe)
-    for name in changes: check_choice('field of a recipe', name, sorted(set.union(*homes.values())))
+    for name in changes: check_field(name, {*set.union(*homes.values()), 'net'})
     def of(home): return {k: v for k, v in changes.items() if k in homes[home]}
     own = {home: of(home) for home in homes}
     net = _resized(recipe, width_factor, depth_factor)
@@ -80,7 +107,7 @@ def _another_net(recipe, changes: dict) -> tuple:
     rest = {k: v for k, v in changes.items() if k != 'net'}
     if isinstance(net, dict):
         for name in net:
-            check_choice('field of the network', name, sorted(_names(recipe.net)))
+            check_choice('field of the network', name, sorted(_names(recipe.net)), OTHER_NAMES)
             if name in rest: raise InputError(f'net and {name} both say what {name} is: give it '
                                               'once.')
         return recipe, {**net, **rest}
@@ -93,8 +120,8 @@ def _another_net(recipe, changes: dict) -> tuple:
 def _one_phase(recipe, i: int, changes: dict) -> Recipe:
     "`recipe` with `changes` in its phase number `i`, counted from 0."
     homes = fields_of(recipe)
-    known = sorted(homes['phase'] | homes['optimizer'] | homes['schedule'] | {'without'})
-    for name in changes: check_choice('field of a phase', name, known)
+    known = homes['phase'] | homes['optimizer'] | homes['schedule'] | {'without'}
+    for name in changes: check_field(name, known, 'field of a phase')
     p = vary(replace(recipe, phases=(recipe.phases[i],)), **changes).phases[0]
     return replace(recipe, phases=(*recipe.phases[:i], p, *recipe.phases[i + 1:]))
 
