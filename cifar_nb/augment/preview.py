@@ -225,7 +225,7 @@ def controls(**values):
     a slider of whole numbers up to it for an int."""
     import ipywidgets as w
     def one(name, v):
-        how = dict(description=name, style=dict(description_width='7em'))
+        how = dict(description=name, style=dict(description_width='9em'))
         if isinstance(v, tuple): return w.Dropdown(options=v, value=v[0], **how)
         how['continuous_update'] = False
         return (w.FloatSlider(value=v, max=1, step=.05, **how)
