@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cifar_nb.augment.policies import LISTS
+from cifar_nb.cli import main
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
 from cifar_nb.evaluation.records import full_record, load_results
@@ -266,6 +267,26 @@ def test_the_scoreboard_prints_every_claim_within_a_terminal():
     assert max(map(len, scoreboard().splitlines())) <= 130
     total = tally(all_claims())[-1]
     assert sum(int(total[v]) for v in VERDICTS) == int(total["claims"]) == len(all_claims())
+
+
+def test_the_chapter_and_the_command_agree_to_the_character(capsys):
+    "The standings, the tally, the first claims and what repeats them, as chapter 30 stores them."
+    main(["scoreboard", "--results", str(ROOT / "results")])
+    printed = capsys.readouterr().out
+    cells = json.loads((ROOT / "nbs/30_scoreboard.ipynb").read_text(encoding="utf-8"))["cells"]
+    def stored(start):  # what the cell that begins so shows, as text
+        c, = (c for c in cells if "".join(c["source"]).startswith(start))
+        return "".join("".join(o.get("text") or o["data"]["text/plain"]) for o in c["outputs"])
+    for start in ("test_eq([row['parameters'] for row in standings()]", "claims = all_claims(",
+                  "test_eq(fold(["):
+        assert stored(start).strip("\n") in printed
+    again = printed[printed.index("report  measured claim"):]  # cells folded to several lines
+    assert sorted(again.split()) == sorted(stored("again = repeats(results)").split())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in standings(load_results(ROOT / "results")):
+        line, = (x for x in readme.splitlines() if x.startswith(f"| {row['team']} |"))
+        for k in ("claimed %", "logged % (best)", "ours % (runs)", "on"):
+            assert f"| {row[k] or '-'} |" in line
 
 
 def test_the_table_of_repeats_shows_p_after_holm():
