@@ -528,7 +528,7 @@ def test_search_refuses_and_resumes(tmp_path):
 def test_search_without_optuna_is_a_sentence(monkeypatch):
     from cifar_nb.studies.search import need_optuna
     monkeypatch.setitem(sys.modules, 'optuna', None)
-    with pytest.raises(InputError, match=r'cifar_nb\[search\]'): need_optuna()
+    with pytest.raises(InputError, match=r'optuna is not installed here: run'): need_optuna()
 
 
 def test_a_gain_over_all_studies_is_students_test(tmp_path):

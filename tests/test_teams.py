@@ -15,9 +15,9 @@ from cifar_nb.data.cifar import toy
 from cifar_nb.evaluation.records import full_record, load_results
 from cifar_nb.models.resnet import LIMIT, NetSpec, count_macs, count_parameters
 from cifar_nb.recipes.spec import Claim, recipe_from_json
-from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, claimed_accuracy, machines,
-                                         networks, repeats, scoreboard, short_form, standings,
-                                         tally)
+from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, claimed_accuracy, networks,
+                                         repeats, scoreboard, short_form, standings, tally,
+                                         trained_on)
 from cifar_nb.teams.claims import Check, check_claims, verdict
 from cifar_nb.teams.reading import accuracy, differences, full_runs, parts, sketch, spec_facts
 from cifar_nb.teams.zoo import TEAMS, get_recipe, list_recipes
@@ -324,7 +324,8 @@ def test_whose_errors_are_looked_at():
 def test_the_machines_of_our_runs_stand_beside_their_accuracy(hardware, short):
     r = run(TEAMS[0].code, 95.)
     r["result"]["hardware"] = hardware
-    assert machines(TEAMS[0].code, [r, r]) == short and machines(TEAMS[0].code, []) == ""
+    assert trained_on(TEAMS[0].code, [r, r]) == short
+    assert trained_on(TEAMS[0].code, []) == ""
     assert standings([r])[0]["on"] == short
 
 
