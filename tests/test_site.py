@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from filelock import FileLock
 
 from cifar_nb.core.errors import InputError
 from cifar_nb.delivery import site
@@ -111,8 +112,15 @@ def built(tmp_path_factory):
     pytest.importorskip("sphinx_book_theme")
     # the workflow that publishes names its folder, and what is checked here is what it publishes
     kept = os.environ.get("CIFAR_NB_SITE")
-    out, said = Path(kept) if kept else tmp_path_factory.mktemp("site") / "_site", []
-    site.build_site(out, ROOT, said.append)
+    base = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"): base = base.parent  # the workers share one site
+    out, told = Path(kept) if kept else base / "shared" / "_site", base / "said.json"
+    with FileLock(base / "site.lock"):
+        if not told.exists():
+            said = []
+            site.build_site(out, ROOT, said.append)
+            told.write_text(json.dumps(said), encoding="utf-8")
+    said = json.loads(told.read_text(encoding="utf-8"))
     pages = {p.relative_to(out).as_posix(): Links(p.read_text(encoding="utf-8"))
              for p in out.glob("**/*.html") if "_static" not in p.parts}
     return out, said, pages
