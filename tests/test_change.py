@@ -492,7 +492,7 @@ def test_a_logger_that_is_not_installed_is_said_before_the_training(name, module
 
 
 @pytest.mark.parametrize('python, written', [
-    ('/work/.venv/bin/python', '/work/.venv/bin/python'), ('', 'python'), (None, 'python'),
+    ('/opt/.venv/bin/python', '/opt/.venv/bin/python'), ('', 'python'), (None, 'python'),
     (r'C:\My Files\.venv\Scripts\python.exe', r'"C:\My Files\.venv\Scripts\python.exe"')])
 def test_what_is_missing_is_installed_for_the_python_that_runs(python, written, monkeypatch):
     from cifar_nb.core.errors import missing
