@@ -154,10 +154,10 @@ def scoreboard_page(results) -> str:
     "Every claim of the five reports beside what was found, as a page with a table that sorts."
     from ..evaluation.records import load_results
     from ..studies.scoreboard import all_claims
-    from ..teams.claims import finding, stated
+    from ..teams.claims import found_in_words, stated
     found = all_claims(load_results(results, say=str))
     table = Table({'team': team, 'claim': c.what, 'where': c.where, 'stated': stated(c), 'found':
-                   finding(c), 'check': c.check, 'verdict': c.verdict} for team, c in found)
+                   found_in_words(c), 'check': c.check, 'verdict': c.verdict} for team, c in found)
     return (f'# Every claim\n\n{len(table)} claims of the five reports, each with what was stated '
             'and what was found. A click on a head sorts, Enter too. '
             '[Chapter 30](30_scoreboard.ipynb) '

@@ -18,7 +18,7 @@ from ..core.statistics import holm
 from ..core.tables import Table
 from ..evaluation.report import standard_error
 from ..recipes.cost import training_cost
-from ..teams.claims import check_claims, finding, repeated_by, stated
+from ..teams.claims import check_claims, found_in_words, repeated_by, stated
 from ..teams.reading import accuracy, our_runs, spec_facts
 from ..teams.zoo import TEAMS, list_recipes
 
@@ -230,7 +230,7 @@ def scoreboard(results=()) -> str:
         out += [
             fold(
                 [c.verdict, c.check.replace('not checkable', ''), f'{c.what} [{c.where}]',
-                 stated(c), finding(c)], widths) for t, c in claims if t == title] + ['']
+                 stated(c), found_in_words(c)], widths) for t, c in claims if t == title] + ['']
     again = [fold(row, (6, 44, 8, 7, 54)) for row in repeats(results).cells()]
     return '\n'.join([*out, repr(tally(claims)), '', *again])
 

@@ -21,7 +21,7 @@ from ..evaluation.report import standard_error
 from ..recipes.spec import Claim, Recipe
 
 __all__ = ['Estimate', 'estimate', 'Finding', 'decimals', 'verdict', 'Check', 'computed',
-           'measured', 'not_checkable', 'check_claims', 'repeated_by', 'stated', 'finding',
+           'measured', 'not_checkable', 'check_claims', 'repeated_by', 'stated', 'found_in_words',
            'claims_table',
            'Comparison', 'compare', 'LESS_IS_BETTER', 'trial_runs', 'trials', 'late_decline',
            'if_as_found', 'would_be_seen', 'contest', 'avoided', 'mattered',
@@ -125,7 +125,7 @@ def stated(claim: Claim) -> str:
              and claim.unit else words(claim.value))
     return f'{value} {claim.unit}'.strip()
 
-def finding(claim: Claim) -> str:
+def found_in_words(claim: Claim) -> str:
     "What was found, in words; of a measured claim without any, that it waits for a run."
     return 'no run yet' if claim.check == 'measured' and claim.found is None else words(claim.found)
 
@@ -134,7 +134,7 @@ def claims_table(checks, results=()) -> Table:
     figure found, the verdict."""
     return Table(
         {'claim': c.what, 'report': stated(c), 'where': c.where, 'check': c.check,
-         'found': finding(c), 'verdict': c.verdict} for c in check_claims(checks, results))
+         'found': found_in_words(c), 'verdict': c.verdict} for c in check_claims(checks, results))
 
 
 class Comparison(NamedTuple):
