@@ -109,6 +109,9 @@ def _other_commands(command):
     _where(s)
     s = command('shift', 'how much a network keeps on noisy, blurred and foggy images')
     _shift_arguments(s)
+    s = command('tta', 'what test-time augmentation gains a network, and how far its confidence '
+                'can be trusted')
+    _tta_arguments(s)
     command('pretrained', 'the networks that come trained')
     s = command('publish', 'pack the network of a finished run, with a card and a checksum')
     _publish_arguments(s)
@@ -194,6 +197,15 @@ def _shift_arguments(s):
                    help='runs of each training (default: 1)')
     s.add_argument('--results', metavar='DIR', help="also keep the figures as JSON files in "
                    "DIR/shift (--trainings: default results)")
+    s.add_argument('--images', type=int, metavar='N', help='the first N test images only')
+    _where(s)
+
+
+def _tta_arguments(s):
+    s.add_argument('run', nargs='*', metavar='RUN',
+                   help='folders that train wrote, or names that `cifar_nb pretrained` lists')
+    s.add_argument('--results', metavar='DIR', help='also keep the figures as JSON files in '
+                   'DIR/tta')
     s.add_argument('--images', type=int, metavar='N', help='the first N test images only')
     _where(s)
 

@@ -280,6 +280,12 @@ def cmd_shift(a):
     command_shift(a.run, a.trainings, a.seeds, a.results, a.data, a.device, a.images)
 
 
+def cmd_tta(a):
+    "What test-time augmentation gains a network, and how far its confidence can be trusted."
+    from ..studies.networks import command_tta
+    command_tta(a.run, a.results, a.data, a.device, a.images)
+
+
 def cmd_pretrained(a):
     "The networks that come trained."
     from ..evaluation.pretrained import list_pretrained
