@@ -218,12 +218,13 @@ def _ten_times(p): return 10 * p.optimizer.weight_decay
 STUDIES += [
     Study('weight decay', 'How much weight decay?',
           {'none': dict(weight_decay=0.), 'ten times': dict(weight_decay=_ten_times)},
-          group='optimization'),
+          ('000: weight decay prevents overfitting',), group='optimization'),
     Study('dropout', 'Does dropout before the last layer help?',
-          {'0.2': dict(dropout=.2), '0.5': dict(dropout=.5)}),
+          {'0.2': dict(dropout=.2), '0.5': dict(dropout=.5)},
+          ('000: dropout prevents overfitting',)),
     Study('high rate', 'Is a warm-up needed at four times the rate?',
           {'no warm-up': dict(schedule=Schedule('cosine', t_max=1, unit='step'))},
-          group='optimization', small=replace(vary(FAST, lr=.4), name='high rate'), team=''),
+          ('000: a warm-up stabilizes the start',), group='optimization', small=replace(vary(FAST, lr=.4), name='high rate'), team=''),
 ]
 
 # %% ../../nbs/32_ablations.ipynb #fc612c88

@@ -127,6 +127,12 @@ checks += (
              contest('optimizer', ['SGD, rate *'], ['RMSprop, rate *'], looks=2)),
     measured('a cosine refined the optimization, beside other schedules', 'yes', '', 'results',
              contest('schedule', ['base'], ('steps', 'plateau', 'constant'))),
+    measured('a warm-up stabilizes the start', 'yes', '', 'lessons',
+             contest('high rate', ['base'], ['no warm-up'], 'falls')),
+    measured('weight decay prevents overfitting', 'yes', '', 'lessons',
+             contest('weight decay', ['base'], ['none'], 'gap', late=True)),
+    measured('dropout prevents overfitting', 'yes', '', 'lessons',
+             contest('dropout', ['0.5'], ['base'], 'gap', late=True)),
 )
 
 # %% ../../nbs/21_narrow_resnet.ipynb #b8550ec2
