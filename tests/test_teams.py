@@ -461,3 +461,21 @@ def test_every_measured_verdict_says_what_repeats_it():
             assert any(row['report'] == c[:3] for c in study.claims), row
         elif a.command == 'reproduce': assert choose_recipes(a.recipe)
         elif a.command == 'budgets': assert [plan(n, a.pflop).recipe for n in a.recipe], row
+
+
+def test_no_two_curves_of_a_figure_look_alike():
+    "Two networks of one report, or two seeds of one recipe, are told apart without their colors."
+    from cifar_nb.teams.reading import show_logged
+    def run(variant, seed, parameters):
+        return dict(result=dict(variant=variant, seed=seed, parameters=parameters, epochs=3,
+                                test=dict(accuracy=90.)),
+                    log=[dict(epoch=e, train_accuracy=80. + e) for e in (1, 2, 3)],
+                    test_curve=[dict(epoch=e, test_accuracy=79. + e) for e in (1, 2, 3)])
+    for runs, names in (
+            ([run("report", 0, 2_777_674), run("code", 0, 4_992_586)], ("2.78M", "4.99M")),
+            ([run("code", 0, 2_777_674), run("code", 1, 2_777_674)], ("code",))):
+        lines = [line for line in show_logged([], runs).axes[0].lines
+                 if not line.get_label().startswith("_")]
+        looks = {(line.get_linestyle(), line.get_marker()) for line in lines}
+        assert len(lines) == len(looks) == len({line.get_label() for line in lines}) == 4
+        assert {n for n in names for line in lines if f"({n})" in line.get_label()} == set(names)

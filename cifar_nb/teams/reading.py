@@ -11,6 +11,7 @@ __all__ = ['rows_of', 'differences', 'operations', 'Part', 'parts', 'draw_net', 
 import csv
 from dataclasses import fields, replace
 from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -342,15 +343,16 @@ def _team_points(ax, logged, keys):
                     label=f'team, {key.split("_")[0].replace("train", "training")}')
 
 # %% ../../nbs/20_reading.ipynb #f089c6c5
-def _our_curves(ax, r):
-    "The curves of the full run `r`, and a star for its test accuracy."
-    result, name = r['result'], f"ours ({r['result']['variant']})"
-    ax.plot([l['epoch'] for l in r['log']], [l['train_accuracy'] for l in r['log']], lw=1,
-            color=ACCENT, label=f"{name}, training, seed {result['seed']}")
+def _our_curves(ax, r, name, color, mark):
+    "The curves of the full run `r`, called `name`, and a star for its test accuracy."
+    result, seed = r['result'], f"seed {r['result']['seed']}"
+    style = dict(lw=1, color=color, marker=mark, ms=4, markevery=max(1, result['epochs'] // 7))
+    ax.plot([l['epoch'] for l in r['log']], [l['train_accuracy'] for l in r['log']], **style,
+            label=f'{name}, training, {seed}')
     if curve := r.get('test_curve'):
-        ax.plot([l['epoch'] for l in curve], [l['test_accuracy'] for l in curve], '--', lw=1,
-                color=ACCENT, label=f'{name}, test')
-    ax.plot(result['epochs'], result['test']['accuracy'], '*', ms=10, color=ACCENT)
+        ax.plot([l['epoch'] for l in curve], [l['test_accuracy'] for l in curve], '--', **style,
+                label=f'{name}, test, {seed}')
+    ax.plot(result['epochs'], result['test']['accuracy'], '*', ms=10, color=color)
 
 # %% ../../nbs/20_reading.ipynb #123a2b28
 def show_logged(logged: list, runs=(), keys=('train_accuracy', 'test_accuracy')):
@@ -359,7 +361,12 @@ def show_logged(logged: list, runs=(), keys=('train_accuracy', 'test_accuracy'))
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7, 2.8), layout='constrained')
     _team_points(ax, logged, keys)
-    for r in runs: _our_curves(ax, r)
+    sizes = {r['result'].get('parameters') for r in runs}
+    colors, marks = cycle((ACCENT, '#009E73', '#CC79A7')), cycle(('', 's', '^', 'v'))
+    for r, color, mark in zip(runs, colors, marks):
+        result = r['result']
+        which = result['variant'] if len(sizes) < 2 else f"{result['parameters'] / 1e6:.2f}M"
+        _our_curves(ax, r, f'ours ({which})', color, mark)
     lowest = min([row[k] for row in logged for k in keys if k in row]
                  + [l['train_accuracy'] for r in runs for l in r['log']] + [80])
     if not runs:
