@@ -1,68 +1,18 @@
-"""Plain module: how far the confidence of a finished network can be trusted and what test-time
-augmentation gains it, and `cifar_nb tta`.
+"""Plain module: published networks side by side, their confidence and what test-time augmentation
+gains them, and `cifar_nb tta`.
 
 Tests: tests/test_networks.py, chapters 08a and 09.
 """
-import re
 from pathlib import Path
 
-import torch
-
 from ..core.errors import InputError
-from ..core.files import json_records
 from ..core.tables import Table
-from ..data.cifar import CIFAR10, load
-from ..evaluation.calibration import calibration_floor
+from ..data.cifar import load
+from ..evaluation.answers import SETS, answer_figures, keep_answers
 from ..evaluation.pretrained import open_network, registry
-from ..evaluation.records import warn, write_record
-from ..evaluation.report import calibration_error, paired_gain, reliability
-from ..evaluation.tta import VIEW_SETS, mean_of_views, view_logits
-from ..training.loop import loss_and_accuracy
-from ..training.train import describe_images
+from ..evaluation.tta import VIEW_SETS
 
-__all__ = ['SETS', 'answer_figures', 'keep_answers', 'network_records', 'answers_table',
-           'show_calibrations', 'show_tta', 'command_tta']
-
-SETS = 'pair', 'six', 'five'  # of `VIEW_SETS`
-
-
-def answer_figures(net, x, y, phase) -> dict:
-    """What `net` answers to the uint8 images `x`, as numbers for JSON: accuracy (%) and
-    cross-entropy of a single view, its mean confidence (%), ECE (points), the ECE that a perfectly
-    calibrated network would have by chance, and images, confidence and accuracy in each of 15 bins;
-    'gains': for each of `SETS` and each single transform averaged with the identity, points of
-    accuracy gained and their standard error."""
-    names = list(dict.fromkeys(v for s in SETS for v in VIEW_SETS[s]))
-    each = dict(zip(names, view_logits(net, x, phase, names)))
-    one = each['identity']
-    means = {s: mean_of_views(torch.stack([each[v] for v in VIEW_SETS[s]])) for s in SETS}
-    means |= {f'identity, {v}': (one + a) / 2 for v, a in each.items() if v != 'identity'}
-    loss, accuracy = loss_and_accuracy(one, y)
-    confidence = 100 * one.double().softmax(1).amax(1).mean().item()
-    return dict(images=len(y), accuracy=accuracy, loss=loss, confidence=confidence,
-                ece=calibration_error(one, y), by_chance=calibration_floor(one),
-                bins=[v.tolist() for v in reliability(one, y)],
-                gains={name: list(paired_gain(one, m, y)) for name, m in means.items()})
-
-
-def keep_answers(folder, name: str, run, x, y, figures: dict) -> Path:
-    """Keep the `figures` of the network of `run` on the images `x`, `y` in `folder`; they replace
-    those of the same weights and images only."""
-    asked = dict(weights=run.weights, images=describe_images(x, y), transforms=list(SETS))
-    whole = asked['images']['fingerprint'] == CIFAR10['test']
-    stem = re.sub('[^0-9A-Za-z_-]+', '_', name) + (
-        '' if whole else f'-{asked["images"]["images"]}images-{asked["images"]["fingerprint"][:6]}')
-    return write_record(folder, stem, dict(schema=1, network=name, asked=asked, answers=figures),
-                        lambda r: (r.get('network'), r.get('asked')) == (name, asked))
-
-
-def network_records(folder='results/tta') -> dict:
-    """The figures that `folder` has of the networks that are published, name to figures, the most
-    accurate last; those of older weights do not count."""
-    today = {e['sha256'][:16]: n for n, e in registry().items()}
-    found = {today[w]: r['answers'] for _, r in json_records(folder, warn)
-             if 'answers' in r and (w := r.get('asked', {}).get('weights')) in today}
-    return dict(sorted(found.items(), key=lambda f: f[1]['accuracy']))
+__all__ = ['answers_table', 'show_calibrations', 'show_tta', 'command_tta']
 
 
 def answers_table(figures: dict) -> Table:
@@ -76,7 +26,8 @@ def answers_table(figures: dict) -> Table:
 
 
 def show_calibrations(figures: dict):
-    "Mean confidence less accuracy, bin by bin, of each network of `figures`, as a Figure."
+    """Accuracy against confidence, bin by bin, of each network of `figures`, as a Figure; bins of
+    fewer than ten answers are left out."""
     import matplotlib.pyplot as plt
     rows = -(-len(figures) // 4)
     fig, axes = plt.subplots(rows, min(4, len(figures)), figsize=(9.2, 2.5 * rows), sharex=True,
@@ -88,7 +39,7 @@ def show_calibrations(figures: dict):
         above = [c > a for c, a in zip(confidence, accuracy)]
         for over, color, mark, word in ((True, '#D55E00', 'v', 'overconfident'),
                                         (False, '#0072B2', '^', 'underconfident')):
-            i = [k for k in range(len(n)) if n[k] and above[k] == over]
+            i = [k for k in range(len(n)) if n[k] >= 10 and above[k] == over]
             ax.scatter([confidence[k] for k in i], [accuracy[k] for k in i],
                        [6 + 2 * size[k] for k in i], color=color, marker=mark, label=word)
         ax.plot([0, 1], [0, 1], '--', color='#555', lw=1)
@@ -97,7 +48,7 @@ def show_calibrations(figures: dict):
         ax.spines[['top', 'right']].set_visible(False)
     for ax in axes[-1]: ax.set_xlabel('confidence')
     for ax in axes[:, 0]: ax.set_ylabel('accuracy')
-    axes[0, 0].legend(frameon=False, fontsize=9, loc='upper left', handletextpad=.1)
+    axes[0, 0].legend(frameon=False, fontsize=9, loc='lower right', handletextpad=.1)
     plt.close(fig)
     return fig
 
