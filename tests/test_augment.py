@@ -133,7 +133,10 @@ def test_nothing_waits_for_the_device(op):
         try:
             xb, yb = (torch.empty(64, 3, 32, 32, dtype=torch.uint8, device='meta'),
                       torch.empty(64, dtype=torch.int64, device='meta'))
-            out = Augment([op])(xb, yb)
+            try: out = Augment([op])(xb, yb)
+            except NotImplementedError as e:  # before PyTorch 2.7
+                if '_standard_gamma' not in str(e): raise
+                pytest.skip('this PyTorch has no gamma distribution on fake tensors')
             assert out[0].shape == xb.shape and out[0].device.type == 'meta'
         finally:
             for f in (cifar_nb.augment.ops.constant, cifar_nb.augment.colour.hue_table,

@@ -306,6 +306,7 @@ def test_the_compiler_has_no_complaints(name, tmp_path):
     done = subprocess.run(
         ["g++", "-Wall", "-Wextra", "-fsyntax-only", *flags, str(tmp_path / "k.cpp")],
         capture_output=True, encoding="utf-8")
+    if "ATen.h: No such file" in done.stderr: pytest.skip("PyTorch came without its headers")
     assert (done.returncode, done.stderr) == (0, "")
 
 

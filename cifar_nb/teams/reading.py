@@ -311,7 +311,7 @@ def accuracy(recipe: Recipe, results=()):
 def measure(recipe: Recipe, results=(), figure=tested):
     """The `Estimate` of `figure` (of a record, %) from `our_runs`, with the spread that seeds make
     in all full runs; None without any."""
-    def of(runs): return [figure(r) for r in runs]
+    def of(runs): return [v for v in map(figure, runs) if v is not None]
     groups = [of(one_a_seed(k)) for k in kinds_of(filter(counts_as_full, results))]
     return estimate(of(our_runs(recipe, results)), groups)
 
