@@ -8,8 +8,9 @@ import time
 import pytest
 
 from cifar_nb.core.errors import InputError, check_choice
-from cifar_nb.core.files import (free_name, is_empty, json_records, locked, make_folder, read_json,
-                                 read_lines, read_text, remove_leftovers, to_json, write_atomic)
+from cifar_nb.core.files import (check_writable, free_name, is_empty, json_records, locked,
+                                 make_folder, read_json, read_lines, read_text, remove_leftovers,
+                                 to_json, write_atomic)
 
 
 def test_a_file_is_written_whole_and_an_unwritable_place_is_one_sentence(tmp_path):
@@ -147,3 +148,22 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
     write_atomic(tmp_path / 'a.json', '{}')
     # a writer may be at work, and other hidden files are not ours
     assert not old.exists() and fresh.exists() and other.exists()
+
+
+def test_a_place_is_tried_before_the_work(tmp_path):
+    "Without a trace, and with what is there left alone."
+    (tmp_path / "old.json").write_text("old", encoding="utf-8")
+    for fine in (tmp_path / "new.json", tmp_path / "old.json", None): check_writable(fine)
+    assert [f.name for f in tmp_path.iterdir()] == ["old.json"]
+    assert (tmp_path / "old.json").read_text(encoding="utf-8") == "old"
+    for bad in (tmp_path, tmp_path / "no/such/folder.json", tmp_path / "old.json/x"):
+        with pytest.raises(InputError, match="cannot be written"): check_writable(bad)
+
+
+@pytest.mark.parametrize("name", ["train", "predict", "parts"])
+def test_a_race_is_not_run_for_nothing(name, monkeypatch, tmp_path):
+    from cifar_nb.bench import commands
+    def ran(*a, **k): raise AssertionError("the race was run, and its figures would be lost")
+    monkeypatch.setattr(commands, f"bench_{name}", ran)
+    with pytest.raises(InputError, match="cannot be written"):
+        getattr(commands, f"command_{name}")(["small"], out=tmp_path / "no/where.json", say=str)

@@ -34,7 +34,7 @@ real = pytest.mark.skipif(not search_places(None), reason="needs CIFAR-10")
 @pytest.fixture(scope="module")
 def images():
     x, y = load("test", say=str)
-    return x[:1000], y[:1000]
+    return x[:400], y[:400]
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ['write_atomic', 'make_folder', 'remove', 'there', 'entries', 'remove_leftovers',
-           'is_empty', 'slug', 'free_name', 'locked', 'to_json', 'read_text', 'read_json',
-           'read_lines', 'json_records']
+__all__ = ['write_atomic', 'check_writable', 'make_folder', 'remove', 'there', 'entries',
+           'remove_leftovers', 'is_empty', 'slug', 'free_name', 'locked', 'to_json', 'read_text',
+           'read_json', 'read_lines', 'json_records']
 
 # what systems and notebooks leave in any folder
 CLUTTER = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '.ipynb_checkpoints')
@@ -43,6 +43,20 @@ def write_atomic(path, data):
         raise InputError(f'{path} cannot be written ({e.strerror}): free some space or choose '
                          'another place; nothing was changed.') from None
     finally: remove(tmp)
+
+
+def check_writable(path):
+    """Raise the `InputError` of `write_atomic` now, before the work whose outcome would be lost if
+    `path` could not be written; None says nothing."""
+    if path is None: return
+    probe = Path(path).with_name(f'.{Path(path).name}.{secrets.randbelow(10 ** 12)}')
+    try:
+        if Path(path).is_dir(): raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        open(probe, 'xb').close()
+    except OSError as e:
+        raise InputError(f'{path} cannot be written ({e.strerror}): free some space or choose '
+                         'another place; nothing was changed.') from None
+    finally: remove(probe)
 
 
 def remove(path):

@@ -6,6 +6,7 @@ Tests: tests/test_networks.py, chapters 08a and 09.
 from pathlib import Path
 
 from ..core.errors import InputError
+from ..core.files import make_folder
 from ..core.tables import Table
 from ..data.cifar import load
 from ..evaluation.answers import SETS, answer_figures, keep_answers
@@ -81,6 +82,7 @@ def command_tta(names=(), results=None, data: str | None = None, device: str | N
     if not names:
         raise InputError(f'tta: name a run or a published network ({", ".join(registry())}).')
     opened = [open_network(n) for n in names]
+    if results: make_folder(Path(results) / 'tta')
     x, y = load('test', data, say=say)
     if images is not None and not 1 <= images <= len(x):
         raise InputError(f'--images {images}: choose a number from 1 to {len(x)}.')
