@@ -224,7 +224,8 @@ STUDIES += [
           ('000: dropout prevents overfitting',)),
     Study('high rate', 'Is a warm-up needed at four times the rate?',
           {'no warm-up': dict(schedule=Schedule('cosine', t_max=1, unit='step'))},
-          ('000: a warm-up stabilizes the start',), group='optimization', small=replace(vary(FAST, lr=.4), name='high rate'), team=''),
+          ('000: a warm-up stabilizes the start',), group='optimization', team='',
+          small=replace(vary(FAST, lr=.4), name='high rate')),
 ]
 
 # %% ../../nbs/32_ablations.ipynb #fc612c88
