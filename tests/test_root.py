@@ -1,6 +1,7 @@
 """One place that the chapters' paths come from: a chapter runs from any folder."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from cifar_nb.core.errors import InputError
 from cifar_nb.delivery.site import book_folder
 
 ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "nbs").glob("**/[!.]*.ipynb"))
+BOUND = re.compile(r"""['"](\.\./[^'"]*|logs/[^'"]*|chapters\.csv|[\w{}]+\.ipynb)['"]""")
+LEFT = {("01_data", "../stowaway")}  # a name in an archive
 
 
 @pytest.mark.parametrize("inside, found", [
@@ -33,6 +37,29 @@ def test_elsewhere_it_is_where_the_package_lies(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "__file__", str(tmp_path / "a/b/site-packages/places.py"))
     with pytest.raises(InputError, match=r"neither .*nor does .*Run this in a clone"):
         places.book_root()
+
+
+def strings(path):
+    "What the code of a notebook has as a path that holds from one folder only."
+    for c in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if c["cell_type"] != "code": continue
+        for line in c["source"]:
+            yield from (m[1] for m in BOUND.finditer(line) if (path.stem, m[1]) not in LEFT)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
+def test_no_path_of_a_chapter_holds_from_its_folder_only(path):
+    assert not [*strings(path)]
+
+
+@pytest.mark.parametrize("line, found", [
+    ("load_results('../results')", ["../results"]), ('read_log(f"logs/{n}.csv")', ["logs/{n}.csv"]),
+    ("Path(f'{chapter}.ipynb')", ["{chapter}.ipynb"]), ("'../../results/a'", ["../../results/a"]),
+    ("load_results(book_root()/'results')", []), ("'results', 'nbs/logs/a.csv', here/'x.csv'", [])])
+def test_such_a_path_is_found(tmp_path, line, found):
+    nb = dict(cells=[dict(cell_type="code", source=[line])])
+    (tmp_path / "a.ipynb").write_text(json.dumps(nb), encoding="utf-8")
+    assert [*strings(tmp_path / "a.ipynb")] == found
 
 
 @pytest.mark.parametrize("inside", [".", "book/work/mine"])
