@@ -47,7 +47,7 @@ def test_what_becomes_of_a_cell(source, outputs, tags, text):
 
 
 def test_badges_go_and_links_out_of_the_chapters_lead_to_the_repository():
-    text = ("# A\n\n[![Open in Colab](https://x/y.svg)](https://z) On Colab first: `x`\n\n"
+    text = ("# A\n\n[![Open in Colab](https://x/y.svg)](https://z)\n\n"
             "see [results](../results), [the next](07a_augment.ipynb) and ![a](figure.png)")
     found, = page(cell(text, "markdown"))
     assert found["source"] == (f"# A\n\n\nsee [results]({site.GIT}/blob/{site.BRANCH}/results), "

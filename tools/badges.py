@@ -1,14 +1,15 @@
 """Badges under the title of each chapter: "Open in Colab", and "Open in Kaggle" where the Kaggle
-notebook has the chapter's code.
+notebook has the chapter's code. Below it the cell that makes the chapter run on Colab.
 
     python tools/badges.py                        # every chapter of nbs/
     python tools/badges.py nbs/61_training.ipynb  # this one
     python tools/badges.py --check                # change nothing; exit status 1 if a badge is
     missing or leads nowhere
 
-Only the title cell is edited; running it again changes nothing. Standard library only. The last
-part of the line says how the package gets onto Colab: a clone and not only an installation, since
-many chapters read the repository's `results/` and `cifar_nb/`.
+Only the title cell and the cell for Colab are edited; running it again changes nothing. Standard
+library only. On Colab the cell takes a clone and not only an installation, since many chapters read
+the repository's `results/` and `cifar_nb/`. Elsewhere it does nothing: it is folded, and the site
+leaves it out.
 """
 import json
 import re
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COLAB = "https://colab.research.google.com"
 KAGGLE = "https://kaggle.com/kernels/welcome?src="
 MARK = "[![Open in Colab]"  # begins the line that this tool writes
+SET_UP = "colab"  # the id of the cell for Colab
 TARGET = re.compile(
     r"\((?:https://colab\.research\.google\.com/github/[^/)]+/[^/)]+|https://kaggle\.com/kernels/welcome\?src=https://github\.com/[^/)]+/[^/)]+)/blob/[^/)]+/([^)\s]+)\)")
 
@@ -42,14 +44,29 @@ def on_kaggle(root=ROOT):
 def line(name, root=ROOT):
     "The line for the chapter `name`."
     repo, branch = repository(root)
-    folder = repo.split("/")[1]
     parts = [
         f"{MARK}({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{repo}/blob/{branch}/nbs/{name}.ipynb)"]
     if name in on_kaggle(root):
         parts.append("[![Open in "
                      f"Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]({KAGGLE}https://github.com/{repo}/blob/{branch}/kaggle/cifar-nb.ipynb)")
-    return (" ".join(parts) + f" On Colab first: `!git clone -q https://github.com/{repo}`, `%pip "
-            f"install -q './{folder}[notebook]' fastcore`, `%cd {folder}/nbs`.")
+    return " ".join(parts)
+
+
+def set_up(root=ROOT):
+    "The cell that fetches the book on Colab, as often as it is run, and does nothing elsewhere."
+    repo, _ = repository(root)
+    folder = repo.split("/")[1]
+    source = f"""#| hide
+#@title Colab: run this cell first (elsewhere it does nothing)
+if 'google.colab' in str(get_ipython()):
+    import os
+    os.chdir('/content')
+    get_ipython().system('test -d {folder} || git clone -q https://github.com/{repo}; '
+                         "pip install -q './{folder}[notebook]' fastcore")
+    os.chdir('{folder}/nbs')"""
+    return dict(cell_type="code", execution_count=None, id=SET_UP, outputs=[],
+                metadata={"cellView": "form", "jupyter": {"source_hidden": True}},  # folded
+                source=source.splitlines(keepends=True))
 
 
 def title_cell(nb):
@@ -67,6 +84,16 @@ def with_badges(source, badges):
     return "\n\n".join([*blocks[:at], badges, *blocks[at:]])
 
 
+def fitted(nb, name, root=ROOT):
+    "The chapter `nb` with its badges and, below them where there is code, the cell for Colab."
+    title, cells = title_cell(nb), [c for c in nb["cells"] if c.get("id") != SET_UP]
+    text = with_badges("".join(title["source"]), line(name, root))
+    at = cells.index(title)
+    runs = any(c["cell_type"] == "code" for c in cells[at:])
+    return nb | {"cells": [*cells[:at], title | {"source": text.splitlines(keepends=True)},
+                           *[set_up(root)] * runs, *cells[at + 1:]]}
+
+
 def chapters(names=(), root=ROOT):
     "The notebooks to edit: `names`, or every chapter in nbs/ (the index has its own badges)."
     return ([Path(n) for n in names]
@@ -77,17 +104,15 @@ def main(argv, root=ROOT):
     check, wrong = "--check" in argv, []
     for path in chapters([a for a in argv if not a.startswith("--")], root):
         nb = json.loads(path.read_text(encoding="utf-8"))
-        cell = title_cell(nb)
-        if cell is None: wrong.append(f"{path.name} has no title"); continue
-        old = "".join(cell["source"])
-        new = with_badges(old, line(path.stem, root))
-        lost = [t for t in TARGET.findall(new) if not (Path(root) / t).is_file()]
+        if title_cell(nb) is None: wrong.append(f"{path.name} has no title"); continue
+        new = fitted(nb, path.stem, root)
+        badges = "".join(title_cell(new)["source"])
+        lost = [t for t in TARGET.findall(badges) if not (Path(root) / t).is_file()]
         if lost: wrong.append(f"{path.name} has a badge for {', '.join(lost)}, which is not there")
-        elif new != old and check:
+        elif new != nb and check:
             wrong.append(f"{path.name} has no badges, or old ones: run `python tools/badges.py`")
-        elif new != old:
-            cell["source"] = new.splitlines(keepends=True)
-            path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n",
+        elif new != nb:
+            path.write_text(json.dumps(new, indent=1, ensure_ascii=False, sort_keys=True) + "\n",
                             encoding="utf-8")
             print(path.name)
     for sentence in wrong: print(f"badges: {sentence}.", file=sys.stderr)

@@ -23,7 +23,8 @@ APART = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$\n]+\$|`[^`\n]*`|!?\[[^\]]*\]\([
 
 def terms(path=NBS / GLOSSARY):
     "(anchor, names, chapter) of each row of the glossary's table."
-    text = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][1]["source"])
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = next(t for t in map("".join, (c["source"] for c in cells)) if t.startswith("## Words"))
     rows = re.findall(r"^\| (?:<a [^>]*></a>)?\[(.+?)\]\((\w+)\.ipynb\) \|", text, re.MULTILINE)
     for term, chapter in rows: yield anchor(term), names_of(term), chapter
 

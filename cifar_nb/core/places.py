@@ -1,6 +1,6 @@
-"""Plain module: the home folder if there is one, and what lies below a folder.
+"""Plain module: the home folder if there is one, the folder of the book, and what lies below one.
 
-Tests: tests/test_data.py.
+Tests: tests/test_data.py, tests/test_root.py.
 """
 import os
 import tempfile
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ['DEPTH', 'home_folder', 'expanded', 'tilde', 'cache_folder', 'subfolders', 'folders',
-           'nearest_folder']
+__all__ = ['DEPTH', 'home_folder', 'expanded', 'tilde', 'cache_folder', 'book_root', 'subfolders',
+           'folders', 'nearest_folder']
 
 DEPTH = 10  # levels of folders below a place that are looked through
 
@@ -54,6 +54,17 @@ def cache_folder() -> Path:
     if home := home_folder(): return (home / '.cache' / 'cifar_nb').absolute()
     owner = os.getuid() if hasattr(os, 'getuid') else 'cache'
     return Path(tempfile.gettempdir(), f'cifar_nb-{owner}').absolute()
+
+
+def book_root() -> Path:
+    """The folder of the book, with nbs/ and results/: the working folder or the nearest above it,
+    written from there ('..'), or else where this package lies; `InputError` if neither holds it."""
+    here, package = Path.cwd(), Path(__file__).resolve().parents[2]
+    above = (Path(*['..'] * i) for i in range(len(here.parts)))
+    for folder in (*above, package):
+        if (folder / 'nbs' / 'chapters.csv').is_file(): return folder
+    raise InputError(f'the book is not here: neither {here} nor a folder above it holds '
+                     f'nbs/chapters.csv, nor does {package}. Run this in a clone of the book.')
 
 
 def _is_folder(entry) -> bool:

@@ -18,6 +18,7 @@ import cifar_nb
 from .._modidx import d as _index
 from ..core.errors import InputError, missing
 from ..core.files import make_folder, read_json, read_text, write_atomic
+from ..core.places import book_root
 from ..core.tables import Table
 
 __all__ = ['BOOK_PARTS', 'book_folder', 'readable', 'folded', 'page_of', 'contents',
@@ -51,8 +52,9 @@ html_theme_options = dict(
 
 
 def book_folder(given=None) -> Path:
-    "The folder of the clone, with nbs/; `InputError` where the package was installed without it."
-    root = Path(given) if given else Path(cifar_nb.__file__).parents[1]
+    "The folder of the book, or the one `given`; `InputError` where there is none."
+    if given is None: return book_root()
+    root = Path(given)
     if not (root / 'nbs' / 'index.ipynb').is_file():
         raise InputError(f'{root} holds no nbs/index.ipynb: run this in a clone of the book, or '
                          'name its folder with --book.')
