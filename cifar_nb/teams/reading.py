@@ -102,7 +102,7 @@ def parts(spec: NetSpec, size: int = 32) -> list:
 # %% ../../nbs/20_reading.ipynb #dc232688
 def _shortcut(ax, left, right, top, projects):
     "A line from `left` to `right` that rises over a block's `top`."
-    style = dict(color=ACCENT, lw=1.8) if projects else dict(color=GREY, lw=1)
+    style = dict(color=ACCENT, lw=1.8) if projects else dict(color=GREY, lw=1, ls='--')
     rise = top + 0.55
     ax.plot([left, left, right, right], [0, rise, rise, 0], zorder=0, solid_joinstyle='round',
             **style)
@@ -124,7 +124,7 @@ def _stage(ax, x, part, color, residual):
 def _legend(ax, residual):
     "What the lines mean."
     from matplotlib.lines import Line2D
-    lines = [Line2D([], [], color=GREY, lw=1, label='shortcut: identity'),
+    lines = [Line2D([], [], color=GREY, lw=1, ls='--', label='shortcut: identity'),
              Line2D([], [], color=ACCENT, lw=1.8, label='shortcut: convolution')]
     if residual:
         ax.legend(handles=lines, loc='upper right', fontsize=9, frameon=False, borderaxespad=0)
@@ -336,10 +336,10 @@ def better(a: Recipe, b: Recipe, results=()):
 # %% ../../nbs/20_reading.ipynb #fbfa6320
 def _team_points(ax, logged, keys):
     "The team's logged points of each of `keys`."
-    for key, color in zip(keys, (STAGES[0], STAGES[2])):
+    for key, style, color in zip(keys, ('o-', 's--'), (STAGES[0], STAGES[2])):
         points = [(row['epoch'], row[key]) for row in logged if key in row]
         if points:
-            ax.plot(*zip(*points), 'o-', ms=3, lw=1, color=color,
+            ax.plot(*zip(*points), style, ms=3, lw=1, color=color,
                     label=f'team, {key.split("_")[0].replace("train", "training")}')
 
 # %% ../../nbs/20_reading.ipynb #f089c6c5
@@ -362,7 +362,7 @@ def show_logged(logged: list, runs=(), keys=('train_accuracy', 'test_accuracy'))
     fig, ax = plt.subplots(figsize=(7, 2.8), layout='constrained')
     _team_points(ax, logged, keys)
     sizes = {r['result'].get('parameters') for r in runs}
-    colors, marks = cycle((ACCENT, '#009E73', '#CC79A7')), cycle(('', 's', '^', 'v'))
+    colors, marks = cycle((ACCENT, '#009E73', '#CC79A7')), cycle(('', '^', 'D', 'v'))
     for r, color, mark in zip(runs, colors, marks):
         result = r['result']
         which = result['variant'] if len(sizes) < 2 else f"{result['parameters'] / 1e6:.2f}M"
