@@ -42,7 +42,8 @@ def show_calibrations(figures: dict):
                                         (False, '#0072B2', '^', 'underconfident')):
             i = [k for k in range(len(n)) if n[k] >= 10 and above[k] == over]
             ax.scatter([confidence[k] for k in i], [accuracy[k] for k in i],
-                       [6 + 2 * size[k] for k in i], color=color, marker=mark, label=word)
+                       [6 + 2 * size[k] for k in i], color=color, marker=mark, label=word,
+                       clip_on=False)
         ax.plot([0, 1], [0, 1], '--', color='#555', lw=1)
         ax.set_title(f'{name}\nECE {f["ece"]:.1f} points', fontsize=9)
         ax.set(xlim=(0, 1), ylim=(0, 1))
