@@ -85,7 +85,8 @@ def test_curves_of_many_trainings_are_told_apart():
 def test_the_figures_of_the_reports_are_told_apart():
     logged = [dict(epoch=e, train_accuracy=e, test_accuracy=e) for e in (1, 2, 3)]
     runs = [dict(result=dict(variant=variant, seed=seed, epochs=3, test=dict(accuracy=3)),
-                 log=logged, test_curve=logged) for variant in ("report", "code") for seed in (0, 1)]
+                 log=logged, test_curve=logged)
+            for variant in ("report", "code") for seed in (0, 1)]
     assert alike(show_logged(logged, runs)) == []
     for team in TEAMS:
         assert alike(show_schedule(team.report, team.code)) == []
