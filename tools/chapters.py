@@ -5,7 +5,8 @@
 
 On Linux the process of a notebook is forked from one that has imported PyTorch and nothing of the
 package, which saves its seconds some eighty times; elsewhere it is a new Python. Cells are left out
-that nbdev_test leaves out. Exit status 1 if a cell fails.
+that nbdev_test leaves out. Exit status 1 if a cell fails, or draws curves that only their color
+tells apart.
 """
 import json
 import os
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 from cells import skipped
+from curves import watched
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -31,11 +33,14 @@ def run(path) -> str:
     path = Path(path).resolve()
     os.chdir(path.parent)
     shell = CaptureShell(path, mpl_format="png")
-    for i, cell in enumerate(nbformat.read(path, 4).cells):
-        if cell.cell_type != "code" or skipped(cell.source): continue
-        shell._cell_idx = i
-        shell.run(cell.source)
-        if shell.exc: return f"cell {i} ({cell.id}):\n{cell.source}\n\n{shell.prettytb(path)}"
+    with watched() as same:
+        for i, cell in enumerate(nbformat.read(path, 4).cells):
+            if cell.cell_type != "code" or skipped(cell.source): continue
+            shell._cell_idx = i
+            shell.run(cell.source)
+            where = f"cell {i} ({cell.id}):\n{cell.source}\n\n"
+            if shell.exc: return where + shell.prettytb(path)
+            for a, b in same: return f"{where}only their color tells {a} and {b} apart"
     return ""
 
 

@@ -5,10 +5,18 @@ Tests: tests/test_plotting.py.
 import base64
 import io
 
-__all__ = ['STAGES', 'GREY', 'ACCENT', 'Described', 'described']
+__all__ = ['STAGES', 'GREY', 'ACCENT', 'curve_look', 'Described', 'described']
 
 STAGES = ('#8fb8de', '#5b8fc9', '#35679f', '#1d3f6b')  # a colour a stage, darker as it gets deeper
 GREY, ACCENT = '#8a8f98', '#d1622b'
+# of Okabe and Ito
+_COLORS = ('#0072B2', '#D55E00', '#009E73', '#E69F00', '#CC79A7', '#56B4E9', '#000000')
+_MARKERS = 'os^DvPX*<>'
+
+
+def curve_look(i: int) -> dict:
+    "Colour and marker of the `i`-th of many curves: no two of the first 70 have both in common."
+    return dict(color=_COLORS[i % len(_COLORS)], marker=_MARKERS[i % len(_MARKERS)])
 
 
 class Described:

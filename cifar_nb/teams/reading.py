@@ -101,7 +101,7 @@ def parts(spec: NetSpec, size: int = 32) -> list:
 # %% ../../nbs/20_reading.ipynb #dc232688
 def _shortcut(ax, left, right, top, projects):
     "A line from `left` to `right` that rises over a block's `top`."
-    style = dict(color=ACCENT, lw=1.8) if projects else dict(color=GREY, lw=1)
+    style = dict(color=ACCENT, lw=1.8) if projects else dict(color=GREY, lw=1, ls='--')
     rise = top + 0.55
     ax.plot([left, left, right, right], [0, rise, rise, 0], zorder=0, solid_joinstyle='round',
             **style)
@@ -123,7 +123,7 @@ def _stage(ax, x, part, color, residual):
 def _legend(ax, residual):
     "What the lines mean."
     from matplotlib.lines import Line2D
-    lines = [Line2D([], [], color=GREY, lw=1, label='shortcut: identity'),
+    lines = [Line2D([], [], color=GREY, lw=1, ls='--', label='shortcut: identity'),
              Line2D([], [], color=ACCENT, lw=1.8, label='shortcut: convolution')]
     if residual:
         ax.legend(handles=lines, loc='upper right', fontsize=9, frameon=False, borderaxespad=0)
@@ -335,21 +335,22 @@ def better(a: Recipe, b: Recipe, results=()):
 # %% ../../nbs/20_reading.ipynb #fbfa6320
 def _team_points(ax, logged, keys):
     "The team's logged points of each of `keys`."
-    for key, color in zip(keys, (STAGES[0], STAGES[2])):
+    for key, style, color in zip(keys, ('o-', 's--'), (STAGES[0], STAGES[2])):
         points = [(row['epoch'], row[key]) for row in logged if key in row]
         if points:
-            ax.plot(*zip(*points), 'o-', ms=3, lw=1, color=color,
+            ax.plot(*zip(*points), style, ms=3, lw=1, color=color,
                     label=f'team, {key.split("_")[0].replace("train", "training")}')
 
 # %% ../../nbs/20_reading.ipynb #f089c6c5
-def _our_curves(ax, r):
-    "The curves of the full run `r`, and a star for its test accuracy."
+def _our_curves(ax, r, marker):
+    "The curves of the full run `r` with ten of its `marker`s, and a star for its test accuracy."
     result, name = r['result'], f"ours ({r['result']['variant']})"
-    ax.plot([l['epoch'] for l in r['log']], [l['train_accuracy'] for l in r['log']], lw=1,
-            color=ACCENT, label=f"{name}, training, seed {result['seed']}")
+    look = dict(lw=1, color=ACCENT, marker=marker, ms=4, markevery=.1)
+    ax.plot([l['epoch'] for l in r['log']], [l['train_accuracy'] for l in r['log']],
+            label=f"{name}, training, seed {result['seed']}", **look)
     if curve := r.get('test_curve'):
-        ax.plot([l['epoch'] for l in curve], [l['test_accuracy'] for l in curve], '--', lw=1,
-                color=ACCENT, label=f'{name}, test')
+        ax.plot([l['epoch'] for l in curve], [l['test_accuracy'] for l in curve], '--',
+                label=f'{name}, test', **look)
     ax.plot(result['epochs'], result['test']['accuracy'], '*', ms=10, color=ACCENT)
 
 # %% ../../nbs/20_reading.ipynb #123a2b28
@@ -359,7 +360,7 @@ def show_logged(logged: list, runs=(), keys=('train_accuracy', 'test_accuracy'))
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7, 2.8), layout='constrained')
     _team_points(ax, logged, keys)
-    for r in runs: _our_curves(ax, r)
+    for i, r in enumerate(runs): _our_curves(ax, r, '^vDPX<>'[i % 7])
     lowest = min([row[k] for row in logged for k in keys if k in row]
                  + [l['train_accuracy'] for r in runs for l in r['log']] + [80])
     if not runs:

@@ -19,6 +19,7 @@ import cifar_nb
 from ..core.errors import InputError, check_choice
 from ..core.files import make_folder, there, write_atomic
 from ..core.manifest import fingerprint, same_experiment
+from ..core.plotting import curve_look
 from ..recipes.spec import Recipe, recipe_from_json, trained
 from .checkpoints import Run
 from .distributed import Lost, asked
@@ -320,19 +321,22 @@ def status(members: list, now: float | None = None) -> str:
     return '\n'.join(lines)
 
 def live_curves(members: list):
-    """Training loss and accuracy of all members (validation accuracy dashed), epoch by epoch, as a
-    Figure."""
+    """Training loss and accuracy of all members, epoch by epoch, a marker and colour for each
+    (validation accuracy dashed), as a Figure."""
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout='constrained')
     for i, m in enumerate(members):
-        for key, ax, style in (('train_loss', 0, '.-'), ('train_accuracy', 1, '.-'),
-                               ('val_accuracy', 1, '.--')):
+        for key, ax, style in (('train_loss', 0, '-'), ('train_accuracy', 1, '-'),
+                               ('val_accuracy', 1, '--')):
             points = [(l['epoch'], l[key]) for l in m.log if key in l]
             label = None if ax else m.name
-            if points: axes[ax].plot(*zip(*points), style, ms=3, lw=1, color=f'C{i}', label=label)
+            if points:
+                axes[ax].plot(*zip(*points), style, ms=4, lw=1, label=label, **curve_look(i))
     for ax, label in zip(axes, ('loss', 'accuracy (%)')):
         ax.set(xlabel='epoch', ylabel=label)
         ax.spines[['top', 'right']].set_visible(False)
     if any(m.log for m in members): axes[0].legend(frameon=False, fontsize=9)
+    if any('val_accuracy' in l for m in members for l in m.log):
+        axes[1].set_title('dashed: validation', fontsize=9)
     plt.close(fig)
     return fig
