@@ -156,7 +156,7 @@ def test_a_place_is_tried_before_the_work(tmp_path):
     for fine in (tmp_path / "new.json", tmp_path / "old.json", None): check_writable(fine)
     assert [f.name for f in tmp_path.iterdir()] == ["old.json"]
     assert (tmp_path / "old.json").read_text(encoding="utf-8") == "old"
-    for bad in (tmp_path, tmp_path / "no/such/folder.json", tmp_path / "old.json/x"):
+    for bad in (".", "/", tmp_path, tmp_path / "no/such/folder.json", tmp_path / "old.json/x"):
         with pytest.raises(InputError, match="cannot be written"): check_writable(bad)
 
 

@@ -49,7 +49,7 @@ def check_writable(path):
     """Raise the `InputError` of `write_atomic` now, before the work whose outcome would be lost if
     `path` could not be written; None says nothing."""
     if path is None: return
-    probe = Path(path).with_name(f'.{Path(path).name}.{secrets.randbelow(10 ** 12)}')
+    probe = Path(path).parent / f'.{Path(path).name}.{secrets.randbelow(10 ** 12)}'
     try:
         if Path(path).is_dir(): raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         open(probe, 'xb').close()

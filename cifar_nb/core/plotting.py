@@ -15,7 +15,7 @@ _MARKERS = 'os^DvPX*<>'
 
 
 def curve_look(i: int) -> dict:
-    "Colour and marker of the `i`-th of many curves: no two of the first 70 have both in common."
+    "Color and marker of the `i`-th of many curves: no two of the first 70 have both in common."
     return dict(color=_COLORS[i % len(_COLORS)], marker=_MARKERS[i % len(_MARKERS)])
 
 

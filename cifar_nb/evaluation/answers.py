@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from ..core.files import json_records
+from ..core.version import versions
 from ..data.cifar import CIFAR10
 from ..training.loop import loss_and_accuracy
+from ..training.precision import choose_device, choose_precision, hardware, memory_order
 from ..training.train import describe_images
 from .calibration import calibration_floor
 from .pretrained import registry
@@ -42,21 +44,27 @@ def answer_figures(net, x, y, phase) -> dict:
                 gains={name: list(paired_gain(one, m, y)) for name, m in means.items()})
 
 
-def keep_answers(folder, name: str, run, x, y, figures: dict) -> Path:
+def keep_answers(folder, name: str, run, x, y, figures: dict, device: str | None = None) -> Path:
     """Keep the `figures` of the network of `run` on the images `x`, `y` in `folder`; they replace
-    those of the same weights and images only."""
+    those of the same weights and images only. The record says where they were computed."""
     asked = dict(weights=run.weights, images=describe_images(x, y), transforms=list(SETS))
     whole = asked['images']['fingerprint'] == CIFAR10['test']
     stem = re.sub('[^0-9A-Za-z_-]+', '_', name) + (
         '' if whole else f'-{asked["images"]["images"]}images-{asked["images"]["fingerprint"][:6]}')
-    return write_record(folder, stem, dict(schema=1, network=name, asked=asked, answers=figures),
+    where = choose_device(device)
+    precision = choose_precision(where)
+    facts = dict(precision=precision.name, memory_format=memory_order(precision),
+                 device=where.type, processor=hardware(where), versions=versions())
+    return write_record(folder, stem,
+                        dict(schema=1, network=name, asked=asked, **facts, answers=figures),
                         lambda r: (r.get('network'), r.get('asked')) == (name, asked))
 
 
 def network_records(folder='results/tta') -> dict:
-    """The figures that `folder` has of the networks that are published, name to figures, the most
-    accurate last; those of older weights do not count."""
+    """The figures that `folder` has of the networks that are published on all test images, name to
+    figures, the most accurate last; those of older weights do not count."""
     today = {e['sha256'][:16]: n for n, e in registry().items()}
     found = {today[w]: r['answers'] for _, r in json_records(folder, warn)
-             if 'answers' in r and (w := r.get('asked', {}).get('weights')) in today}
+             if 'answers' in r and (w := r.get('asked', {}).get('weights')) in today
+             and r['asked']['images']['fingerprint'] == CIFAR10['test']}
     return dict(sorted(found.items(), key=lambda f: f[1]['accuracy']))

@@ -6,7 +6,7 @@ Tests: tests/test_networks.py, chapters 08a and 09.
 from pathlib import Path
 
 from ..core.errors import InputError
-from ..core.files import make_folder
+from ..core.files import check_writable, make_folder
 from ..core.tables import Table
 from ..data.cifar import load
 from ..evaluation.answers import SETS, answer_figures, keep_answers
@@ -82,15 +82,17 @@ def command_tta(names=(), results=None, data: str | None = None, device: str | N
     networks on test images; kept in `results`/tta if that is given."""
     if not names:
         raise InputError(f'tta: name a run or a published network ({", ".join(registry())}).')
+    if len({Path(n).resolve().name for n in names}) < len(names):
+        raise InputError(f'tta: two of {", ".join(map(str, names))} have one name: ask them one by one.')
     opened = [open_network(n) for n in names]
-    if results: make_folder(Path(results) / 'tta')
+    if results: check_writable(make_folder(Path(results) / 'tta') / 'one.json')
     x, y = load('test', data, say=say)
     if images is not None and not 1 <= images <= len(x):
         raise InputError(f'--images {images}: choose a number from 1 to {len(x)}.')
     x, y, found = x[:images], y[:images], {}
     for name, run in zip(names, opened):
-        short = Path(name).name
+        short = Path(name).resolve().name
         found[short] = answer_figures(run.load_net(device), x, y, run.recipe.phases[-1])
-        if results: keep_answers(Path(results) / 'tta', short, run, x, y, found[short])
+        if results: keep_answers(Path(results) / 'tta', short, run, x, y, found[short], device)
     say(f'{answers_table(found)}\n{len(y):,} images; gains over a single view, with standard '
         'errors')

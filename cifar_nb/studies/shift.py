@@ -9,7 +9,7 @@ from ..augment.colour import ColorJitter, GaussianBlur
 from ..augment.ops import Cutout, RandomErasing, Resize
 from ..augment.policies import AugMix, AutoAugment, TrivialAugmentWide
 from ..core.errors import InputError, check_choice
-from ..core.files import make_folder
+from ..core.files import check_writable, make_folder
 from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.tables import Table
 from ..data.cifar import CIFAR10, load, split
@@ -145,7 +145,7 @@ def command_shift(names=(), trainings: bool = False, seeds: int = 1, results=Non
         raise InputError(f'shift: name a run or a published network ({", ".join(registry())}), or '
                          'say --trainings.')
     opened = [open_network(n) for n in names]
-    if results: make_folder(Path(results) / 'shift')
+    if results: check_writable(make_folder(Path(results) / 'shift') / 'one.json')
     x, y = load('test', data, say=say)
     if images is not None and not 1 <= images <= len(x):
         raise InputError(f'--images {images}: choose a number from 1 to {len(x)}.')

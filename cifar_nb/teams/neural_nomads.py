@@ -140,7 +140,7 @@ def not_overconfident(results):
     ours = [found[n] for n in ('neural_nomads', 'neural_nomads-code') if n in found]
     if not ours: return None
     told = ' and '.join(f'{f["confidence"]:.1f}% confident where {f["accuracy"]:.1f}% are right'
-                        for f in ours) + f' (n = {len(ours)})'
+                        for f in ours) + ' (one seed each)'
     over = [f['confidence'] - f['accuracy'] for f in ours]
     if any(abs(d) < 2 * standard_error(f['accuracy'], f['images']) for d, f in zip(over, ours)):
         return f'open: no difference seen, {told}'
@@ -161,7 +161,7 @@ checks += (
              contest('policy', ['base'], ['without AutoAugment'], 'gap', late=True)),
     measured('label smoothing reduces overfitting', 'yes', '', '2.4',
              contest('policy', ['base'], ['without smoothing'], 'gap', late=True)),
-    measured('label smoothing prevents overconfidence', 'yes', '', '2.2', not_overconfident,
+    measured('the network does not become overconfident', 'yes', '', '2.2', not_overconfident,
              'tta neural_nomads neural_nomads-code --results results'),
     measured('depth without shortcuts learns more slowly', 'yes', '', '2.4',
              contest('deep shortcuts', ['base'], ['plain'], 'speed', told='speed at 26 layers')),

@@ -321,7 +321,7 @@ def status(members: list, now: float | None = None) -> str:
     return '\n'.join(lines)
 
 def live_curves(members: list):
-    """Training loss and accuracy of all members, epoch by epoch, a marker and colour for each
+    """Training loss and accuracy of all members, epoch by epoch, a marker and color for each
     (validation accuracy dashed), as a Figure."""
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout='constrained')
