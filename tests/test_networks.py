@@ -81,7 +81,8 @@ def test_what_is_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("names, images, told", [
     ([], None, "name a run"), (["quik"], None, "nor a published network"),
-    (["quick", "quick"], 10, "have one name"), (["quick"], 0, "--images 0"), (["quick"], 10**6, "--images")])
+    (["quick", "quick"], 10, "have one name"), (["quick"], 0, "--images 0"),
+    (["quick"], 10**6, "--images")])
 def test_refused(names, images, told):
     with pytest.raises(InputError, match=told):
         command_tta(names, data="toy", images=images, say=str)

@@ -451,9 +451,11 @@ def test_every_measured_verdict_says_what_repeats_it():
     from cifar_nb.studies.ablate import studies_called
     from cifar_nb.studies.budgets import plan
     from cifar_nb.studies.reproduce import choose_recipes
+    from cifar_nb.evaluation.pretrained import registry
     from cifar_nb.studies.scoreboard import repeats
     rows = repeats(load_results('results'))
-    assert {r['again'].split()[1] for r in rows} == {'ablate', 'bench', 'budgets', 'reproduce'}
+    assert {r['again'].split()[1] for r in rows} == {
+        'ablate', 'bench', 'budgets', 'reproduce', 'tta'}
     for row in rows:
         a = parser().parse_args(row['again'].split()[1:])
         if a.command == 'ablate':
@@ -461,6 +463,7 @@ def test_every_measured_verdict_says_what_repeats_it():
             assert any(row['report'] == c[:3] for c in study.claims), row
         elif a.command == 'reproduce': assert choose_recipes(a.recipe)
         elif a.command == 'budgets': assert [plan(n, a.pflop).recipe for n in a.recipe], row
+        elif a.command == 'tta': assert set(a.run) <= set(registry()), row
 
 
 def test_no_two_curves_of_a_figure_look_alike():

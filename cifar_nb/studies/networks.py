@@ -83,7 +83,8 @@ def command_tta(names=(), results=None, data: str | None = None, device: str | N
     if not names:
         raise InputError(f'tta: name a run or a published network ({", ".join(registry())}).')
     if len({Path(n).resolve().name for n in names}) < len(names):
-        raise InputError(f'tta: two of {", ".join(map(str, names))} have one name: ask them one by one.')
+        raise InputError(f'tta: two of {", ".join(map(str, names))} have one name: ask them one by '
+                         'one.')
     opened = [open_network(n) for n in names]
     if results: check_writable(make_folder(Path(results) / 'tta') / 'one.json')
     x, y = load('test', data, say=say)
