@@ -30,8 +30,7 @@ def write_atomic(path, data):
     """Write `data` (bytes or str) to `path` whole or not at all; what goes wrong becomes an
     `InputError`."""
     path = Path(path)
-    # not the process's number: threads share it, and machines that share a disk
-    tmp = path.with_name(f'.{path.name}.{secrets.randbelow(10 ** 12)}')
+    tmp = _beside(path)
     try:
         with open(tmp, 'xb') as f:
             f.write(data if isinstance(data, bytes) else data.encode('utf-8', 'backslashreplace'))
@@ -39,23 +38,32 @@ def write_atomic(path, data):
             os.fsync(f.fileno())
         _remove_older(path, tmp)
         _replace(tmp, path)
-    except OSError as e:
-        raise InputError(f'{path} cannot be written ({e.strerror}): free some space or choose '
-                         'another place; nothing was changed.') from None
+    except OSError as e: raise _unwritable(path, e) from None
     finally: remove(tmp)
+
+
+def _beside(path: Path) -> Path:
+    "A temporary name beside `path`."
+    # not the process's number: threads share it, and machines that share a disk
+    return path.parent / f'.{path.name}.{secrets.randbelow(10 ** 12)}'
+
+
+def _unwritable(path, e: OSError) -> InputError:
+    "What to say where `e` kept `path` from being written."
+    return InputError(f'{path} cannot be written ({e.strerror}): free some space or choose another '
+                      'place; nothing was changed.')
 
 
 def check_writable(path):
     """Raise the `InputError` of `write_atomic` now, before the work whose outcome would be lost if
     `path` could not be written; None says nothing."""
     if path is None: return
-    probe = Path(path).parent / f'.{Path(path).name}.{secrets.randbelow(10 ** 12)}'
+    path = Path(path)
+    probe = _beside(path)
     try:
-        if Path(path).is_dir(): raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.is_dir(): raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         open(probe, 'xb').close()
-    except OSError as e:
-        raise InputError(f'{path} cannot be written ({e.strerror}): free some space or choose '
-                         'another place; nothing was changed.') from None
+    except OSError as e: raise _unwritable(path, e) from None
     finally: remove(probe)
 
 

@@ -3,12 +3,11 @@ trusted, and what test-time augmentation gains it.
 
 Tests: tests/test_networks.py.
 """
-import re
 from pathlib import Path
 
 import torch
 
-from ..core.files import json_records
+from ..core.files import json_records, slug
 from ..core.version import versions
 from ..data.cifar import CIFAR10
 from ..training.loop import loss_and_accuracy
@@ -20,7 +19,7 @@ from .records import warn, write_record
 from .report import calibration_error, paired_gain, reliability
 from .tta import VIEW_SETS, mean_of_views, view_logits
 
-__all__ = ['SETS', 'answer_figures', 'keep_answers', 'network_records']
+__all__ = ['SETS', 'answer_figures', 'keep_figures', 'network_records']
 
 SETS = 'pair', 'six', 'five'  # of `VIEW_SETS`
 
@@ -44,19 +43,19 @@ def answer_figures(net, x, y, phase) -> dict:
                 gains={name: list(paired_gain(one, m, y)) for name, m in means.items()})
 
 
-def keep_answers(folder, name: str, run, x, y, figures: dict, device: str | None = None) -> Path:
-    """Keep the `figures` of the network of `run` on the images `x`, `y` in `folder`; they replace
-    those of the same weights and images only. The record says where they were computed."""
-    asked = dict(weights=run.weights, images=describe_images(x, y), transforms=list(SETS))
-    whole = asked['images']['fingerprint'] == CIFAR10['test']
-    stem = re.sub('[^0-9A-Za-z_-]+', '_', name) + (
-        '' if whole else f'-{asked["images"]["images"]}images-{asked["images"]["fingerprint"][:6]}')
+def keep_figures(folder, name: str, run, x, y, device: str | None, asked: dict, **figures) -> Path:
+    """Keep `figures` of the network of `run` on the images `x`, `y`, the answers to `asked`, in
+    `folder`; they replace those of the same weights, images and `asked` only. The record says where
+    they were computed."""
+    asked = dict(weights=run.weights, images=describe_images(x, y)) | asked
+    images = asked['images']
+    stem = slug(name) + ('' if images['fingerprint'] == CIFAR10['test'] else
+                         f'-{images["images"]}images-{images["fingerprint"][:6]}')
     where = choose_device(device)
     precision = choose_precision(where)
     facts = dict(precision=precision.name, memory_format=memory_order(precision),
                  device=where.type, processor=hardware(where), versions=versions())
-    return write_record(folder, stem,
-                        dict(schema=1, network=name, asked=asked, **facts, answers=figures),
+    return write_record(folder, stem, dict(schema=1, network=name, asked=asked) | facts | figures,
                         lambda r: (r.get('network'), r.get('asked')) == (name, asked))
 
 

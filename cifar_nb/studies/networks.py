@@ -9,11 +9,11 @@ from ..core.errors import InputError
 from ..core.files import check_writable, make_folder
 from ..core.tables import Table
 from ..data.cifar import load
-from ..evaluation.answers import SETS, answer_figures, keep_answers
+from ..evaluation.answers import SETS, answer_figures, keep_figures
 from ..evaluation.pretrained import open_network, registry
 from ..evaluation.tta import VIEW_SETS
 
-__all__ = ['answers_table', 'show_calibrations', 'show_tta', 'command_tta']
+__all__ = ['answers_table', 'show_calibrations', 'show_tta', 'asked_networks', 'command_tta']
 
 
 def answers_table(figures: dict) -> Table:
@@ -76,24 +76,35 @@ def show_tta(figures: dict):
     return fig
 
 
+def asked_networks(command: str, names, results, data: str | None, images: int | None, say,
+                   also: str = '') -> tuple:
+    """For `command`: ({name: run or published network}, images, labels, folder of the records or
+    None), everything checked before the work; `also` is what else may be named."""
+    if not names:
+        raise InputError(f'{command}: name a run or a published network '
+                         f'({", ".join(registry())}){also}.')
+    opened = {Path(n).resolve().name: open_network(n) for n in names}
+    if len(opened) < len(names):
+        raise InputError(f'{command}: two of {", ".join(map(str, names))} have one name: ask them '
+                         'one by one.')
+    x, y = load('test', data, say=say)
+    if images is not None and not 1 <= images <= len(x):
+        raise InputError(f'--images {images}: choose a number from 1 to {len(x)}.')
+    folder = make_folder(Path(results) / command) if results else None
+    if folder: check_writable(folder / 'one.json')
+    return opened, x[:images], y[:images], folder
+
+
 def command_tta(names=(), results=None, data: str | None = None, device: str | None = None,
                 images: int | None = None, say=print):
     """What `cifar_nb tta` does: confidence and gain by test-time augmentation of runs or published
     networks on test images; kept in `results`/tta if that is given."""
-    if not names:
-        raise InputError(f'tta: name a run or a published network ({", ".join(registry())}).')
-    if len({Path(n).resolve().name for n in names}) < len(names):
-        raise InputError(f'tta: two of {", ".join(map(str, names))} have one name: ask them one by '
-                         'one.')
-    opened = [open_network(n) for n in names]
-    if results: check_writable(make_folder(Path(results) / 'tta') / 'one.json')
-    x, y = load('test', data, say=say)
-    if images is not None and not 1 <= images <= len(x):
-        raise InputError(f'--images {images}: choose a number from 1 to {len(x)}.')
-    x, y, found = x[:images], y[:images], {}
-    for name, run in zip(names, opened):
-        short = Path(name).resolve().name
-        found[short] = answer_figures(run.load_net(device), x, y, run.recipe.phases[-1])
-        if results: keep_answers(Path(results) / 'tta', short, run, x, y, found[short], device)
+    opened, x, y, folder = asked_networks('tta', names, results, data, images, say)
+    found = {}
+    for name, run in opened.items():
+        found[name] = answer_figures(run.load_net(device), x, y, run.recipe.phases[-1])
+        if folder:
+            keep_figures(folder, name, run, x, y, device, dict(transforms=list(SETS)),
+                         answers=found[name])
     say(f'{answers_table(found)}\n{len(y):,} images; gains over a single view, with standard '
         'errors')

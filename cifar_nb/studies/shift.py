@@ -2,29 +2,27 @@
 
 Tests: tests/test_shift.py, chapter 50.
 """
-import re
 from pathlib import Path
 
 from ..augment.colour import ColorJitter, GaussianBlur
 from ..augment.ops import Cutout, RandomErasing, Resize
 from ..augment.policies import AugMix, AutoAugment, TrivialAugmentWide
 from ..core.errors import InputError, check_choice
-from ..core.files import check_writable, make_folder
 from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.tables import Table
-from ..data.cifar import CIFAR10, load, split
+from ..data.cifar import load, split
+from ..evaluation.answers import keep_figures
 from ..evaluation.corruptions import CORRUPTIONS, corruption_accuracy, survey
-from ..evaluation.pretrained import open_network, registry
-from ..evaluation.records import write_record
 from ..recipes.spec import Recipe
 from ..recipes.vary import vary
 from ..teams.zoo import get_recipe
 from ..training.loop import network
 from ..training.train import describe_images, machine, planned, train
 from .experiments import Experiment, carry_out
+from .networks import asked_networks
 
 __all__ = ['TRAININGS', 'trained_with', 'train_and_survey', 'what_of', 'run_trainings',
-           'trainings_table', 'show_trainings', 'keep_survey', 'command_shift']
+           'trainings_table', 'show_trainings', 'command_shift']
 
 
 TRAININGS = {
@@ -114,17 +112,6 @@ def show_trainings(records):
     return fig
 
 
-def keep_survey(folder, name: str, run, x, y, s: dict) -> Path:
-    """Keep the survey `s` of the network of `run` on the images `x`, `y` in `folder`; it replaces
-    one of the same weights and images only."""
-    asked = dict(weights=run.weights, images=describe_images(x, y),
-                 corruptions=sorted(k for k in s if k not in ('images', 'clean')))
-    whole = asked['images']['fingerprint'] == CIFAR10['test']
-    stem = re.sub('[^0-9A-Za-z_-]+', '_', name) + (
-        '' if whole else f'-{asked["images"]["images"]}images-{asked["images"]["fingerprint"][:6]}')
-    return write_record(folder, stem, dict(schema=1, network=name, asked=asked, survey=s),
-                        lambda r: (r.get('network'), r.get('asked')) == (name, asked))
-
 def command_shift(names=(), trainings: bool = False, seeds: int = 1, results=None,
                   data: str | None = None,
                   device: str | None = None, images: int | None = None, say=print):
@@ -141,19 +128,14 @@ def command_shift(names=(), trainings: bool = False, seeds: int = 1, results=Non
                              'training images: name its folder with --data.')
         records = run_trainings(x, y, results or 'results', seeds, say=say, device=device)
         return say(f'{trainings_table(records)}')
-    if not names:
-        raise InputError(f'shift: name a run or a published network ({", ".join(registry())}), or '
-                         'say --trainings.')
-    opened = [open_network(n) for n in names]
-    if results: check_writable(make_folder(Path(results) / 'shift') / 'one.json')
-    x, y = load('test', data, say=say)
-    if images is not None and not 1 <= images <= len(x):
-        raise InputError(f'--images {images}: choose a number from 1 to {len(x)}.')
+    opened, x, y, folder = asked_networks('shift', names, results, data, images, say,
+                                          ', or say --trainings')
     rows = []
-    for name, run in zip(names, opened):
-        s = survey(run.load_net(device), x[:images], y[:images], run.recipe.phases[-1])
-        rows.append({'network': Path(name).name, **corruption_accuracy(s)})
-        if results:
-            keep_survey(Path(results) / 'shift', Path(name).name, run, x[:images], y[:images], s)
-    say(f'{Table(rows)}\n{len(y[:images]):,} images, corrupted in {len(CORRUPTIONS)} ways and five '
+    for name, run in opened.items():
+        s = survey(run.load_net(device), x, y, run.recipe.phases[-1])
+        rows.append({'network': name, **corruption_accuracy(s)})
+        if folder:
+            keep_figures(folder, name, run, x, y, device, dict(corruptions=sorted(CORRUPTIONS)),
+                         survey=s)
+    say(f'{Table(rows)}\n{len(y):,} images, corrupted in {len(CORRUPTIONS)} ways and five '
         'severities')

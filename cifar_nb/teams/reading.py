@@ -11,7 +11,6 @@ __all__ = ['rows_of', 'differences', 'operations', 'Part', 'parts', 'draw_net', 
 import csv
 from dataclasses import fields, replace
 from functools import lru_cache
-from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ import torch
 from torch import nn
 
 from ..augment.preview import as_large, show_images
-from ..core.plotting import ACCENT, GREY, STAGES
+from ..core.plotting import ACCENT, GREY, STAGES, curve_look
 from ..core.tables import Table
 from ..evaluation.records import counts_as_full, kinds_of, one_a_seed
 from ..models.resnet import NetSpec, count_macs, count_parameters, memory
@@ -362,11 +361,10 @@ def show_logged(logged: list, runs=(), keys=('train_accuracy', 'test_accuracy'))
     fig, ax = plt.subplots(figsize=(7, 2.8), layout='constrained')
     _team_points(ax, logged, keys)
     sizes = {r['result'].get('parameters') for r in runs}
-    colors, marks = cycle((ACCENT, '#009E73', '#CC79A7')), cycle(('', '^', 'D', 'v'))
-    for r, color, mark in zip(runs, colors, marks):
-        result = r['result']
+    for i, r in enumerate(runs):
+        result, look = r['result'], curve_look(i + 2)  # the first two markers are the team's
         which = result['variant'] if len(sizes) < 2 else f"{result['parameters'] / 1e6:.2f}M"
-        _our_curves(ax, r, f'ours ({which})', color, mark)
+        _our_curves(ax, r, f'ours ({which})', ACCENT if not i else look['color'], look['marker'])
     lowest = min([row[k] for row in logged for k in keys if k in row]
                  + [l['train_accuracy'] for r in runs for l in r['log']] + [80])
     if not runs:
