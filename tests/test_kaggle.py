@@ -717,6 +717,7 @@ def test_two_members_new_layout_read_only(mount):
     assert last["epoch"] == 1
 
 
+@pytest.mark.skipif(not jobs.torchrun_works(), reason="PyTorch without libuv")
 def test_data_parallel_competition_layout(mount):
     """`PARALLEL = 'data'`: torchrun and two gloo processes train one member, which is judged and
     submitted like any other."""

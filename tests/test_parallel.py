@@ -16,7 +16,10 @@ from cifar_nb.models import resnet as blocks
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.jobs import torchrun_works
 from cifar_nb.training.train import train
+
+pytestmark = pytest.mark.skipif(not torchrun_works(), reason="PyTorch without libuv")
 
 SMALL = Recipe("small", NetSpec(widths=(16, 32), depths=(1, 1), strides=(2, 2)),
                (

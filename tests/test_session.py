@@ -82,7 +82,9 @@ def test_images_are_found_or_it_is_said_what_is_mounted(place):
 
 def test_cards_that_are_too_old_and_devices_that_are_not_there():
     assert [too_old(c, b) for c, b in (((6, 0), ['sm_60']), ((9, 0), ['sm_80', 'compute_80']),
-                                       ((7, 0), ['sm_75']))] == [False, False, True]
+                                       ((7, 0), ['sm_75']), ((9, 0), ['sm_90a']),
+                                       ((12, 1), ['sm_120a', 'compute_120a']))] == [
+        False, False, True, False, True]
     with pytest.raises(InputError, match='no device'): choose_devices(['cuda:99'])
 
 
@@ -128,6 +130,17 @@ def test_a_mistake_in_a_member_arrives_as_its_sentence(members, tmp_path):
         train_members(plan_members([TINY], (7,), out=tmp_path), ['cpu'], x[:10], y[:10], poll=.1)
     with pytest.raises(InputError, match='no PARALLEL'):
         train_members(trained, ['cpu'], x, y, parallel='both')
+
+
+def test_a_pytorch_without_libuv_cannot_share_a_member(members, monkeypatch):
+    "As a build for Windows; what torch then says is from torch 2.6."
+    _, trained, x, y = members
+    def refuse(*args, **kwargs):
+        raise RuntimeError('use_libuv was requested but PyTorch was build without libuv support')
+    monkeypatch.setattr('torch.distributed.TCPStore', refuse)
+    with pytest.raises(InputError, match="without libuv.*choose PARALLEL = 'members'"):
+        train_members(trained, ['cpu', 'cpu'], x, y, parallel='data')
+    train_members(trained, ['cpu'], x, y, parallel='data')  # one device needs no torchrun
 
 
 def test_finished_runs_are_brought_back_and_others_are_named(members, tmp_path, monkeypatch):

@@ -27,7 +27,8 @@ from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.teams.zoo import get_recipe
 from cifar_nb.training import loop as training
 from cifar_nb.training.checkpoints import Run
-from cifar_nb.training.loop import Diverged, Trainer, end_epoch, network, predict, train_epoch
+from cifar_nb.training.loop import (Diverged, Trainer, compile_forward, end_epoch, network, predict,
+                                    train_epoch)
 from cifar_nb.training.precision import choose_device, choose_precision, cpu_has_bf16
 from cifar_nb.training.signals import Interrupted
 from cifar_nb.training.train import train
@@ -823,3 +824,23 @@ def test_optimizers_are_fused_on_gpus_where_torch_has_that():
 def test_a_batch_larger_than_all_images():
     with pytest.raises(InputError, match='larger than the 10 training images'):
         Trainer(recipe(), 10)
+
+
+def test_a_compiled_network_is_warm_for_every_batch_and_side():
+    """`torch.compile` takes a graph for each shape that it meets: those of a training all before it
+    begins. Batches of 16 and 8 images of 8 and 12 pixels, then (.8 of the images are 32) of 16 only
+    with 16: five shapes."""
+    taken = []
+    def backend(graph, inputs):
+        taken.append(1)
+        return graph.forward
+    plan = Recipe('growing', NET, (Phase(3, SGD, batch_size=BATCH, keep_fraction=(1, 1, .8),
+                                         augment=(*DRAWS, Resize((8, 12, 16)))),))
+    t, said = Trainer(plan, IMAGES, device='cpu', precision='fp32'), []
+    torch._dynamo.reset()
+    compile_forward(t, backend, said.append)
+    assert 'compiled' in said[0] and len(taken) == 5
+    for _ in range(3):
+        train_epoch(t, X, Y)
+        end_epoch(t, 1.)
+    assert len(taken) == 5

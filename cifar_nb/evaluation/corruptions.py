@@ -115,8 +115,8 @@ def motion_blur(v, g, radius, sigma):
 
 # %% ../../nbs/50_corruptions.ipynb #bfc59515
 def glass_blur(v, g, sigma, rounds):
-    """Each pixel takes the place of its neighbor above, to the left, both or neither, one after
-    the other from the last to the first; blurred before and after."""
+    """Each pixel takes the value of its neighbor above, to the left, or both, or keeps its own, one
+    after the other from the last to the first; blurred before and after."""
     n, c, h, w = v.shape
     p, all_images = (as_float(as_bytes(smooth(v, sigma))).flatten(2).permute(2, 0, 1).contiguous(),
                      torch.arange(n, device=v.device))

@@ -74,9 +74,10 @@ class Muon(torch.optim.Optimizer):
 
     Parameters with four dimensions move by `lr` along the orthogonalized momentum, after their norm
     was set to the root of the number of filters; those with one move by `bias_lr`, the others by
-    `head_lr`, both with `sgd_momentum` and `weight_decay` (decoupled from the rate: a step shrinks
-    by `weight_decay`). Without Newton-Schulz steps (`ns_steps=0`) a convolution moves along its
-    momentum, as far as an orthogonal step would take it."""
+    `head_lr`, both with `sgd_momentum` and `weight_decay`: L2 in the gradient, divided by the peak
+    rate. With momentum m such a weight shrinks by `weight_decay / (1 - m)` a step at the peak, and
+    by less as the rate falls. Without Newton-Schulz steps (`ns_steps=0`) a convolution moves along
+    its momentum, as far as an orthogonal step would take it."""
     def __init__(self, params, lr=0.24, momentum=0.6, nesterov=True, bias_lr=0.05, head_lr=0.5,
                  sgd_momentum=0.85, weight_decay=0.0, ns_steps=3):
         groups = _groups([p for p in params if p.requires_grad], lr, bias_lr, head_lr)
@@ -87,14 +88,17 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
+        with torch.enable_grad(): loss = closure() if closure is not None else None
         for g in self.param_groups:
             for p in g['params']:
                 if p.grad is not None:
                     (self._filters if g['kind'] == 'filters' else self._plain)(p, g)
+        return loss
 
     def _momentum(self, p, d, momentum, nesterov):
         state = self.state[p]
-        buffer = state.setdefault('momentum', torch.zeros_like(p))
+        if 'momentum' not in state: state['momentum'] = torch.zeros_like(p)
+        buffer = state['momentum']
         torch.add(d, buffer, alpha=momentum, out=buffer)
         return d.add(buffer, alpha=momentum) if nesterov else buffer
 

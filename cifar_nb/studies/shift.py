@@ -104,7 +104,7 @@ def show_trainings(records):
         color = (GREY if name == 'as it is' else ACCENT
                  if isinstance(TRAININGS[name], dict) else STAGES[2])
         for p in points: ax.plot(*zip(p, middle), '.-', color=color, lw=.8)
-        ax.annotate(name, middle, (0, 6), textcoords='offset points', ha='center', fontsize=9)
+        ax.annotate(name, max(points), (6, 0), textcoords='offset points', va='center', fontsize=9)
     ax.set(xlabel='accuracy on clean images (%)', ylabel='mean over all corruptions (%)')
     ax.margins(.14)
     ax.spines[['top', 'right']].set_visible(False)

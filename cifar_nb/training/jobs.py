@@ -29,18 +29,20 @@ from .signals import Interrupted
 from .train import describe_images, planned, train
 
 __all__ = ['too_old', 'choose_devices', 'Member', 'plan_members', 'identified', 'is_run_of',
-           'train_worker', 'worker_main', 'command_for', 'launch', 'tail', 'share_done',
-           'check_runs', 'stop', 'raise_for_status', 'threads_each', 'train_members', 'status',
-           'live_curves']
+           'train_worker', 'worker_main', 'torchrun_works', 'command_for', 'launch', 'tail',
+           'share_done', 'check_runs', 'stop', 'raise_for_status', 'threads_each', 'train_members',
+           'status', 'live_curves']
 
 
 def too_old(capability: tuple, built_for: list) -> bool:
     """Whether a GPU of this compute `capability` has no code in a PyTorch `built_for` (as
     `torch.cuda.get_arch_list()`)."""
     mine = 10 * capability[0] + capability[1]
-    codes = [(a.split('_')[0], int(re.sub(r'\D', '', a))) for a in built_for]
-    return not any(n <= mine and (kind == 'compute' or n // 10 == capability[0])
-                   for kind, n in codes)
+    def runs(code):
+        kind, n = code.split('_')[0], int(re.sub(r'\D', '', code))
+        if not code[-1].isdigit(): return n == mine  # sm_90a: of that capability only
+        return n <= mine and (kind == 'compute' or n // 10 == capability[0])
+    return not any(map(runs, built_for))
 
 def choose_devices(names=None) -> list:
     """The devices to train on: `names`, or every GPU, or the CPU; a GPU that PyTorch has no code
@@ -162,6 +164,15 @@ def worker_main(file):
     os._exit(train_worker(settings))  # the thread may still be reading
 
 
+def torchrun_works() -> bool:
+    """Whether `torchrun` can start processes that find each other on this machine: for that PyTorch
+    must be built with libuv, which builds for Windows may lack."""
+    try:
+        from torch.distributed import TCPStore
+        TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+    except (ImportError, RuntimeError): return False
+    return True
+
 def command_for(devices: list, file) -> list:
     """The command that trains the member whose settings are in `file`: one process, or `torchrun`
     with one for each of `devices`."""
@@ -265,6 +276,9 @@ def train_members(
     """Train what is not finished of `members`, each in processes of its own; the finished ones come
     back."""
     check_choice('PARALLEL', parallel, ('members', 'data'))
+    if parallel == 'data' and len(devices) > 1 and not torchrun_works():
+        raise InputError("PARALLEL = 'data' needs torchrun, and this PyTorch is built without "
+                         "libuv, by which its processes meet: choose PARALLEL = 'members'.")
     if any(m.manifest is None for m in members):
         identified(members, x, y, devices, (settings.get('info') or {}).get('data'), **settings)
     refused, members = _refused(members) if patient else ([], members)

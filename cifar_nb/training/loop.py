@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..augment.ops import normalize
 from ..core.errors import Diverged, InputError
 from ..kernels.gradient import keep_memory
+from ..recipes.cost import side_of
 from ..recipes.spec import OPTIMIZERS, Recipe, advance, batches, build_scheduler
 from .distributed import Group, add_up, from_first, take_from_first
 from .graphs import replaying
@@ -279,23 +280,24 @@ def network(t: Trainer) -> nn.Module:
     return t.net if t.ema is None else t.ema.module
 
 # %% ../../nbs/61_training.ipynb #6d956a26
-def _sizes(t: Trainer) -> set:
-    "The sizes of the micro-batches that `t` will meet."
-    batches = [(t.group.part(n)[0], p.micro_batch) for p in t.recipe.phases
-               for m in set(p.taken(t.images))
-               for n in (p.batch_size, m % p.batch_size or p.batch_size)]
-    return {len(piece) for part, size in batches
-            for piece, _ in pieces(*[torch.zeros(part.stop - part.start)] * 2, size)}
+def _shapes(t: Trainer) -> set:
+    "The micro-batches that `t` will meet: images in each, and the side of the images."
+    def mine(n): return (part := t.group.part(n)[0]).stop - part.start
+    batches = {(mine(n), p.micro_batch, side_of(p, epoch)) for p in t.recipe.phases
+               for epoch, m in enumerate(p.taken(t.images))
+               for n in (p.batch_size, m % p.batch_size or p.batch_size)}
+    return {(len(piece), side) for n, size, side in batches
+            for piece, _ in pieces(*[torch.zeros(n)] * 2, size)}
 
 # %% ../../nbs/61_training.ipynb #6a3ffffe
 def warm_up(t: Trainer):
-    """Forward and backward once with each size of batch that `t` will meet, and then everything as
+    """Forward and backward once with each shape of batch that `t` will meet, and then everything as
     it was."""
     before = {k: v.clone() for k, v in t.net.state_dict().items()}
     try:
         with torch.random.fork_rng([t.device] if t.device.type == 'cuda' else []):
-            for n in _sizes(t):
-                xb = torch.zeros(n, 3, 32, 32, dtype=t.precision.dtype, device=t.device).to(
+            for n, side in _shapes(t):
+                xb = torch.zeros(n, 3, side, side, dtype=t.precision.dtype, device=t.device).to(
                     memory_format=t.precision.memory_format)
                 gradients(t, xb, torch.zeros(n, dtype=torch.long, device=t.device), n)
                 # in the memory of a CUDA graph, which the next size overwrites
