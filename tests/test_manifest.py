@@ -61,6 +61,18 @@ def test_kernels_make_another_experiment_but_a_training_may_go_on_without_them()
             and not M.comparable(BASE, other))
 
 
+@pytest.mark.parametrize('one, other, same', [
+    (1, 2, False), (2, 2, True), (1, None, True), (M.UNKNOWN, 1, True), (8, 2, False)])
+def test_figures_of_divided_batches_are_not_averaged_with_others(one, other, same):
+    "Batch norm sees the part of one process: 32 images of 64 where there are two."
+    a, b = (copy.deepcopy(BASE) for _ in range(2))
+    for m, n in ((a, one), (b, other)):
+        m['sittings'][0].pop('processes', None)
+        if n is not None: m['sittings'][0]['processes'] = n
+    assert M.comparable(a, b) == M.comparable(b, a) == same
+    assert M.same_training(a, b)  # it may go on with more processes or fewer
+
+
 def test_which_weights_are_kept_is_part_of_it():
     best, last = plan(holdout=10), plan(holdout=10, keep='last')
     assert (best['weights'], last['weights'], BASE['weights']) == (

@@ -150,12 +150,19 @@ def same_experiment(a: dict, b: dict) -> bool:
     return not differing(a, b)
 
 
+def _divided(m: dict) -> set:
+    "Among how many processes the sittings of the run divided their batches; unknown counts as one."
+    return {n if isinstance(n := s.get('processes'), int) else 1 for s in m.get('sittings') or [{}]}
+
+
 def comparable(a: dict, b: dict) -> bool:
     """May their figures be averaged: do they differ by the seed only (and by machine and versions,
-    which `machines` lists)?
+    which `machines` lists), and were their batches divided among as many processes? (Batch norm
+    sees the part of one.)
 
     Two of which nobody knows what was trained, or on what, are not."""
-    return not differing(a, b, ('seed',)) and is_known(a, ('kernels', 'seed'))
+    return (not differing(a, b, ('seed',)) and is_known(a, ('kernels', 'seed'))
+            and _divided(a) == _divided(b))
 
 
 def machines(manifests) -> list:

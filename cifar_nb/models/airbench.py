@@ -24,7 +24,8 @@ def whitening_filters(
     """Filters `6*k*k, 3, k, k` whose outputs are uncorrelated with unit variance on the patches of
     `xb`, each with both signs (Page, 2018)."""
     p = F.unfold(xb.float(), k).transpose(1, 2).reshape(-1, 3 * k * k)
-    values, vectors = torch.linalg.eigh(p.T @ p / len(p))
+    # not every device has eigh
+    values, vectors = (v.to(xb.device) for v in torch.linalg.eigh((p.T @ p / len(p)).cpu()))
     w = (vectors / (values + eps).sqrt()).T.flip(0).reshape(-1, 3, k, k)
     return torch.cat([w, -w])
 

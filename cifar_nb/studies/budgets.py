@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HELD', 'ENTRANTS', 'SPENT_ON', 'in_steps', 'epochs_for', 'step_rates', 'Plan', 'plan', 'plans_table', 'found',
            'run_plan', 'validated', 'run_plans', 'whole_blocks', 'ranked', 'budgets_table', 'seen', 'apart',
-           'show_budgets', 'ticks', 'pairs', 'sees', 'command_budgets']
+           'show_budgets', 'ticks', 'pairs', 'sees', 'show_rise', 'command_budgets']
 
 # %% ../../nbs/31_budgets.ipynb #0e5140b6
 from bisect import bisect_right
@@ -277,6 +277,31 @@ def sees(runs: dict, power: float = .8) -> dict:
     strict = .05 / (len(scores) * (len(scores) - 1) / 2)
     return {'runs': n, 'spread': spread, 'one pair': detectable_difference(spread, n, power),
             'strictest of all pairs': detectable_difference(spread, n, power, strict)}
+
+# %% ../../nbs/31_budgets.ipynb #rise0002
+def show_rise(runs_at: dict):
+    """Accuracy on validation images against the budget, a line a recipe of `runs_at` (budget in
+    PFLOP to runs by recipe), with 95% intervals over seeds, as a Figure; colors as in
+    `show_budgets`."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator
+    budgets = sorted(runs_at)
+    last = {n: mean(a) for n, a in ranked(runs_at[budgets[-1]]).items()}
+    every = [mean(a) for runs in runs_at.values() for a in ranked(runs).values()]
+    heights = apart(list(last.values()), (max(every) - min(every)) / 16)
+    line = dict(arrowstyle='-', lw=.4, color=GREY, relpos=(0, .5))  # to the left end of the name
+    fig, ax = plt.subplots(figsize=(7, 5), layout='constrained')
+    for (name, end), height in zip(last.items(), heights):
+        scores = [[r['accuracy'] for r in runs_at[b][name]] for b in budgets]
+        errors = [t_interval(a)[1] if len(a) > 1 else 0 for a in scores]
+        ax.errorbar(budgets, [mean(a) for a in scores], errors, capsize=3, ms=6, **_style(name))
+        ax.annotate(name, (budgets[-1], end), (budgets[-1] * 1.12, height), fontsize=9, va='center',
+                    color=_style(name)['color'], arrowprops=line)
+    ax.set(xlabel='training compute (PFLOP)', ylabel='validation accuracy (%)', xscale='log')
+    ticks(ax, budgets)
+    ax.xaxis.set_major_locator(FixedLocator(budgets))
+    plt.close(fig)
+    return fig
 
 # %% ../../nbs/31_budgets.ipynb #ba61c36a
 def command_budgets(names=(), pflop: float = .1, seeds: int = 3, results='results',

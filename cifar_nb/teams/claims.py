@@ -354,7 +354,7 @@ def mattered(study: str, measure: str = 'accuracy', looks: int = 1) -> Callable:
 def at_equal_budget(results, one: str, other: str):
     """Whether the recipe `one` ends with more accuracy than `other` where both may cost the same
     (chapter 31), as a `Finding` at the largest budget with two seeds or more of both; None without
-    them."""
+    them. Such trainings are short, and cannot refute."""
     folder = getattr(results, 'folder', None)
     runs = [r for r in (study_records(Path(folder, 'budgets')) if folder else [])
             if r['variation'] in (one, other) and r['manifest']['data'].get('name') != 'toy']
@@ -365,7 +365,7 @@ def at_equal_budget(results, one: str, other: str):
         (a, b), seeds = ([[r['accuracy'] for r in rs] for rs in both]), max(map(len, both))
         again = f'budgets {one} {other}' + f' --pflop {budget:g}' * (budget != .1)
         return _told(f'at {budget:g} PFLOP each', a, b, 'accuracy', ('better',),
-                     again + f' --seeds {seeds}' * (seeds != 3))
+                     again + f' --seeds {seeds}' * (seeds != 3), short=True)
 
 def _judged(r: dict) -> tuple:
     "What two records of budgets must share to be compared: the images asked about, and how."

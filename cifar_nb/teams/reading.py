@@ -330,7 +330,7 @@ def better(a: Recipe, b: Recipe, results=()):
         error = ours.spread * (1 / ours.n + 1 / theirs.n) ** .5
         more = if_as_found(gap, error, ours.spread, min(ours.n, theirs.n))
         return f'open: no difference seen, {both}; {least:.2f} would be{more}'
-    return yes(ours.value > theirs.value, both)
+    return yes(ours.value > theirs.value, f'{both}, {gap:+.2f} apart; {least:.2f} would be seen')
 
 # %% ../../nbs/20_reading.ipynb #fbfa6320
 def _team_points(ax, logged, keys):
