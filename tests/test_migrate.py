@@ -174,7 +174,7 @@ def test_migrating_again_after_a_kill_doubles_nothing(tmp_path):
 
 
 def test_a_folder_that_another_process_works_in_is_left_alone(tmp_path):
-    "What a training or a study is just writing is no leftover; what a killed one left beside it is."
+    "What a training or a study is just writing is no leftover; what a killed one left is."
     for name in ('busy', 'free'):
         (tmp_path / name).mkdir()
         (tmp_path / name / 'x.json').write_text(json.dumps(old_record()), encoding='utf-8')

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..core.errors import InputError, missing
 from ..core.files import read_json, there
-from ..core.manifest import UNKNOWN, experiment, fingerprint, kernels_of
+from ..core.manifest import experiment, fingerprint, kernels_of
 from ..core.statistics import detectable_difference, pooled_spread, runs_needed
 from ..core.tables import Table, words
 from ..evaluation.records import largest_kind, last_began, one_a_seed, study_records
