@@ -2,6 +2,7 @@
 status that the shell sees."""
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 import warm
+
+from cifar_nb.core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 NARROW = ["--set", "widths=[8, 16, 32]"]  # what is tried here does not hang on the width
@@ -331,3 +334,33 @@ def test_a_mistake_is_one_line_and_the_status_2(things, line, capsys):
     assert main([w.replace("HERE", str(things)) for w in line.split()]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert sorted(p.name for p in things.rglob("*") if not p.name.startswith(".")) == before
+
+
+@pytest.mark.parametrize("asked", [
+    ["--images", "100"],
+    ["--compile", "max-autotune", "--set", "batch_size=64", "--set", "micro_batch=32"]])
+def test_a_training_that_is_refused_leaves_no_folder(asked, tmp_path, monkeypatch, capsys):
+    from cifar_nb.cli import main
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "small", "--data", "toy", "--device", "cpu", *asked]) == 2
+    assert re.search("larger than the 100 training|one micro-batch only", capsys.readouterr().err)
+    assert [*tmp_path.rglob("*")] == []
+
+
+def test_a_place_for_results_is_tried_before_the_work(tmp_path, monkeypatch, capsys):
+    from cifar_nb.cli import commands, main
+    from cifar_nb.studies import search
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f.txt").touch()
+    def work(*args, **kwargs): raise AssertionError("work was done for nothing")
+    monkeypatch.setattr(commands, "train", work)
+    monkeypatch.setattr(search, "search", work)
+    train = ["train", "small", "--data", "toy", "--epochs", "1", "--device", "cpu"]
+    assert main([*train, "--results", "f.txt/x"]) == 2
+    with pytest.raises(InputError, match="cannot be written"):
+        commands.bench_rows("norm", "nowhere/x.json", "cpu", work, dict(images=1, repeats=1))
+    assert capsys.readouterr().err.count("f.txt/x cannot be made") == 1
+    pytest.importorskip("optuna")
+    assert main(["search", "--data", "toy", "--results", "f.txt/x"]) == 2
+    assert "cannot be made" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]

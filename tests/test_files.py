@@ -10,7 +10,7 @@ import pytest
 from cifar_nb.core.errors import InputError, check_choice
 from cifar_nb.core.files import (check_writable, free_name, is_empty, json_records, locked,
                                  make_folder, read_json, read_lines, read_text, remove_leftovers,
-                                 to_json, write_atomic)
+                                 to_json, writable_folder, write_atomic)
 
 
 def test_a_file_is_written_whole_and_an_unwritable_place_is_one_sentence(tmp_path):
@@ -19,7 +19,11 @@ def test_a_file_is_written_whole_and_an_unwritable_place_is_one_sentence(tmp_pat
         'a.txt']
     with pytest.raises(InputError, match='cannot be written'):
         write_atomic(tmp_path / 'nowhere' / 'a.txt', 'three')
-    with pytest.raises(InputError, match='cannot be made'): make_folder(tmp_path / 'a.txt' / 'b')
+    for call in (make_folder, writable_folder):
+        with pytest.raises(InputError, match='cannot be made') as e: call(tmp_path / 'a.txt' / 'b')
+        assert '--out' not in str(e.value)  # which not every command has
+    assert writable_folder(tmp_path / 'new' / 'b').is_dir()
+    assert list((tmp_path / 'new' / 'b').iterdir()) == []
 
 
 def test_texts_are_utf8_whatever_the_system_says(tmp_path):

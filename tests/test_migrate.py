@@ -10,7 +10,7 @@ import torch
 
 from cifar_nb.augment.ops import AlternatingFlip
 from cifar_nb.core.errors import InputError
-from cifar_nb.core.files import json_records
+from cifar_nb.core.files import json_records, locked
 from cifar_nb.core.manifest import (UNKNOWN, comparable, is_known, kernels_of, same_experiment,
                                     tensors_fingerprint)
 from cifar_nb.data.cifar import load, search_places, split, toy
@@ -171,6 +171,22 @@ def test_migrating_again_after_a_kill_doubles_nothing(tmp_path):
     assert [p.name for p in tmp_path.glob('*.json')] == ['quick-report-8epochs-seed0-cpu.json']
     with pytest.raises(InputError, match='did you mean winograd'):
         command_migrate(tmp_path, 'winogard')
+
+
+def test_a_folder_that_another_process_works_in_is_left_alone(tmp_path):
+    "What a training or a study is just writing is no leftover; what a killed one left is."
+    for name in ('busy', 'free'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'x.json').write_text(json.dumps(old_record()), encoding='utf-8')
+        (tmp_path / name / '.checkpoint.pt.123').write_bytes(b'half')
+    said = []
+    with locked(tmp_path / 'busy/.lock', ''): command_migrate(tmp_path, say=said.append)
+    assert {'.checkpoint.pt.123', 'x.json'} < {p.name for p in (tmp_path / 'busy').iterdir()}
+    assert 'schema' not in json.loads((tmp_path / 'busy/x.json').read_text(encoding='utf-8'))
+    assert sum('busy is left as it is: another process works there' in s for s in said) == 1
+    assert not (tmp_path / 'free/.checkpoint.pt.123').exists() and said[-1].startswith('1 record')
+    with locked(tmp_path / 'busy/.lock', ''): command_migrate(tmp_path, say=said.append)
+    assert said[-1].startswith('everything else in')
 
 
 def test_records_of_which_nothing_is_known_are_not_averaged():

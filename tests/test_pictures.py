@@ -256,6 +256,14 @@ def test_no_two_picture_sets_have_one_name_wherever_they_lie(tmp_path):
     assert data.load_set("test", tmp_path / "c", say=str).name != name
 
 
+def test_sets_of_other_pixels_have_other_names_where_every_file_has_one_size(tmp_path):
+    for name in "ab": labelled(tmp_path / name, ending="bmp")
+    save(255 - RANDOM[0], tmp_path / "b/train/0.bmp")
+    sizes = {p.stat().st_size for p in tmp_path.rglob("*.bmp")}
+    names = {data.load_set("test", tmp_path / n, say=str).name for n in "ab"}
+    assert len(sizes) == 1 and len(names) == 2
+
+
 def test_without_test_pictures_one_in_ten_is_set_aside(tmp_path):
     labelled(tmp_path / "d", 40)
     x, y, name = data.load_set("train", tmp_path / "d", say=str)
@@ -319,6 +327,8 @@ TABLES = {
     "out of the folder": (lambda t: t.replace("\n7,", "\n../7,"), "an id '../7'"),
     "latin": (lambda t: t.encode("latin1") + b"\xe4", "not text in UTF-8"),
     "of bytes": (lambda t: b"\0\1" + t.encode(), "not a table"),
+    "with a row twice": (lambda t: t + "7,frog\n", "it lists '7' twice"),
+    "with two labels of one": (lambda t: t + "7,cat\n", "it lists '7' twice"),
     "with a gap": (lambda t: t.replace("\n7,", "\n,"), "an id ''"),
     "of more pictures": (lambda t: t + "40,cat\n41,cat\n", "lacks 2 of the 42 pictures"),
     "a field without an end": (lambda t: t + '"' + "x" * 200_000, "not a table"),

@@ -203,6 +203,19 @@ def test_only_what_is_comparable_is_averaged():
     assert [counts_as_full(r) for r in (a, others[1])] == [True, False]
 
 
+def test_of_several_records_of_a_seed_the_one_that_began_last_stands():
+    "Whatever their files are called: `x-2.json`, the newer, sorts before `x.json`."
+    def record(accuracy, *began):
+        r = full_record(TINY, dict(test=dict(accuracy=accuracy)))
+        r['manifest']['sittings'] = [r['manifest']['sittings'][0] | dict(began=b) for b in began]
+        return r
+    old, unknown = record(90., '2026-11-02T00:00:00Z'), record(91., UNKNOWN)
+    again = record(92., '2026-11-01T00:00:00Z', '2026-11-03T00:00:00Z')
+    other = full_record(TINY, seed=1)
+    assert one_a_seed([again, other, old, unknown]) == [again, other]
+    assert one_a_seed([old, unknown]) == one_a_seed([unknown, old]) == [old]
+
+
 # ---- I3, I2: reproduce
 
 PICTURES = Images(X, Y, XT, YT, 'toy', 'toy test set')

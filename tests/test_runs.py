@@ -1,6 +1,7 @@
 """The folder of a training: who may write into it, what may go on in it, and in which order it is
 written."""
 import json
+import os
 import re
 import shutil
 import signal
@@ -29,7 +30,7 @@ from cifar_nb.recipes.registry import Registry
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule, trained
 from cifar_nb.teams import zoo
 from cifar_nb.teams.zoo import base_of, get_recipe, known_as
-from cifar_nb.training import checkpoints
+from cifar_nb.training import checkpoints, runs
 from cifar_nb.training.checkpoints import (Run, keep_best, load_checkpoint, save_checkpoint,
                                            write_weights)
 from cifar_nb.training.loop import Trainer, end_epoch, train_epoch
@@ -118,6 +119,21 @@ def test_resume_without_a_name_takes_the_unfinished_run_of_this_training(tmp_pat
 
 
 # ---- who may write
+
+def test_the_run_that_was_written_to_last_is_found_while_another_is_being_written(tmp_path,
+                                                                                  monkeypatch):
+    "A temporary file is renamed between the list of the files and the look at them."
+    for name, when in (('a', 2000), ('b', 1000)):
+        stopped(tmp_path / name)
+        for p in (tmp_path / name).iterdir(): os.utime(p, (when, when))
+    def listed(folder):
+        found = entries(folder)
+        return [*found, folder / '.checkpoint.pt.123456', folder / 'log.jsonl.gone']
+    entries = runs.entries
+    monkeypatch.setattr(runs, 'entries', listed)
+    asked = planned(TINY, X, Y, seed=0, device='cpu', precision='fp32', kernels=False, data='toy')
+    assert [p.name for p in runs.unfinished_runs(tmp_path, asked)] == ['b', 'a']
+
 
 def test_a_second_training_is_refused_while_the_first_one_runs(tmp_path, monkeypatch):
     refused = []
@@ -439,6 +455,19 @@ def test_a_checkpoint_goes_on_and_one_cut_off_or_of_another_seed_does_not(broken
         load_checkpoint(Trainer(HARD, len(XP), seed=4, device='cpu'), tmp_path)
     (tmp_path / 'checkpoint.pt').write_bytes((tmp_path / 'checkpoint.pt').read_bytes()[:5000])
     with pytest.raises(InputError, match='may be cut off'): load_checkpoint(fresh, tmp_path)
+
+
+@pytest.mark.parametrize('error, advice', [
+    (PermissionError(13, 'Permission denied'), r'\(Permission denied\): look at its permissions'),
+    (MemoryError(), 'too little memory: free some, then resume'),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 'too little memory')])
+def test_a_whole_checkpoint_is_not_called_damaged(broken, tmp_path, monkeypatch, error, advice):
+    "Whoever is told that it is damaged throws the training away."
+    def load(*args, **kwargs): raise error
+    save_checkpoint(broken, tmp_path)
+    monkeypatch.setattr(torch, 'load', load)
+    with pytest.raises(InputError, match=advice) as e: load_checkpoint(broken, tmp_path)
+    assert 'start again' not in str(e.value)
 
 
 def test_a_new_trainer_goes_on_to_the_same_bits(broken):

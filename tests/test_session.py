@@ -2,6 +2,7 @@
 over. Chapter 64 walks through it once; here stands what goes wrong, and what nobody looks at."""
 import os
 import shutil
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -90,6 +91,14 @@ def test_cards_that_are_too_old_and_devices_that_are_not_there():
 
 def test_members_are_planned_by_whole_seeds():
     with pytest.raises(InputError, match='whole numbers'): plan_members(SMALL, ['one'])
+
+
+def test_no_name_of_a_recipe_leads_out_of_the_folder_or_to_anothers(tmp_path):
+    "`launch` names files after the folder, so that two of one name would share them."
+    names = ['a/x', 'b/x', '../../evil', '/tmp/abs', 'c:\\d']
+    members = plan_members([replace(SMALL, name=n) for n in names], out=tmp_path)
+    assert [m.out.parent for m in members] == [tmp_path] * len(members)
+    assert len({m.name for m in members}) == len(members)
 
 
 def test_the_share_that_is_done_is_read_from_log_and_progress_bar(tmp_path):

@@ -83,10 +83,30 @@ def test_what_cannot_be_done_is_said(tmp_path, action, why):
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     pytest.importorskip("sphinx_book_theme")
-    (tmp_path / "mine.txt").touch()
-    with pytest.raises(InputError, match="something else than a site"): site.build_site(tmp_path)
+    for name in ("mine.txt", "index.html"):  # a page of one's own makes it no site of ours
+        (tmp_path / name).touch()
+        with pytest.raises(InputError, match="something else than a site"):
+            site.build_site(tmp_path, ROOT)
     with pytest.raises(InputError, match="holds no nbs/index.ipynb"): site.build_site(root=tmp_path)
-    assert os.listdir(tmp_path) == ["mine.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["index.html", "mine.txt"]
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_site_takes_the_place_of_an_older_one_when_it_is_whole(older, tmp_path, monkeypatch):
+    out, made, move = tmp_path / "_site", tmp_path / "elsewhere" / "site", shutil.move
+    made.mkdir(parents=True)
+    (made / "index.html").write_text("new", encoding="utf-8")
+    if older:
+        out.mkdir()
+        (out / "index.html").write_text("old", encoding="utf-8")
+    def full(*args): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(shutil, "move", full)
+    with pytest.raises(OSError, match="No space"): site._replace(out, made)
+    assert sorted(os.listdir(tmp_path)) == ["_site"] * older + ["elsewhere"]
+    monkeypatch.setattr(shutil, "move", move)
+    site._replace(out, made)
+    assert (out / "index.html").read_text(encoding="utf-8") == "new"
+    assert sorted(os.listdir(tmp_path)) == ["_site", "elsewhere"] and not made.exists()
 
 
 # ---- the whole of it

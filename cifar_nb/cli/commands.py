@@ -10,7 +10,7 @@ import torch
 
 from ..augment.arguments import count
 from ..core.errors import InputError
-from ..core.files import free_name, slug, write_atomic
+from ..core.files import check_writable, free_name, slug, writable_folder, write_atomic
 from ..core.statistics import mcnemar
 from ..data.cifar import CLASSES, SHAPES, load_set, split
 from ..data.competition import load_competition
@@ -23,9 +23,10 @@ from ..teams.zoo import list_recipes
 from ..training.checkpoints import Run
 from ..training.distributed import asked, from_first, joined
 from ..training.loggers import logger, logging_to
+from ..training.loop import check_batches
 from ..training.precision import choose_device, hardware
 from ..training.runs import unfinished_runs
-from ..training.train import planned, train
+from ..training.train import check_compile, planned, train
 from .asked import recipe_asked
 
 
@@ -92,11 +93,13 @@ def cmd_train(a):
     # found missing now rather than in an hour
     test = None if alone else images_of('test', 'toy' if data == 'toy' else a.data,
                                         say=lambda s: None)[:2]
+    if a.results: writable_folder(a.results)
     settings = dict(seed=a.seed, device=a.device, precision=a.precision, holdout=holdout)
-    def folder():
-        return str(
-            (folder_to_resume if a.resume else run_folder)(
-                planned(recipe, x, y, data=data, **settings)))
+    def folder():  # made only for a training that may begin
+        manifest = planned(recipe, x, y, data=data, **settings)
+        check_batches(recipe, len(x) - holdout)
+        check_compile(recipe, a.compile)
+        return str((folder_to_resume if a.resume else run_folder)(manifest))
     with joined() as group:
         out = Path(a.out or from_first(group, folder))
         with logging_to(log_to, out) as callback:
@@ -234,6 +237,7 @@ def cmd_bench(a):
 def bench_rows(name, out, device, race, chosen):
     "Run the `race` called `name` and print it; with `out`, keep it as JSON."
     for k, v in chosen.items(): count(f'bench {name}', k, v)
+    check_writable(out)
     rows = race(device, n=chosen['images'], repeats=chosen['repeats'])
     where = (f'{hardware(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, '
              f'{chosen["images"]:,} images, {chosen["repeats"]} repeats')

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ['write_atomic', 'check_writable', 'make_folder', 'remove', 'there', 'entries',
-           'remove_leftovers', 'is_empty', 'slug', 'free_name', 'locked', 'to_json', 'read_text',
-           'read_json', 'read_lines', 'json_records']
+__all__ = ['write_atomic', 'check_writable', 'make_folder', 'writable_folder', 'remove', 'there',
+           'entries', 'remove_leftovers', 'is_empty', 'slug', 'free_name', 'locked', 'to_json',
+           'read_text', 'read_json', 'read_lines', 'json_records']
 
 # what systems and notebooks leave in any folder
 CLUTTER = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '.ipynb_checkpoints')
@@ -98,8 +98,16 @@ def make_folder(path) -> Path:
     path = Path(path)
     try: path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise InputError(f'The folder {path} cannot be made ({e.strerror}): choose another place '
-                         'with --out.') from None
+        raise InputError(f'The folder {path} cannot be made ({e.strerror}): choose another '
+                         'place.') from None
+    return path
+
+
+def writable_folder(path) -> Path:
+    """The folder `path`, made where it is missing; `InputError` now, before the work whose outcome
+    would be lost, if no file could be written there."""
+    path = make_folder(path)
+    check_writable(path / 'one.json')
     return path
 
 

@@ -51,6 +51,7 @@ def split(
 # %% ../../nbs/01_data.ipynb #2c5f92b3
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -285,7 +286,8 @@ def _batches(folder, part):
 def set_name(files: list) -> str:
     """What the picture set of these (path, class) is called: no two sets have the same name,
     wherever they lie."""
-    known = sorted([k, Path(p).name, os.path.getsize(p)] for p, k in files)
+    with ThreadPoolExecutor(16) as pool: marks = list(pool.map(md5_of, [p for p, _ in files]))
+    known = sorted([k, Path(p).name, mark] for (p, k), mark in zip(files, marks))
     return f'pictures-{fingerprint(known, 8)}'
 
 def _pictures(folder, part):

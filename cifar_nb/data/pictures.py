@@ -117,7 +117,7 @@ def _classified(folder, classes) -> list:
 def _rows(folder, classes) -> list:
     "(id, class) of the rows of trainLabels.csv."
     path = folder / TABLE
-    text, wrong, rows = read_text(path, ADD_AGAIN), f'{path} is not a table of id and label', []
+    text, wrong, rows = read_text(path, ADD_AGAIN), f'{path} is not a table of id and label', {}
     try:
         for row in csv.DictReader(io.StringIO(text), restkey='more'):
             name, label = (row['id'] or '').strip(), (row['label'] or '').strip()
@@ -126,9 +126,10 @@ def _rows(folder, classes) -> list:
                                  'add another dataset.')
             if not name or any(c in name for c in '/\\\0'):
                 raise InputError(f'{wrong}, it has an id {name[:40]!r}: {ADD_AGAIN}')
-            rows.append((name, classes.index(label)))
+            if name in rows: raise InputError(f'{wrong}, it lists {name[:40]!r} twice: {ADD_AGAIN}')
+            rows[name] = classes.index(label)
     except (KeyError, csv.Error): raise InputError(f'{wrong}: {ADD_AGAIN}') from None
-    if rows: return rows
+    if rows: return list(rows.items())
     raise InputError(f'{wrong}, it is empty: {ADD_AGAIN}')
 
 

@@ -17,7 +17,7 @@ import cifar_nb
 
 from .._modidx import d as _index
 from ..core.errors import InputError, missing
-from ..core.files import make_folder, read_json, read_text, write_atomic
+from ..core.files import make_folder, read_json, read_text, writable_folder, write_atomic
 from ..core.places import book_root
 from ..core.tables import Table
 
@@ -224,14 +224,30 @@ def _mathjax() -> Path:
     return Path(found.origin).parent / 'static' / 'mathjax'
 
 
+def _is_site(folder: Path) -> bool:
+    "Whether `folder` holds what `build_site` made, and not only something with a first page."
+    return all((folder / name).exists() for name in ('index.html', 'objects.inv', '.nojekyll'))
+
+
+def _replace(out: Path, made: Path):
+    "Put the folder `made` where `out` is; that stays until all of the new one lies beside it."
+    out = out.resolve()
+    with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as beside:
+        new, old = Path(beside, 'new'), Path(beside, 'old')
+        shutil.move(made, new)  # which takes a while from another disk
+        if out.exists(): out.rename(old)
+        new.rename(out)
+
+
 def build_site(out='_site', root=None, say=print) -> Path:
     """Build the site into the folder `out` (an older site there is replaced); the path of its first
     page. Nothing of the book is executed."""
     root, out = book_folder(root), Path(out)
     for name in ('sphinx', 'myst_nb', 'sphinx_book_theme'):
         if importlib.util.find_spec(name) is None: raise missing(name.replace('_', '-'))
-    if out.exists() and not (out / 'index.html').exists() and any(out.iterdir()):
-        raise InputError(f'{out} holds something else than a site: choose another --out.')
+    if out.exists() and not _is_site(out) and any(out.iterdir()):
+        raise InputError(f'{out} holds something else than a site of ours: choose another --out.')
+    writable_folder(out.resolve().parent)
     with tempfile.TemporaryDirectory() as tmp:
         source, made = Path(tmp, 'source'), Path(tmp, 'site')
         prepare(root, source)
@@ -245,9 +261,7 @@ def build_site(out='_site', root=None, say=print) -> Path:
             last = (done.stderr.strip().splitlines() or ['it said nothing'])[-1]
             raise InputError(f'Sphinx stopped with status {done.returncode} ({last}).')
         (made / '.nojekyll').touch()
-        shutil.rmtree(out, ignore_errors=True)
-        make_folder(out.absolute().parent)
-        shutil.move(str(made), out)
+        _replace(out, made)
     say(f'{out}/index.html: {sum(1 for _ in out.glob("**/*.html"))} pages')
     return out / 'index.html'
 

@@ -21,8 +21,8 @@ from ..recipes.spec import trained, trained_twin
 from ..training.runs import EVALUATION, FIGURE, RESULT_FORM
 
 __all__ = ['Results', 'load_results', 'record_run', 'kinds_of', 'largest_kind', 'grouped',
-           'one_a_seed', 'test_evaluations', 'with_test_figures', 'counts_as_full', 'full_record',
-           'write_record', 'find_trial', 'keep_trial', 'study_records', 'file_stem']
+           'last_began', 'one_a_seed', 'test_evaluations', 'with_test_figures', 'counts_as_full',
+           'full_record', 'write_record', 'find_trial', 'keep_trial', 'study_records', 'file_stem']
 
 
 def warn(sentence: str):
@@ -107,9 +107,16 @@ def load_results(folder='results', say=warn, **wanted) -> Results:
     return Results(out, Path(folder))
 
 
+def last_began(r: dict) -> str:
+    "When the last sitting of the record `r` began, in words that sort; '' where that is unknown."
+    began = r['manifest']['sittings'][-1].get('began')
+    return began if isinstance(began, str) and began != UNKNOWN else ''
+
+
 def one_a_seed(records: list) -> list:
-    "Of records that are `comparable`, one for each seed: the last one."
-    return list({r['manifest']['seed']: r for r in records}.values())
+    "Of records that are `comparable`, one for each seed: that which began last."
+    newest = {r['manifest']['seed']: r for r in sorted(records, key=last_began)}
+    return [newest[seed] for seed in dict.fromkeys(r['manifest']['seed'] for r in records)]
 
 
 def kinds_of(records, also=lambda r: None) -> list:

@@ -8,6 +8,7 @@ unknown. Calling it again changes nothing. Tests: tests/test_migrate.py.
 import hashlib
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -286,14 +287,20 @@ def command_migrate(folder, kernels: str | None = None, say=print):
     known = (UNKNOWN if kernels is None else []
              if kernels == 'none' else sorted(k.strip() for k in kernels.split(',')))
     for k in known if known != UNKNOWN else (): check_choice('compiled kernel', k, KERNELS)
-    done = 0
-    with locked(folder / LOCK, f'another process works in {folder}: wait until it ends.'):
-        for home in [folder, *subfolders(folder)]:
+    done, left = 0, False
+    for home in [folder, *subfolders(folder)]:
+        with ExitStack() as stack:
+            busy = 'another process works there, migrate again when it has ended.'
             try:
+                for name, wait in (LOCK, 0), (f'.write{LOCK}', 60):
+                    stack.enter_context(locked(home / name, busy, wait))
                 is_run = there(home / 'recipe.json')
                 run, records = ((migrated_run(home, known), [])
                                 if is_run else (None, list(json_records(home, say))))
-            except InputError as e: say(f'{home} is left as it is: {e}'); continue
+            except InputError as e:
+                say(f'{home} is left as it is: {e}')
+                left = True
+                continue
             remove_leftovers(home)
             if run: done += migrate_run(home, *run)
             for path, d in records:
@@ -304,4 +311,4 @@ def command_migrate(folder, kernels: str | None = None, say=print):
                     continue
                 if new: done += _written(path, *new, say)
     say(f'{done} records and runs in {folder} were given a manifest'
-        if done else f'everything in {folder} has a manifest')
+        if done else f'everything{" else" * left} in {folder} has a manifest')

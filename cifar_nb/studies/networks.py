@@ -6,7 +6,7 @@ Tests: tests/test_networks.py, chapters 08a and 09.
 from pathlib import Path
 
 from ..core.errors import InputError
-from ..core.files import check_writable, make_folder
+from ..core.files import writable_folder
 from ..core.tables import Table
 from ..data.cifar import load
 from ..evaluation.answers import SETS, answer_figures, keep_figures
@@ -90,8 +90,7 @@ def asked_networks(command: str, names, results, data: str | None, images: int |
     x, y = load('test', data, say=say)
     if images is not None and not 1 <= images <= len(x):
         raise InputError(f'--images {images}: choose a number from 1 to {len(x)}.')
-    folder = make_folder(Path(results) / command) if results else None
-    if folder: check_writable(folder / 'one.json')
+    folder = writable_folder(Path(results) / command) if results else None
     return opened, x[:images], y[:images], folder
 
 

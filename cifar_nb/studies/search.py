@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ..core.errors import InputError, missing
-from ..core.files import make_folder, to_json, write_atomic
+from ..core.files import make_folder, to_json, writable_folder, write_atomic
 from ..core.manifest import tensors_fingerprint
 from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.tables import Table
@@ -279,11 +279,12 @@ def command_search(trials: int = 25, storage: str | None = None, name: str = 'fa
     `results`/search, print the best; the JSON's path."""
     if trials < 1: raise InputError(f'--trials {trials}: give 1 or more.')
     need_optuna()
+    folder = writable_folder(Path(results) / 'search')
     storage = storage or f'sqlite:///{make_folder("runs") / "search.db"}'
     x, y, named = load_set('train', data, say)
     scale = scale_for('fast', x, named)
     found = findings(search(x, y, trials, storage, name, scale=scale, device=device, say=say))
-    path = make_folder(Path(results) / 'search') / f'{re.sub("[^0-9A-Za-z_-]+", "_", name)}.json'
+    path = folder / f'{re.sub("[^0-9A-Za-z_-]+", "_", name)}.json'
     write_atomic(path, to_json(dict(schema=1) | found))
     say(f'{best_trials(found)}\nkept in {path}')
     return path

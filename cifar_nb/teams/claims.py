@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from ..core.errors import InputError, missing
 from ..core.files import read_json, there
-from ..core.manifest import UNKNOWN, experiment, fingerprint, kernels_of
+from ..core.manifest import experiment, fingerprint, kernels_of
 from ..core.statistics import detectable_difference, pooled_spread, runs_needed
 from ..core.tables import Table, words
-from ..evaluation.records import largest_kind, one_a_seed, study_records
+from ..evaluation.records import largest_kind, last_began, one_a_seed, study_records
 from ..evaluation.report import standard_error
 from ..recipes.spec import Claim, Recipe
 
@@ -180,10 +180,6 @@ def _setting(r: dict) -> str:
     return fingerprint(
         {k: v for k, v in experiment(r['manifest']).items() if k not in ('recipe', 'seed')})
 
-def _began(r: dict) -> str:
-    return (r['manifest']['sittings'][0].get('began', '')
-            if r['manifest']['sittings'][0].get('began') != UNKNOWN else '')
-
 def trials(runs, study: str, scale: str, measure: str | Callable = 'accuracy') -> dict:
     """The figures of each variation of `study`, those of its base under 'base': name to list, one a
     seed.
@@ -195,7 +191,7 @@ def trials(runs, study: str, scale: str, measure: str | Callable = 'accuracy') -
     own = [r for r in ours if r.get('study') == study]
     if real := [r for r in own if r['manifest']['data'].get('name') != 'toy']: own = real
     if not own: return {}
-    last = max(own, key=_began)
+    last = max(own, key=last_began)
     own = [r for r in own if (_setting(r), r['base']) == (_setting(last), last['base'])]
     seeds = {r['manifest']['seed'] for r in own}  # rates may be chosen with other ones
     out = {
@@ -204,7 +200,7 @@ def trials(runs, study: str, scale: str, measure: str | Callable = 'accuracy') -
                  and r['manifest']['seed'] in seeds]}
     for name in dict.fromkeys(r['variation'] for r in own):
         same = [r for r in own if r['variation'] == name]
-        newest = max(same, key=_began)['manifest']['recipe']
+        newest = max(same, key=last_began)['manifest']['recipe']
         out[name] = [r for r in same if r['manifest']['recipe'] == newest]
     figure = measure if callable(measure) else lambda r: r['measures'][measure]
     return {name: [figure(r) for r in one_a_seed(rs)] for name, rs in out.items() if rs}

@@ -131,7 +131,7 @@ def save_checkpoint(t: Trainer, out: Path):
 def load_checkpoint(t: Trainer, out: Path) -> bool:
     """Go on where the checkpoint in `out` stopped; it must come from the same recipe, images, seed
     and precision. Returns whether it was made on another kind of device."""
-    file, s = out / 'checkpoint.pt', read_checkpoint(out, t.device)
+    file, s = out / 'checkpoint.pt', read_checkpoint(out)
     ours = dict(recipe=trained(t.recipe), seed=t.seed, images=t.images, precision=t.precision.name,
                 memory_format=memory_order(t.precision))
     theirs = s | dict(recipe=trained(recipe_from_json(s['recipe'])),

@@ -17,7 +17,7 @@ import torch
 import cifar_nb
 
 from ..core.errors import InputError, check_choice
-from ..core.files import make_folder, there, write_atomic
+from ..core.files import make_folder, slug, there, write_atomic
 from ..core.manifest import fingerprint, same_experiment
 from ..core.plotting import curve_look
 from ..recipes.spec import Recipe, recipe_from_json, trained
@@ -103,7 +103,7 @@ def plan_members(
     for r in chosen:
         for s in dict.fromkeys(seeds):
             name, what = (
-                f'{r.name}{"-code" * (r.variant == "code")}-{r.epochs}epochs-seed{s}{end}',
+                f'{slug(r.name)}{"-code" * (r.variant == "code")}-{r.epochs}epochs-seed{s}{end}',
                 (trained(r), s))
             # the same recipe twice is one training
             if what in [w for w, _ in taken.values()]: continue

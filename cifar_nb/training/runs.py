@@ -166,20 +166,26 @@ def as_before(recipe, seed: int):
     return replace(recipe, phases=phases, ema_warmup=recipe.ema_warmup and not recipe.ema)
 
 
-def read_checkpoint(folder: Path, device='cpu') -> dict:
-    """What checkpoint.pt in `folder` holds; `InputError` where it is damaged, which its checksums
-    tell."""
+def read_checkpoint(folder: Path) -> dict:
+    """What checkpoint.pt in `folder` holds, in the CPU's memory; `InputError` where it cannot be
+    read, or is damaged, which its checksums tell."""
     import torch
     file = Path(folder) / 'checkpoint.pt'
     try:
         with zipfile.ZipFile(file) as z: bad = z.testzip()  # torch does not ask for them
         if bad: raise ValueError(f'{bad} is damaged')
-        s = torch.load(file, map_location=device, weights_only=True)
+        s = torch.load(file, map_location='cpu', weights_only=True)
         if lacking := {'recipe', 'seed', 'images', 'precision', 'epoch', 'step', 'net',
                        'log'} - set(s):
             raise KeyError(min(lacking))
         return s
+    except OSError as e:
+        raise InputError(f'{file} cannot be read ({e.strerror or e}): look at its permissions and '
+                         'at the disk.') from None
     except Exception as e:
+        if isinstance(e, MemoryError) or "can't allocate memory" in str(e):
+            raise InputError(f'{file} cannot be read, there is too little memory: free some, then '
+                             'resume.') from None
         raise InputError(f'{file} cannot be read ({type(e).__name__}), it may be cut off or '
                          'damaged: start again with another --out.') from None
 
@@ -406,5 +412,8 @@ def unfinished_runs(root, manifest: dict) -> list:
 
 
 def _last_written(folder: Path) -> float:
-    "When a file in `folder` was last written (s)."
-    return max(os.lstat(p).st_mtime for p in entries(folder))
+    "When a file in `folder` was last written (s); 0 without one."
+    def written(path):
+        try: return os.lstat(path).st_mtime
+        except FileNotFoundError: return 0.  # renamed since it was listed
+    return max((written(p) for p in entries(folder) if p.name[:1] != '.'), default=0.)
