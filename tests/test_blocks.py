@@ -130,6 +130,6 @@ def test_networks_without_end_are_refused_before_they_are_built():
 @pytest.mark.parametrize("mistake, sentence", [
     (dict(block="bottleneck"), "choose 'basic', 'plain' or 'preact'"),
     (dict(dropout=1.), "dropout"), (dict(pool="median"), "choose 'avg' or 'max'"),
-    (dict(widths=(32, 64)), "have 2, 4 and 4 entries")])
+    (dict(stem=-3), "stem=-3; give 0 or"), (dict(widths=(32, 64)), "have 2, 4 and 4 entries")])
 def test_a_spec_that_makes_no_sense_says_so(mistake, sentence):
     with pytest.raises(InputError, match=sentence): NetSpec(**mistake)

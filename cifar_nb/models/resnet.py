@@ -161,6 +161,7 @@ def _problems(s):
            f'{n[2]} entries; give each stage one of each.')
     yield ((not s.widths or min(s.widths) < 1)
            and f'NetSpec: widths={s.widths}; every stage needs at least one channel.')
+    yield s.stem < 0 and f'NetSpec: stem={s.stem}; give 0 or the channels of the first convolution.'
     yield (not s.depths or min(s.depths) < 0
            or max(s.depths) < 1) and f'NetSpec: depths={s.depths}; give at least one stage a block.'
     yield ((sum(s.depths) > 1000 or max(s.widths, default=0) > 65_536)
@@ -222,7 +223,7 @@ def _kaiming(m):
     al., 2015), zero biases."""
     if isinstance(m, (nn.Conv2d, nn.Linear)):
         nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
-    if isinstance(m, nn.Linear): nn.init.zeros_(m.bias)
+    if isinstance(m, nn.Linear) and m.bias is not None: nn.init.zeros_(m.bias)
 
 # %% ../../nbs/05_resnet.ipynb #454f6f1e
 def count_parameters(net: nn.Module) -> int:
