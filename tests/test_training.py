@@ -844,3 +844,23 @@ def test_a_compiled_network_is_warm_for_every_batch_and_side():
         train_epoch(t, X, Y)
         end_epoch(t, 1.)
     assert len(taken) == 5
+
+
+@pytest.mark.parametrize('images, sizes', [(101, {50, 51}), (102, {50, 2}), (100, {50}), (50, {50})])
+def test_a_network_is_warmed_up_for_the_batches_that_come(images, sizes):
+    "A single image that is left over goes with the last batch: 101 in batches of 50 are 50 and 51."
+    t = Trainer(Recipe('r', NET, (Phase(1, SGD, batch_size=50),)), images, device='cpu')
+    assert training._shapes(t) == {(n, 32) for n in sizes}
+    met = []
+    t.net.register_forward_hook(lambda net, inputs, y: met.append(len(y)))
+    train_epoch(t, *toy(images))
+    assert set(met) == sizes
+
+
+def test_a_network_that_does_not_compile_has_no_graphs(monkeypatch):
+    def fail(t): raise RuntimeError('no compiler')
+    monkeypatch.setattr(training, 'warm_up', fail)
+    t, said = Trainer(recipe(), IMAGES, device='cpu'), []
+    compile_forward(t, 'reduce-overhead', said.append)
+    assert 'does not work here (RuntimeError: no compiler)' in said[0]
+    assert t.forward is t.net and not t.graphs

@@ -280,13 +280,17 @@ def network(t: Trainer) -> nn.Module:
     return t.net if t.ema is None else t.ema.module
 
 # %% ../../nbs/61_training.ipynb #6d956a26
+def _sizes(images: int, batch_size: int) -> set:
+    "How many images the batches of an epoch of `images` have; the last may be smaller or larger."
+    before = batch_size * (batches(images, batch_size) - 1)
+    return {images - before} | ({batch_size} if before else set())
+
 def _shapes(t: Trainer) -> set:
     "The micro-batches that `t` will meet: images in each, and the side of the images."
     def mine(n): return (part := t.group.part(n)[0]).stop - part.start
-    batches = {(mine(n), p.micro_batch, side_of(p, epoch)) for p in t.recipe.phases
-               for epoch, m in enumerate(p.taken(t.images))
-               for n in (p.batch_size, m % p.batch_size or p.batch_size)}
-    return {(len(piece), side) for n, size, side in batches
+    met = {(mine(n), p.micro_batch, side_of(p, epoch)) for p in t.recipe.phases
+           for epoch, m in enumerate(p.taken(t.images)) for n in _sizes(m, p.batch_size)}
+    return {(len(piece), side) for n, size, side in met
             for piece, _ in pieces(*[torch.zeros(n)] * 2, size)}
 
 # %% ../../nbs/61_training.ipynb #6a3ffffe
@@ -320,7 +324,7 @@ def compile_forward(t: Trainer, how='inductor', say=print):
         warm_up(t)
         t.warmup = time.perf_counter() - start
     except Exception as e:
-        t.forward = t.net
+        t.forward, t.graphs = t.net, False
         why = f'{type(e).__name__}: {e}'.splitlines()[0][:200]
         say(f'torch.compile does not work here ({why}), so the network runs as it is written')
     else: say(f'compiled in {t.warmup:.1f} s')
