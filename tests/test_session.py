@@ -83,8 +83,9 @@ def test_images_are_found_or_it_is_said_what_is_mounted(place):
 def test_cards_that_are_too_old_and_devices_that_are_not_there():
     assert [too_old(c, b) for c, b in (((6, 0), ['sm_60']), ((9, 0), ['sm_80', 'compute_80']),
                                        ((7, 0), ['sm_75']), ((9, 0), ['sm_90a']),
-                                       ((12, 1), ['sm_120a', 'compute_120a']))] == [
-        False, False, True, False, True]
+                                       ((12, 1), ['sm_120a', 'compute_120a']),
+                                       ((11, 0), ['gfx900', 'gfx90a', 'gfx1030', 'gfx1100']))] == [
+        False, False, True, False, True, False]
     with pytest.raises(InputError, match='no device'): choose_devices(['cuda:99'])
 
 

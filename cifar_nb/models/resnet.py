@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'LIMIT', 'finish', 'BatchNorm', 'Conv', 'conv_bn', 'SqueezeExcite', 'Block', 'PreActBlock', 'NetSpec',
-           'ResNet', 'count_parameters', 'count_macs', 'Memory', 'memory', 'summary']
+           'ResNet', 'count_parameters', 'evaluating', 'count_macs', 'Memory', 'memory', 'summary']
 
 # %% ../../nbs/05_resnet.ipynb #819b5b7f
 import math
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import NamedTuple
@@ -238,19 +239,26 @@ def _places(m, x) -> int:
     return math.prod((side + 2 * p - k) // s + 1 for side, k, s, p in sizes)
 
 # %% ../../nbs/05_resnet.ipynb #8daa25b7
+@contextmanager
+def evaluating(net: nn.Module):
+    "`net` in evaluation mode inside; then each of its modules as it was."
+    modes = {m: m.training for m in net.modules()}
+    try: yield net.eval()
+    finally:
+        for m, training in modes.items(): m.training = training
+
 def count_macs(net: nn.Module, size: int = 32) -> int:
     """Multiply-adds of the convolutions and linear layers of `net` for one `3 x size x size` image;
     batch norm and additions are not counted."""
     macs = []
     def look(m, inputs, output): macs.append(_places(m, inputs[0]) * m.weight.numel())
     layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    hooks, modes = ([m.register_forward_hook(look) for m in layers],
-                    {m: m.training for m in net.modules()})
+    hooks = [m.register_forward_hook(look) for m in layers]
     try:
-        with torch.no_grad(): net.eval()(next(net.parameters()).new_zeros(1, 3, size, size))
+        with torch.no_grad(), evaluating(net):
+            net(next(net.parameters()).new_zeros(1, 3, size, size))
     finally:
         for h in hooks: h.remove()
-        for m, training in modes.items(): m.training = training
     return sum(macs)
 
 # %% ../../nbs/05_resnet.ipynb #d744b4c3
@@ -265,12 +273,13 @@ class Memory(NamedTuple):
 def memory(net: nn.Module, size: int = 32) -> Memory:
     "What torchsummary prints for `net` and one `3 x size x size` image, in MiB (`Memory`)."
     numbers: list[int] = []
-    training = net.training
     leaves = [m for m in net.modules() if m is not net and not isinstance(m, nn.Sequential)]
     hooks = [m.register_forward_hook(lambda m, i, o: numbers.append(o.numel())) for m in leaves]
-    with torch.no_grad(): net.eval()(torch.zeros(1, 3, size, size))
-    for h in hooks: h.remove()
-    net.train(training)
+    try:
+        with torch.no_grad(), evaluating(net):
+            net(next(net.parameters()).new_zeros(1, 3, size, size))
+    finally:
+        for h in hooks: h.remove()
     image, outputs, weights = (
         4 * n / 2**20 for n in (3 * size * size, 2 * sum(numbers), count_parameters(net)))
     return Memory(image, outputs, weights, image + outputs + weights)

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..augment.ops import normalize
 from ..core.errors import Diverged, InputError
 from ..kernels.gradient import keep_memory
+from ..models.resnet import evaluating
 from ..recipes.cost import side_of
 from ..recipes.spec import OPTIMIZERS, Recipe, advance, batches, build_scheduler
 from .distributed import Group, add_up, from_first, take_from_first
@@ -224,14 +225,14 @@ def predict(
     batch_size: int = 500,
 ) -> torch.Tensor:
     "Logits of `net` in evaluation mode for the images `x`: float32 `N,classes` on the CPU."
-    device, training = next(net.parameters()).device, net.training
-    precision, net, out = precision or choose_precision(device), net.eval(), []
-    for xb in x.split(batch_size):
-        xb = normalize(xb.to(device), phase.mean, phase.std, precision.dtype,
-                       precision.memory_format)
-        with torch.autocast(device.type, precision.dtype, enabled=precision.name != 'fp32'):
-            out.append(net(xb).float())
-    net.train(training)
+    device, out = next(net.parameters()).device, []
+    precision = precision or choose_precision(device)
+    with evaluating(net):
+        for xb in x.split(batch_size):
+            xb = normalize(xb.to(device), phase.mean, phase.std, precision.dtype,
+                           precision.memory_format)
+            with torch.autocast(device.type, precision.dtype, enabled=precision.name != 'fp32'):
+                out.append(net(xb).float())
     return torch.cat(out).cpu() if out else torch.zeros(0, net.linear.out_features)
 
 # %% ../../nbs/61_training.ipynb #74eb49da
