@@ -13,7 +13,7 @@ from cifar_nb.core.errors import InputError
 from cifar_nb.core.files import make_folder
 from cifar_nb.data.cifar import CLASSES, toy
 from cifar_nb.data.images import load_both, load_images
-from cifar_nb.data.pictures import complaint, read_picture
+from cifar_nb.data.pictures import complaint, read_pictures
 from cifar_nb.delivery.session import bring_back, choose_views, submit, which
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import SMALL, Optimizer, Phase, Recipe, Schedule
@@ -57,9 +57,9 @@ def test_a_picture_of_another_size_or_broken(place):
     draw(place / 'wide.png', x[0, :, :20])
     whole = (place / 'input/competitions/cifar-10/train/1.png').read_bytes()
     (place / 'broken.png').write_bytes(whole[:60])
-    with pytest.raises(InputError, match='32 x 20 pixels'): read_picture(place / 'wide.png')
+    with pytest.raises(InputError, match='32 x 20 pixels'): read_pictures([place / 'wide.png'])
     with pytest.raises(InputError, match='cannot be read as a picture'):
-        read_picture(place / 'broken.png')
+        read_pictures([place / 'broken.png'])
 
 
 def test_a_table_without_pictures(place):
