@@ -424,10 +424,11 @@ def _stretch_phase(p, epochs):
                     keep_fraction=shares)
     patience = max(1, round(s.patience * f)) if s.shape == 'plateau' else s.patience
     warmup = scale(s.warmup_epochs)
+    milestones = s.milestones if f == 1 else _apart(s, f, epochs, warmup)
     return replace(p, epochs=epochs,
                    schedule=replace(s, warmup_epochs=warmup,
                                     t_max=scale(s.t_max, 1 if s.t_max else 0), patience=patience,
-                                    milestones=s.milestones if f == 1 else _apart(s, f, epochs, warmup)))
+                                    milestones=milestones))
 
 # %% ../../nbs/60_recipes.ipynb #6065b772
 def _apart(s, f, epochs, warmup):
