@@ -1474,9 +1474,9 @@ def in_environment(w: World, here: Path, **values) -> str:
     "What goes wrong when every command that looks at the environment finds these `values`."
     def settings():
         enter(here)
-        from cifar_nb.core.places import cache_folder
+        from cifar_nb.core.places import cache_folder, input_folder
         from cifar_nb.data.cifar import find
-        from cifar_nb.data.images import find_competition, input_folder, mounted, working_folder
+        from cifar_nb.data.images import find_competition, mounted, working_folder
         from cifar_nb.delivery.session import surroundings
         from cifar_nb.exercises.checker import check, progress_file
         from cifar_nb.training.distributed import asked

@@ -2,6 +2,7 @@
 the GPU's path, frequencies."""
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -232,7 +233,21 @@ def test_every_operation_is_covered():
     (lambda: CutMix()(pictures(2), torch.zeros(3).long()),
      '3 labels'),
     (lambda: Augment([MixUp()])(pictures(2)), 'no labels'),
-    (lambda: AlternatingFlip()(pictures(2)), 'index=None')])
+    (lambda: AlternatingFlip()(pictures(2)), 'index=None'),
+    (lambda: AlternatingFlip(1.5), 'seed=1.5'), (lambda: AlternatingFlip(2**32), 'from 0 to'),
+    (lambda: Cutout(fill=2.), 'fill=2.0'), (lambda: Cutout(fill=-1.), 'fill=-1.0'),
+    (lambda: Cutout(fill='red'), "fill='red'"), (lambda: Cutout(fill=math.nan), 'fill=nan'),
+    (lambda: transform_from_dict({'transform': 'RandomErasing', 'fill': [1, 2]}), 'fill=(1, 2)'),
+    (lambda: RandomErasing(fill=(0, 0, 1.5)), 'a number from 0 to 1, or three of them'),
+    (lambda: RandomRotation(fill=255), 'RandomRotation: fill=255'),
+    (lambda: RandomAffine(fill=255), 'fill=255'), (lambda: Warp(fill=255), 'fill=255'),
+    (lambda: AutoAugment(fill=255), 'fill=255'), (lambda: RandAugment(fill=255), 'fill=255'),
+    (lambda: TrivialAugmentWide(fill=255), 'fill=255'), (lambda: AugMix(fill=255), 'fill=255'),
+    (lambda: RandAugment(bins=10**9), 'a whole number from 2 to 1000'),
+    (lambda: TrivialAugmentWide(10**9), 'bins=1000000000'),
+    (lambda: RandomCrop(10**9), 'a whole number from 0 to 1024'),
+    (lambda: Cutout(10**9), 'size='), (lambda: Cutout(holes=10**9), 'holes='),
+    (lambda: Resize([10**7]), 'a list of whole numbers from 8 to 1024')])
 def test_mistakes_are_told_in_one_sentence(make, says):
     with pytest.raises(InputError) as e: make()
     assert says in str(e.value) and '\n' not in str(e.value)

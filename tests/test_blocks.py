@@ -12,9 +12,11 @@ from cifar_nb.bench.inference import fold_batch_norm
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
 from cifar_nb.models.airbench import FastSpec
-from cifar_nb.models.resnet import LIMIT, Block, NetSpec, PreActBlock, count_macs, count_parameters
+from cifar_nb.models.resnet import (LIMIT, Block, NetSpec, PreActBlock, count_macs,
+                                    count_parameters, memory)
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule, recipe_from_json
 from cifar_nb.teams.reading import draw_net, parts
+from cifar_nb.training.loop import predict
 from cifar_nb.training.train import train
 
 SPECS = {
@@ -130,6 +132,22 @@ def test_networks_without_end_are_refused_before_they_are_built():
 @pytest.mark.parametrize("mistake, sentence", [
     (dict(block="bottleneck"), "choose 'basic', 'plain' or 'preact'"),
     (dict(dropout=1.), "dropout"), (dict(pool="median"), "choose 'avg' or 'max'"),
-    (dict(widths=(32, 64)), "have 2, 4 and 4 entries")])
+    (dict(stem=-3), "stem=-3; give 0 or"), (dict(widths=(32, 64)), "have 2, 4 and 4 entries")])
 def test_a_spec_that_makes_no_sense_says_so(mistake, sentence):
     with pytest.raises(InputError, match=sentence): NetSpec(**mistake)
+
+
+@pytest.mark.parametrize("look", [
+    count_macs, memory, lambda net: predict(net, toy(4)[0], Phase(1))])
+@pytest.mark.parametrize("fails", [False, True])
+def test_each_module_stays_in_its_mode(look, fails):
+    "Also where the network fails; and no hook stays behind."
+    net = NetSpec((8,), (1,), (1,)).build().train()
+    net.bn1.eval()
+    if fails: net.linear.weight = torch.nn.Parameter(torch.zeros(10, 3))
+    before = [m.training for m in net.modules()]
+    try: look(net)
+    except RuntimeError: assert fails
+    else: assert not fails
+    assert [m.training for m in net.modules()] == before and not net.bn1.training
+    assert not any(m._forward_hooks for m in net.modules())

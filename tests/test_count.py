@@ -32,11 +32,13 @@ stages = st.integers(1, 3).flatmap(
 
 @settings(max_examples=60, deadline=None)
 @given(stages, st.integers(0, 6), st.sampled_from(('basic', 'plain', 'preact')),
-       st.sampled_from((1, 3)), st.sampled_from((0, 2, 4)), st.integers(7, 33))
-def test_of_any_resnet(stages, stem, block, kernel, se, size):
+       st.sampled_from((1, 3)), st.sampled_from((0, 2, 4)), st.sampled_from(('default', 'kaiming')),
+       st.integers(7, 33))
+def test_of_any_resnet(stages, stem, block, kernel, se, init, size):
     widths, depths, strides = stages
     if not max(depths): depths[0] = 1
-    spec = NetSpec(widths, depths, strides, stem=stem, block=block, shortcut_kernel=kernel, se=se)
+    spec = NetSpec(widths, depths, strides, stem=stem, block=block, shortcut_kernel=kernel, se=se,
+                   init=init)
     assert counts_of(spec, size) == by_building(spec, size)
 
 

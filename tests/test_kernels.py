@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cifar_nb.data.cifar import toy
-from cifar_nb.kernels import dispatch, winograd
+from cifar_nb.kernels import dispatch, gradient, winograd
 from cifar_nb.kernels import fused_norm as norm
 from cifar_nb.kernels.dispatch import KERNELS, cpu_kernels, use_cpu_kernels, use_torch_layers
 from cifar_nb.kernels.fused_norm import norm_kernel
@@ -150,6 +150,13 @@ def test_products_are_for_processors_with_tiles(monkeypatch):
         net = FAST.build()
         assert use_cpu_kernels(net, str, ["product"]) == ["product"] * has
         assert any(type(m) is ProductConv for m in net.modules()) == has
+
+
+def test_a_list_of_flags_that_is_no_text(monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_bytes(b"model name: \xff\nflags: avx amx_bf16\n")
+    monkeypatch.setattr(gradient, "Path", lambda _: tmp_path / "cpuinfo")
+    asked = cpu_has.__wrapped__  # without what it remembers of this processor
+    assert asked("amx_bf16") and not asked("amx_fp16")
 
 
 def test_a_gpu_is_left_alone():

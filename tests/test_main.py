@@ -8,6 +8,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+
+from cifar_nb import cli
 
 ROOT = Path(__file__).parent.parent
 FAKE = """
@@ -120,3 +123,21 @@ def test_every_subcommand_does_something():
     from cifar_nb.cli.arguments import parser
     names = next(a.choices for a in parser()._actions if a.dest == "command")
     assert {f"cmd_{n}" for n in names} == {n for n in vars(commands) if n.startswith("cmd_")}
+
+
+@pytest.mark.parametrize("fill", [
+    lambda: torch.empty(2 ** 60, dtype=torch.uint8), lambda: bytearray(2 ** 62),
+    lambda: raised(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))])
+def test_too_little_memory_is_one_sentence(fill, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_run", lambda a: fill())
+    assert cli.main(["recipes"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("cifar_nb: there is too little memory") and said.count("\n") == 1
+
+
+def test_another_fault_is_told_as_it_is(monkeypatch):
+    monkeypatch.setattr(cli, "_run", lambda a: raised(RuntimeError("of another kind")))
+    with pytest.raises(RuntimeError, match="of another kind"): cli.main(["recipes"])
+
+
+def raised(error): raise error

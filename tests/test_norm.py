@@ -79,11 +79,17 @@ def test_gelu_from_one_end_to_the_other():
 
 
 @here
-def test_numbers_that_are_none_stay_none():
-    x = torch.randn(8, 16, 8, 8)
+@pytest.mark.parametrize(
+    "dtype, activation",
+    [(torch.float32, None), (torch.float32, "relu"), (torch.bfloat16, "gelu")], ids=str)
+def test_numbers_that_are_none_stay_none(dtype, activation):
+    x = torch.randn(8, 16, 8, 8, dtype=dtype).contiguous(memory_format=torch.channels_last)
     x[0, 3, 0, 0] = float("nan")
-    y = at_once(x, torch.ones(16), torch.zeros(16))[0]
-    assert y[:, 3].isnan().all() and not y[:, :3].isnan().any() and not y[:, 4:].isnan().any()
+    x.requires_grad_()
+    y = at_once(x, torch.ones(16), torch.zeros(16), activation)[0]
+    grad, = torch.autograd.grad(y.float().sum(), x)
+    for v in (y, grad):
+        assert v[:, 3].isnan().all() and not v[:, :3].isnan().any() and not v[:, 4:].isnan().any()
 
 
 @here

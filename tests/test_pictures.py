@@ -18,7 +18,7 @@ from cifar_nb.core.errors import InputError
 from cifar_nb.data import cifar as data
 from cifar_nb.data import images as images_
 from cifar_nb.data.cifar import CLASSES
-from cifar_nb.data.pictures import complaint, read_picture, read_pictures, training_pictures
+from cifar_nb.data.pictures import complaint, read_pictures, training_pictures
 from cifar_nb.data.pictures import test_pictures as pictures_to_test
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
@@ -55,6 +55,9 @@ def labelled(folder, n=40, ending="png", table=None):
     table = table or "id,label\n" + "".join(f"{i},{CLASSES[i % 10]}\n" for i in range(n))
     (folder / "trainLabels.csv").write_bytes(table.encode() if isinstance(table, str) else table)
     return folder
+
+
+def read_picture(path): return read_pictures([path])[0].transpose(1, 2, 0)
 
 
 def one_sentence(error):

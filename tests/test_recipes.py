@@ -157,6 +157,12 @@ REFUSED = {
     'a schedule cut off': (lambda: Schedule('cosin'), 'did you mean cosine'),
     'a cosine without a length': (lambda: Schedule('cosine'), 'a length above 0'),
     'half an epoch': (lambda: Schedule('cosine', t_max=2.5), 'not whole epochs'),
+    'a rate that turns its sign': (lambda: Schedule('multistep', milestones=(2,), gamma=-1),
+                                   'gamma=-1'),
+    'a patience below none': (lambda: Schedule('plateau', patience=-5), 'patience=-5'),
+    **{f'a drop after {m} epochs, within the warm-up': (
+        lambda m=m: Schedule('multistep', warmup_epochs=5, milestones=(m, 10)),
+        'after the warm-up of 5 epochs') for m in (2, 5)},
     'a plateau with warm-up': (lambda: Schedule('plateau', warmup_epochs=5), 'no warm-up'),
     'no epoch': (lambda: Phase(0), 'epochs=0'),
     'half an image': (lambda: Phase(1, batch_size=.5), 'batch_size'),
@@ -226,3 +232,12 @@ def test_milestones_stay_apart():
                    (Phase(25, schedule=Schedule('multistep', milestones=(10, 12, 15, 30))),))
     assert [crowd.with_epochs(n).phases[0].schedule.milestones for n in (5, 4, 3, 25)] == [
         (2, 3, 4, 6), (1, 2, 3, 5), (1, 1, 2, 4), (10, 12, 15, 30)]
+
+
+def test_milestones_stay_behind_the_warm_up():
+    "20 epochs in 4: five of warm-up are one, and a drop after six (1.2) comes after two."
+    warm = Schedule('multistep', warmup_epochs=5, milestones=(6, 12))
+    assert planned(20, warm, 4).schedule.milestones == (2, 3)
+    for to in range(1, 60): planned(20, warm, to)  # no length is refused
+    assert planned(20, replace(warm, unit='step'), 4).schedule.milestones == pytest.approx(
+        (1.2, 2.4))

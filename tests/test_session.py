@@ -14,7 +14,7 @@ from cifar_nb.core.errors import InputError
 from cifar_nb.core.files import make_folder
 from cifar_nb.data.cifar import CLASSES, toy
 from cifar_nb.data.images import load_both, load_images
-from cifar_nb.data.pictures import complaint, read_picture
+from cifar_nb.data.pictures import complaint, read_pictures
 from cifar_nb.delivery.session import bring_back, choose_views, submit, which
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import SMALL, Optimizer, Phase, Recipe, Schedule
@@ -58,9 +58,9 @@ def test_a_picture_of_another_size_or_broken(place):
     draw(place / 'wide.png', x[0, :, :20])
     whole = (place / 'input/competitions/cifar-10/train/1.png').read_bytes()
     (place / 'broken.png').write_bytes(whole[:60])
-    with pytest.raises(InputError, match='32 x 20 pixels'): read_picture(place / 'wide.png')
+    with pytest.raises(InputError, match='32 x 20 pixels'): read_pictures([place / 'wide.png'])
     with pytest.raises(InputError, match='cannot be read as a picture'):
-        read_picture(place / 'broken.png')
+        read_pictures([place / 'broken.png'])
 
 
 def test_a_table_without_pictures(place):
@@ -84,8 +84,9 @@ def test_images_are_found_or_it_is_said_what_is_mounted(place):
 def test_cards_that_are_too_old_and_devices_that_are_not_there():
     assert [too_old(c, b) for c, b in (((6, 0), ['sm_60']), ((9, 0), ['sm_80', 'compute_80']),
                                        ((7, 0), ['sm_75']), ((9, 0), ['sm_90a']),
-                                       ((12, 1), ['sm_120a', 'compute_120a']))] == [
-        False, False, True, False, True]
+                                       ((12, 1), ['sm_120a', 'compute_120a']),
+                                       ((11, 0), ['gfx900', 'gfx90a', 'gfx1030', 'gfx1100']))] == [
+        False, False, True, False, True, False]
     with pytest.raises(InputError, match='no device'): choose_devices(['cuda:99'])
 
 

@@ -81,6 +81,13 @@ def test_what_cannot_be_done_is_said(tmp_path, action, why):
     with pytest.raises(InputError, match=why): site.command_site(action, tmp_path / "none")
 
 
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999_999])
+def test_a_port_that_is_none(tmp_path, port):
+    (tmp_path / "index.html").touch()
+    with pytest.raises(InputError, match=f"--port {port}: give a number from 0 to 65535"):
+        site.serve_site(tmp_path, port)
+
+
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     pytest.importorskip("sphinx_book_theme")
     for name in ("mine.txt", "index.html"):  # a page of one's own makes it no site of ours

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from cifar_nb.augment.policies import LISTS
+from cifar_nb.bench.training import work
 from cifar_nb.cli import main
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
 from cifar_nb.evaluation.records import full_record, load_results
 from cifar_nb.models.resnet import LIMIT, NetSpec, count_macs, count_parameters
-from cifar_nb.recipes.spec import Claim, recipe_from_json
+from cifar_nb.recipes.spec import Claim, Phase, Recipe, recipe_from_json
 from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, claimed_accuracy, networks,
                                          repeats, scoreboard, short_form, standings, tally,
                                          trained_on)
@@ -327,6 +329,17 @@ def test_the_machines_of_our_runs_stand_beside_their_accuracy(hardware, short):
     assert trained_on(TEAMS[0].code, [r, r]) == short
     assert trained_on(TEAMS[0].code, []) == ""
     assert standings([r])[0]["on"] == short
+
+
+@pytest.mark.parametrize("look", [
+    spec_facts, parts, lambda net: work(Recipe("r", net, (Phase(1),)))])
+def test_a_look_at_a_network_takes_no_random_numbers(look):
+    torch.manual_seed(0)
+    want = torch.rand(1)
+    torch.manual_seed(0)
+    # of a size that no other test remembers
+    look(NetSpec((7, 11), (1, 1), (1, 2), classes=7))
+    assert torch.rand(1) == want
 
 
 def test_the_short_form_is_a_table_of_the_networks():

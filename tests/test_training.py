@@ -18,6 +18,7 @@ from torch import nn
 
 from cifar_nb.augment.ops import (AlternatingFlip, Augment, CutMix, MixUp, RandomCrop,
                                   RandomHorizontalFlip, Resize, coin)
+from cifar_nb.bench.pace import measure_pace
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import split, toy
 from cifar_nb.models.airbench import FastSpec
@@ -31,7 +32,7 @@ from cifar_nb.training.loop import (Diverged, Trainer, compile_forward, end_epoc
                                     train_epoch)
 from cifar_nb.training.precision import choose_device, choose_precision, cpu_has_bf16
 from cifar_nb.training.signals import Interrupted
-from cifar_nb.training.train import train
+from cifar_nb.training.train import planned, train
 
 MEAN, STD = (.4914, .4822, .4465), (.247, .2435, .2616)
 IMAGES, BATCH = 40, 16  # three steps an epoch, of 16, 16 and 8 images
@@ -844,3 +845,37 @@ def test_a_compiled_network_is_warm_for_every_batch_and_side():
         train_epoch(t, X, Y)
         end_epoch(t, 1.)
     assert len(taken) == 5
+
+
+@pytest.mark.parametrize('images, sizes', [
+    (101, {50, 51}), (102, {50, 2}), (100, {50}), (50, {50})])
+def test_a_network_is_warmed_up_for_the_batches_that_come(images, sizes):
+    "A single image that is left over goes with the last batch: 101 in batches of 50 are 50 and 51."
+    t = Trainer(Recipe('r', NET, (Phase(1, SGD, batch_size=50),)), images, device='cpu')
+    assert training._shapes(t) == {(n, 32) for n in sizes}
+    met = []
+    t.net.register_forward_hook(lambda net, inputs, y: met.append(len(y)))
+    train_epoch(t, *toy(images))
+    assert set(met) == sizes
+
+
+def test_a_network_that_does_not_compile_has_no_graphs(monkeypatch):
+    def fail(t): raise RuntimeError('no compiler')
+    monkeypatch.setattr(training, 'warm_up', fail)
+    t, said = Trainer(recipe(), IMAGES, device='cpu'), []
+    compile_forward(t, 'reduce-overhead', said.append)
+    assert 'does not work here (RuntimeError: no compiler)' in said[0]
+    assert t.forward is t.net and not t.graphs
+
+
+def test_random_numbers_of_all_cards_are_kept_by_name(monkeypatch):
+    "Where there are several, `fork_rng` warns in each process unless it is told which."
+    asked, fork = [], torch.random.fork_rng
+    def noted(devices=None, **rest):
+        asked.append(devices)
+        return fork(devices, **rest)
+    monkeypatch.setattr(torch.random, 'fork_rng', noted)
+    ours(recipe(Phase(1, SGD, batch_size=BATCH)))
+    planned(recipe(), X, Y, device='cpu')
+    measure_pace(recipe(), X, Y, 1, 'cpu')
+    assert len(asked) >= 3 and all(d == range(torch.cuda.device_count()) for d in asked)

@@ -6,7 +6,7 @@ import math
 
 from ..core.errors import InputError
 
-__all__ = ['require', 'number', 'count', 'one_of', 'fraction', 'pair']
+__all__ = ['require', 'number', 'count', 'one_of', 'fraction', 'pair', 'shade']
 
 
 def require(ok, op, argument, value, allowed):
@@ -43,3 +43,9 @@ def pair(op, argument, v, low, high):
     numbers = isinstance(v, tuple) and len(v) == 2 and all(isinstance(k, (int, float)) for k in v)
     require(numbers and low <= v[0] <= v[1] <= high, op, argument, v,
             f'a pair (least, most) from {low:g} to {high:g}')
+
+def shade(op, v):
+    "Check that `v` can be a `fill`: a number from 0 to 1, or a tuple of one for each channel."
+    channels = v if isinstance(v, tuple) and len(v) == 3 else (v,)
+    require(all(isinstance(k, (int, float)) and 0 <= k <= 1 for k in channels), op, 'fill', v,
+            'a number from 0 to 1, or three of them')

@@ -14,7 +14,7 @@ from functools import reduce, singledispatch
 import torch
 import torch.nn.functional as F
 
-from .arguments import number, one_of, pair, require
+from .arguments import number, one_of, pair, require, shade
 from .colour import fine
 from .ops import (RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, Transform,
                                   choose, gather_pixels, integers, level, uniform)
@@ -88,7 +88,9 @@ class Geometric(Transform):
     def apply(self, xb, generator):
         m = matrix(self, len(xb), *xb.shape[2:], generator, xb.device)
         return SAMPLERS[self.interpolation](xb, m, self.fill)
-    def check(self): one_of(type(self).__name__, 'interpolation', self.interpolation, SAMPLERS)
+    def check(self):
+        one_of(type(self).__name__, 'interpolation', self.interpolation, SAMPLERS)
+        shade(type(self).__name__, self.fill)
 
 # %% ../../nbs/07c_geometry.ipynb #1e428d11
 @singledispatch

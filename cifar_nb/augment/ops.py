@@ -19,7 +19,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from .arguments import count, fraction, number, one_of, pair, require
+from .arguments import count, fraction, number, one_of, pair, require, shade
 from ..core.classes import written_alike
 from ..core.errors import InputError
 from ..core.names import TRANSFORM_NAMES as OLD_NAMES
@@ -176,7 +176,7 @@ class RandomCrop(Transform):
     padding: int = 4
     mode: str = 'zero'
     def __post_init__(self):
-        count('RandomCrop', 'padding', self.padding, 0)
+        count('RandomCrop', 'padding', self.padding, 0, 1024)
         one_of('RandomCrop', 'mode', self.mode, PAD_MODES)
     def apply(self, xb, generator):
         dy, dx = integers((2, len(xb)), 0, 2*self.padding+1, generator, xb.device)
@@ -213,6 +213,7 @@ class AlternatingFlip(Transform):
     odd ones; the coin's seed is `seed` plus that of the training (airbench, Jordan 2024)."""
     seed: int = 0
     alternates = True
+    def __post_init__(self): count('AlternatingFlip', 'seed', self.seed, 0, 2**32 - 1)
     def __call__(self, xb, generator=None, epoch=0, index=None, seed=0, begun=0):
         check_images(xb, 'AlternatingFlip')
         known = index is not None and len(index) == len(xb)
@@ -235,8 +236,8 @@ class Resize(Transform):
     alternates = True
     def __post_init__(self):
         object.__setattr__(self, 'sizes', tuple(self.sizes))
-        good = bool(self.sizes) and all(isinstance(s, int) and s >= 8 for s in self.sizes)
-        require(good, 'Resize', 'sizes', self.sizes, 'a list of whole numbers of 8 or more')
+        good = bool(self.sizes) and all(isinstance(s, int) and 8 <= s <= 1024 for s in self.sizes)
+        require(good, 'Resize', 'sizes', self.sizes, 'a list of whole numbers from 8 to 1024')
     def size(self, epoch): return self.sizes[min(epoch, len(self.sizes) - 1)]
     def stretched(self, old, new):
         return dataclasses.replace(self, sizes=[self.size(e) for e in ends_in(old, new)])
@@ -257,7 +258,8 @@ class Cutout(Transform):
     holes: int = 1
     fill: float = 0.
     def __post_init__(self):
-        for name in 'size', 'holes': count('Cutout', name, getattr(self, name))
+        for name in 'size', 'holes': count('Cutout', name, getattr(self, name), 1, 1024)
+        shade('Cutout', self.fill)
     def apply(self, xb, generator):
         n, _, h, w = xb.shape
         top, left = (integers((n, self.holes), 0, k, generator, xb.device) - self.size//2
@@ -292,6 +294,7 @@ class RandomErasing(Transform):
         fraction('RandomErasing', self.p)
         pair('RandomErasing', 'area', self.area, 0, 1)
         pair('RandomErasing', 'ratio', self.ratio, .001, 1000)
+        shade('RandomErasing', self.fill)
     def apply(self, xb, generator):
         box, ok = erasing_boxes(len(xb), *xb.shape[2:], self.area, self.ratio, generator, xb.device)
         hole = boxes(xb, *box) & images(

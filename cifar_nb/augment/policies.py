@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import torch
 
-from .arguments import count, fraction, number, one_of
+from .arguments import count, fraction, number, one_of, shade
 from .colour import (ColorJitter, PilBlur, autocontrast_table, brightness_table,
                                      contrast_table, equalize_table, fine, fresh, invert_table,
                                      like, lookup, only, posterize_table, saturation, sharpness,
@@ -167,7 +167,9 @@ class Policy(Transform):
         for kind, m in zip(kinds.unbind(1), sizes.unbind(1)):
             xb = act(xb, kind, m, self.interpolation, self.fill, own=True)
         return xb
-    def check(self): one_of(type(self).__name__, 'interpolation', self.interpolation, SAMPLERS)
+    def check(self):
+        one_of(type(self).__name__, 'interpolation', self.interpolation, SAMPLERS)
+        shade(type(self).__name__, self.fill)
 
 # %% ../../nbs/07d_policies.ipynb #63c0c9c6
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ class RandAugment(Policy):
     def __post_init__(self):
         self.check()
         count('RandAugment', 'num_ops', self.num_ops)
-        count('RandAugment', 'bins', self.bins, 2)
+        count('RandAugment', 'bins', self.bins, 2, 1000)
         count('RandAugment', 'magnitude', self.magnitude, 0, self.bins-1)
     def draw(self, n, h, w, generator=None, device='cpu'):
         kind = pick(WITHOUT_INVERT, (n, self.num_ops), generator, device)
@@ -226,7 +228,7 @@ class TrivialAugmentWide(Policy):
     interpolation: str = 'nearest'
     fill: float = 0.
     def __post_init__(self):
-        self.check(); count('TrivialAugmentWide', 'bins', self.bins, 2)
+        self.check(); count('TrivialAugmentWide', 'bins', self.bins, 2, 1000)
     def draw(self, n, h, w, generator=None, device='cpu'):
         kind = pick(WITHOUT_INVERT, (n, 1), generator, device)
         size = magnitudes(self.bins, (32., 32.), .99, 135., .99, 8, 6, device)
@@ -270,6 +272,7 @@ class AugMix(Transform):
         count('AugMix', 'width', self.width); count('AugMix', 'depth', self.depth, -1)
         number('AugMix', 'alpha', self.alpha, .001, 1000)
         one_of('AugMix', 'interpolation', self.interpolation, SAMPLERS)
+        shade('AugMix', self.fill)
     def draw(self, n, h, w, generator=None, device='cpu'):
         """Weights (`n x 1+width`, the original first), kinds and signed magnitudes (`n x width x
         steps`)."""

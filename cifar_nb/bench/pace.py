@@ -32,6 +32,6 @@ def measure_pace(recipe: Recipe, x, y, steps: int = 2, device=None) -> dict:
     """Side in pixels to `seconds_per_image`, for each side of `recipe`, over `steps` batches of the
     images `x` with labels `y`."""
     n = min(len(x), steps * max(p.batch_size for p in recipe.phases))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         return {side: seconds_per_image(at_side(recipe, side), x[:n], y[:n], device)
                 for side in all_sides(recipe)}

@@ -221,7 +221,7 @@ def first_steps(way: TheirWay):
 # %% ../../nbs/40_throughput.ipynb #90d86e9b
 def work(recipe: Recipe) -> dict:
     "Parameters and multiply-adds of the network of `recipe`."
-    net = recipe.net.build()
+    with torch.random.fork_rng(devices=[]): net = recipe.net.build()
     return dict(parameters=count_parameters(net), macs=count_macs(net))
 
 # %% ../../nbs/40_throughput.ipynb #6e38f82d

@@ -31,8 +31,18 @@ def main(argv: list | None = None) -> int:
     except OSError as e:  # the system refused a file
         status, message = 2, (f'{e.filename or "a file"} cannot be used ({e.strerror or e}): '
                               'look at its permissions and at the space that is left.')
+    except (MemoryError, RuntimeError) as e:
+        if not _lacks_memory(e): raise
+        status, message = 2, ('there is too little memory for this: choose a smaller batch_size or '
+                              'micro_batch, or a smaller network.')
     print(f'cifar_nb: {" ".join(message.split())}', file=sys.stderr)
     return status
+
+
+def _lacks_memory(e: Exception) -> bool:
+    "Whether `e` says that memory is used up: Python's, or PyTorch's on the CPU or a GPU."
+    said = f'{e}'
+    return isinstance(e, MemoryError) or 'DefaultCPUAllocator' in said or 'out of memory' in said
 
 
 def _run(a):

@@ -35,7 +35,7 @@ from .files import read_json
 from .forms import misfit
 
 __all__ = ['SCHEMA', 'UNKNOWN', 'fingerprint', 'tensors_fingerprint', 'unknown_manifest',
-           'new_manifest', 'kernels_of', 'experiment', 'experiment_id', 'differing', 'known',
+           'new_manifest', 'kernels_of', 'experiment', 'differing', 'known',
            'same_training', 'same_experiment', 'comparable', 'machines', 'in_turn', 'with_sitting',
            'read_manifest', 'checked_manifest', 'is_known', 'is_sane']
 
@@ -126,11 +126,6 @@ def _key(m: dict, leave=()) -> dict:
     if isinstance(e['data'], dict):
         e['data'] = {k: e['data'].get(k, UNKNOWN) for k in ('images', 'fingerprint')}
     return _canonical(e)
-
-
-def experiment_id(m: dict) -> str:
-    "A fingerprint that two manifests share if they are of the same experiment."
-    return fingerprint(_key(m))
 
 
 def differing(a: dict, b: dict, leave=()) -> list:

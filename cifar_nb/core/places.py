@@ -8,8 +8,8 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ['DEPTH', 'home_folder', 'expanded', 'tilde', 'cache_folder', 'book_root', 'subfolders',
-           'folders', 'nearest_folder']
+__all__ = ['DEPTH', 'home_folder', 'expanded', 'tilde', 'cache_folder', 'input_folder', 'book_root',
+           'subfolders', 'folders', 'nearest_folder']
 
 DEPTH = 10  # levels of folders below a place that are looked through
 
@@ -54,6 +54,11 @@ def cache_folder() -> Path:
     if home := home_folder(): return (home / '.cache' / 'cifar_nb').absolute()
     owner = os.getuid() if hasattr(os, 'getuid') else 'cache'
     return Path(tempfile.gettempdir(), f'cifar_nb-{owner}').absolute()
+
+
+def input_folder() -> Path:
+    "Where Kaggle mounts what was added to a notebook: `$KAGGLE_INPUT`, or /kaggle/input."
+    return Path(os.environ.get('KAGGLE_INPUT') or '/kaggle/input')
 
 
 def book_root() -> Path:

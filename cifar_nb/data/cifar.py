@@ -62,7 +62,8 @@ import numpy as np
 import torch.nn.functional as F
 
 from ..core.manifest import fingerprint
-from ..core.places import cache_folder, expanded, nearest_folder, tilde
+from ..core.places import (cache_folder, expanded, input_folder, nearest_folder,
+                                  tilde)
 from .download import bring, md5_of
 from .kinds import instead, kind_of
 from .pictures import complaint, read_pictures, test_pictures, training_pictures
@@ -204,8 +205,8 @@ def search_places(root, sure=False):
     for asked, place in (root, 'the root given'), (
         os.environ.get('CIFAR_NB_DATA'), '$CIFAR_NB_DATA'):
         if asked: return _named(asked, place, sure)
-    kaggle, found = Path(os.environ.get('KAGGLE_INPUT') or '/kaggle/input'), []
-    for top, place in (kaggle, 'mounted by Kaggle'), (cache_folder(), 'the cache'):
+    found = []
+    for top, place in (input_folder(), 'mounted by Kaggle'), (cache_folder(), 'the cache'):
         if hit := nearest_folder(top.absolute(), *_tests(MD5, sure)): found.append((*hit, place))
         if hit and hit[0] == 0: break
     return min(found, key=lambda f: f[0])[1:] if found else None

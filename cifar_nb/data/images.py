@@ -9,18 +9,14 @@ from typing import NamedTuple
 import torch
 
 from ..core.errors import InputError
-from ..core.places import folders, nearest_folder
+from ..core.places import folders, input_folder, nearest_folder
 from .cifar import CLASSES, MD5, SHAPES, find, load_set, search_places
 from .competition import begins_as_pickle, course_trouble
 from .pictures import complaint, test_pictures
 
-__all__ = ['input_folder', 'working_folder', 'mounted', 'Images', 'load_both', 'load_images',
-           'look_for_course', 'course_files', 'find_competition']
+__all__ = ['working_folder', 'mounted', 'Images', 'load_both', 'load_images', 'look_for_course',
+           'course_files', 'find_competition']
 
-
-def input_folder() -> Path:
-    "Where Kaggle mounts what was added to a notebook: `$KAGGLE_INPUT`, or /kaggle/input."
-    return Path(os.environ.get('KAGGLE_INPUT') or '/kaggle/input')
 
 def working_folder() -> Path:
     """Where files are kept: `$KAGGLE_WORKING`, or /kaggle/working where there is one, or the

@@ -17,7 +17,7 @@ from ..core.files import read_text
 from ..core.places import folders, subfolders
 from .kinds import kind_of
 
-__all__ = ['read_picture', 'read_pictures', 'complaint', 'training_pictures', 'test_pictures']
+__all__ = ['read_pictures', 'complaint', 'training_pictures', 'test_pictures']
 
 SIDE, MOST_PICTURES = 32, 1 << 20  # pixels; bytes of a file, which needs 3,000
 ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.ppm')
@@ -68,11 +68,6 @@ def _quietly(call, *args):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return call(*args)
-
-
-def read_picture(path) -> np.ndarray:
-    "The picture file `path` as uint8 `32,32,3`; anything else raises `InputError`."
-    return _quietly(_read, path)
 
 
 def read_pictures(paths) -> np.ndarray:

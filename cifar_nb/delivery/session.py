@@ -10,10 +10,10 @@ import torch
 
 from ..core.errors import InputError, check_choice
 from ..core.files import entries, is_empty, make_folder
-from ..core.places import folders
+from ..core.places import folders, input_folder
 from ..core.tables import Table
 from ..data.competition import load_competition
-from ..data.images import Images, input_folder, look_for_course, mounted, working_folder
+from ..data.images import Images, look_for_course, mounted, working_folder
 from ..evaluation.tta import check_views, mean_of_views, predict_views, write_submission
 from ..models.resnet import LIMIT
 from ..training.checkpoints import Run, unfinished_net

@@ -271,6 +271,7 @@ def serve_site(out='_site', port: int = 8000, say=print):
     out = Path(out)
     if not (out / 'index.html').is_file():
         raise InputError(f'{out} holds no site: run `cifar_nb site build` first.')
+    if not 0 <= port <= 65535: raise InputError(f'--port {port}: give a number from 0 to 65535.')
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(out))
     try: server = http.server.ThreadingHTTPServer(('127.0.0.1', port), handler)
     except OSError as e:

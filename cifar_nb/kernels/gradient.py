@@ -86,8 +86,9 @@ def few(places: int, filters: int) -> bool:
 def cpu_has(*flags: str) -> bool:
     """Whether this processor has one of the `flags` that Linux lists in /proc/cpuinfo; False where
     there is no such list."""
-    try: return not {*flags}.isdisjoint(Path('/proc/cpuinfo').read_text(encoding='utf-8').split())
+    try: known = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').split()
     except OSError: return False
+    return not {*flags}.isdisjoint(known)
 
 # %% ../../nbs/42_im2col.ipynb #b33f6a42
 class _ByProduct(torch.autograd.Function):

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'LIMIT', 'finish', 'BatchNorm', 'Conv', 'conv_bn', 'SqueezeExcite', 'Block', 'PreActBlock', 'NetSpec',
-           'ResNet', 'count_parameters', 'count_macs', 'Memory', 'memory', 'summary']
+           'ResNet', 'count_parameters', 'evaluating', 'count_macs', 'Memory', 'memory', 'summary']
 
 # %% ../../nbs/05_resnet.ipynb #819b5b7f
 import math
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import NamedTuple
@@ -161,6 +162,7 @@ def _problems(s):
            f'{n[2]} entries; give each stage one of each.')
     yield ((not s.widths or min(s.widths) < 1)
            and f'NetSpec: widths={s.widths}; every stage needs at least one channel.')
+    yield s.stem < 0 and f'NetSpec: stem={s.stem}; give 0 or the channels of the first convolution.'
     yield (not s.depths or min(s.depths) < 0
            or max(s.depths) < 1) and f'NetSpec: depths={s.depths}; give at least one stage a block.'
     yield ((sum(s.depths) > 1000 or max(s.widths, default=0) > 65_536)
@@ -222,7 +224,7 @@ def _kaiming(m):
     al., 2015), zero biases."""
     if isinstance(m, (nn.Conv2d, nn.Linear)):
         nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
-    if isinstance(m, nn.Linear): nn.init.zeros_(m.bias)
+    if isinstance(m, nn.Linear) and m.bias is not None: nn.init.zeros_(m.bias)
 
 # %% ../../nbs/05_resnet.ipynb #454f6f1e
 def count_parameters(net: nn.Module) -> int:
@@ -237,19 +239,26 @@ def _places(m, x) -> int:
     return math.prod((side + 2 * p - k) // s + 1 for side, k, s, p in sizes)
 
 # %% ../../nbs/05_resnet.ipynb #8daa25b7
+@contextmanager
+def evaluating(net: nn.Module):
+    "`net` in evaluation mode inside; then each of its modules as it was."
+    modes = {m: m.training for m in net.modules()}
+    try: yield net.eval()
+    finally:
+        for m, training in modes.items(): m.training = training
+
 def count_macs(net: nn.Module, size: int = 32) -> int:
     """Multiply-adds of the convolutions and linear layers of `net` for one `3 x size x size` image;
     batch norm and additions are not counted."""
     macs = []
     def look(m, inputs, output): macs.append(_places(m, inputs[0]) * m.weight.numel())
     layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    hooks, modes = ([m.register_forward_hook(look) for m in layers],
-                    {m: m.training for m in net.modules()})
+    hooks = [m.register_forward_hook(look) for m in layers]
     try:
-        with torch.no_grad(): net.eval()(next(net.parameters()).new_zeros(1, 3, size, size))
+        with torch.no_grad(), evaluating(net):
+            net(next(net.parameters()).new_zeros(1, 3, size, size))
     finally:
         for h in hooks: h.remove()
-        for m, training in modes.items(): m.training = training
     return sum(macs)
 
 # %% ../../nbs/05_resnet.ipynb #d744b4c3
@@ -264,12 +273,13 @@ class Memory(NamedTuple):
 def memory(net: nn.Module, size: int = 32) -> Memory:
     "What torchsummary prints for `net` and one `3 x size x size` image, in MiB (`Memory`)."
     numbers: list[int] = []
-    training = net.training
     leaves = [m for m in net.modules() if m is not net and not isinstance(m, nn.Sequential)]
     hooks = [m.register_forward_hook(lambda m, i, o: numbers.append(o.numel())) for m in leaves]
-    with torch.no_grad(): net.eval()(torch.zeros(1, 3, size, size))
-    for h in hooks: h.remove()
-    net.train(training)
+    try:
+        with torch.no_grad(), evaluating(net):
+            net(next(net.parameters()).new_zeros(1, 3, size, size))
+    finally:
+        for h in hooks: h.remove()
     image, outputs, weights = (
         4 * n / 2**20 for n in (3 * size * size, 2 * sum(numbers), count_parameters(net)))
     return Memory(image, outputs, weights, image + outputs + weights)

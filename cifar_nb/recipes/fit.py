@@ -5,8 +5,8 @@ A pace is a dictionary: side of the images in pixels -> seconds that one image t
 """
 from typing import NamedTuple
 
-from ..augment.ops import Resize
 from ..core.errors import InputError
+from .cost import side_of
 from .spec import Recipe
 
 __all__ = ['FORWARD', 'images_by_side', 'all_sides', 'expected_seconds', 'FittedPlan',
@@ -18,9 +18,7 @@ FORWARD = 1 / 3  # of the time of a training step: the backward pass is about tw
 def images_by_side(recipe: Recipe, images: int) -> list:
     """(side, number) of the images that each epoch of `recipe` takes, of `images` training
     images."""
-    def side(p, epoch):
-        return next((op.size(epoch) for op in p.augment if isinstance(op, Resize)), 32)
-    return [(side(p, e), n) for p in recipe.phases for e, n in enumerate(p.taken(images))]
+    return [(side_of(p, e), n) for p in recipe.phases for e, n in enumerate(p.taken(images))]
 
 
 def all_sides(recipe: Recipe) -> list:

@@ -9,6 +9,7 @@ __all__ = ['OPTIMIZERS', 'SCHEDULES', 'MOST', 'CHECKS', 'SMALL', 'Optimizer', 'S
 
 # %% ../../nbs/60_recipes.ipynb #b8e70be4
 import json
+import math
 import warnings
 from dataclasses import dataclass, fields, replace
 from statistics import mean
@@ -96,6 +97,13 @@ def _check_schedule(s):
                          'below 1.')
     if s.shape == 'plateau' and (s.warmup_epochs or s.unit == 'step'):
         raise InputError('Schedule: plateau goes by epochs and has no warm-up.')
+    if s.shape == 'plateau' and s.patience < 0:
+        raise InputError(f'Schedule: patience={s.patience}; give 0 epochs or more.')
+    if s.shape == 'multistep' and not 0 < s.gamma <= 1:
+        raise InputError(f'Schedule: gamma={s.gamma}; give a factor above 0 and up to 1.')
+    if s.shape == 'multistep' and min(s.milestones, default=math.inf) <= s.warmup_epochs:
+        raise InputError(f'Schedule: milestones={s.milestones}; the first must come after the '
+                         f'warm-up of {s.warmup_epochs:g} epochs.')
 
 # %% ../../nbs/60_recipes.ipynb #8af4b3ed
 @dataclass(frozen=True)
@@ -415,17 +423,20 @@ def _stretch_phase(p, epochs):
         p = replace(p, augment=tuple(op.stretched(p.epochs, epochs) for op in p.augment),
                     keep_fraction=shares)
     patience = max(1, round(s.patience * f)) if s.shape == 'plateau' else s.patience
+    warmup = scale(s.warmup_epochs)
+    milestones = s.milestones if f == 1 else _apart(s, f, epochs, warmup)
     return replace(p, epochs=epochs,
-                   schedule=replace(s, warmup_epochs=scale(s.warmup_epochs),
+                   schedule=replace(s, warmup_epochs=warmup,
                                     t_max=scale(s.t_max, 1 if s.t_max else 0), patience=patience,
-                                    milestones=s.milestones if f == 1 else _apart(s, f, epochs)))
+                                    milestones=milestones))
 
 # %% ../../nbs/60_recipes.ipynb #6065b772
-def _apart(s, f, epochs):
-    """The milestones of `s`, `f` times as late; in whole epochs no two alike, and all before the
-    end at `epochs`, where there is room."""
+def _apart(s, f, epochs, warmup):
+    """The milestones of `s`, `f` times as late; in whole epochs all after those of `warmup`, and no
+    two alike and all before the end at `epochs`, where there is room."""
     if s.unit == 'step': return tuple(m * f for m in s.milestones)
-    found, inside = [0], [m for m in s.milestones if m * f < epochs]
+    found, inside = [warmup], [m for m in s.milestones if m * f < epochs]
     for i, m in enumerate(inside):
-        found.append(max(1, min(max(round(m * f), found[-1] + 1), epochs - len(inside) + i)))
-    return (*found[1:], *(round(m * f) for m in s.milestones[len(inside):]))
+        found.append(
+            max(warmup + 1, min(max(round(m * f), found[-1] + 1), epochs - len(inside) + i)))
+    return (*found[1:], *(max(warmup + 1, round(m * f)) for m in s.milestones[len(inside):]))

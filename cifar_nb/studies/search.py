@@ -113,7 +113,7 @@ def objective(trial, x, y, space: Space, base: Recipe, held: int,
     trial.set_user_attr('reason', reason)
     if reason: raise need_optuna().TrialPruned(reason)
     kept, out = split(y, held)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         t = Trainer(proposed_recipe(space, choice, base), len(kept), 0, device)
         _train_trial(trial, t, x[kept].to(t.device), y[kept].to(t.device), (x[out], y[out]))
     return t.log[-1]['val_accuracy']

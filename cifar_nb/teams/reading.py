@@ -89,7 +89,8 @@ def _work(modules, size: int) -> int:
 def parts(spec: NetSpec, size: int = 32) -> list:
     """The `Part`s of the network that `spec` describes, for `3 x size x size` images; their sums
     are those of the network."""
-    net, out = spec.build(), []
+    with torch.random.fork_rng(devices=[]): net = spec.build()
+    out = []
     for name, modules, depth, channels, stride in _pieces(spec, net):
         modules = [m for m in modules if m is not None]
         size = (size - 1) // stride + 1 if stride else 1
@@ -194,7 +195,7 @@ class Facts(NamedTuple):
 @lru_cache(maxsize=128)
 def spec_facts(spec: NetSpec) -> Facts:
     "Parameters, multiply-adds and memory of the network that `spec` describes."
-    net = spec.build()
+    with torch.random.fork_rng(devices=[]): net = spec.build()  # the caller's numbers go on
     m = memory(net)
     return Facts(count_parameters(net), count_macs(net), m.params, m.activations, m.total)
 

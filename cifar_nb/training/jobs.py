@@ -36,13 +36,14 @@ __all__ = ['too_old', 'choose_devices', 'Member', 'plan_members', 'identified', 
 
 def too_old(capability: tuple, built_for: list) -> bool:
     """Whether a GPU of this compute `capability` has no code in a PyTorch `built_for` (as
-    `torch.cuda.get_arch_list()`)."""
+    `torch.cuda.get_arch_list()`); of AMD's names ('gfx90a') nothing is known."""
     mine = 10 * capability[0] + capability[1]
     def runs(code):
         kind, n = code.split('_')[0], int(re.sub(r'\D', '', code))
         if not code[-1].isdigit(): return n == mine  # sm_90a: of that capability only
         return n <= mine and (kind == 'compute' or n // 10 == capability[0])
-    return not any(map(runs, built_for))
+    nvidia = [code for code in built_for if code.startswith(('sm_', 'compute_'))]
+    return bool(nvidia) and not any(map(runs, nvidia))
 
 def choose_devices(names=None) -> list:
     """The devices to train on: `names`, or every GPU, or the CPU; a GPU that PyTorch has no code

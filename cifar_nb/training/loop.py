@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..augment.ops import normalize
 from ..core.errors import Diverged, InputError
 from ..kernels.gradient import keep_memory
+from ..models.resnet import evaluating
 from ..recipes.cost import side_of
 from ..recipes.spec import OPTIMIZERS, Recipe, advance, batches, build_scheduler
 from .distributed import Group, add_up, from_first, take_from_first
@@ -224,14 +225,14 @@ def predict(
     batch_size: int = 500,
 ) -> torch.Tensor:
     "Logits of `net` in evaluation mode for the images `x`: float32 `N,classes` on the CPU."
-    device, training = next(net.parameters()).device, net.training
-    precision, net, out = precision or choose_precision(device), net.eval(), []
-    for xb in x.split(batch_size):
-        xb = normalize(xb.to(device), phase.mean, phase.std, precision.dtype,
-                       precision.memory_format)
-        with torch.autocast(device.type, precision.dtype, enabled=precision.name != 'fp32'):
-            out.append(net(xb).float())
-    net.train(training)
+    device, out = next(net.parameters()).device, []
+    precision = precision or choose_precision(device)
+    with evaluating(net):
+        for xb in x.split(batch_size):
+            xb = normalize(xb.to(device), phase.mean, phase.std, precision.dtype,
+                           precision.memory_format)
+            with torch.autocast(device.type, precision.dtype, enabled=precision.name != 'fp32'):
+                out.append(net(xb).float())
     return torch.cat(out).cpu() if out else torch.zeros(0, net.linear.out_features)
 
 # %% ../../nbs/61_training.ipynb #74eb49da
@@ -280,13 +281,17 @@ def network(t: Trainer) -> nn.Module:
     return t.net if t.ema is None else t.ema.module
 
 # %% ../../nbs/61_training.ipynb #6d956a26
+def _sizes(images: int, batch_size: int) -> set:
+    "How many images the batches of an epoch of `images` have; the last may be smaller or larger."
+    before = batch_size * (batches(images, batch_size) - 1)
+    return {images - before} | ({batch_size} if before else set())
+
 def _shapes(t: Trainer) -> set:
     "The micro-batches that `t` will meet: images in each, and the side of the images."
     def mine(n): return (part := t.group.part(n)[0]).stop - part.start
-    batches = {(mine(n), p.micro_batch, side_of(p, epoch)) for p in t.recipe.phases
-               for epoch, m in enumerate(p.taken(t.images))
-               for n in (p.batch_size, m % p.batch_size or p.batch_size)}
-    return {(len(piece), side) for n, size, side in batches
+    met = {(mine(n), p.micro_batch, side_of(p, epoch)) for p in t.recipe.phases
+           for epoch, m in enumerate(p.taken(t.images)) for n in _sizes(m, p.batch_size)}
+    return {(len(piece), side) for n, size, side in met
             for piece, _ in pieces(*[torch.zeros(n)] * 2, size)}
 
 # %% ../../nbs/61_training.ipynb #6a3ffffe
@@ -320,7 +325,7 @@ def compile_forward(t: Trainer, how='inductor', say=print):
         warm_up(t)
         t.warmup = time.perf_counter() - start
     except Exception as e:
-        t.forward = t.net
+        t.forward, t.graphs = t.net, False
         why = f'{type(e).__name__}: {e}'.splitlines()[0][:200]
         say(f'torch.compile does not work here ({why}), so the network runs as it is written')
     else: say(f'compiled in {t.warmup:.1f} s')

@@ -63,8 +63,8 @@ def train(
     kept, held = split(y, holdout) if holdout else (torch.arange(len(y)), None)
     keep = kept_weights(keep, holdout)
     check_compile(recipe, compile)
-    with (noting_signals() as caught, joined() as group, torch.random.fork_rng(),
-          ExitStack() as stack):
+    with (noting_signals() as caught, joined() as group,
+          torch.random.fork_rng(range(torch.cuda.device_count())), ExitStack() as stack):
         t = Trainer(recipe, len(kept), seed, device, precision, group)
         t.keep = keep
         if not group.first: say, progress = (lambda s: None), False
@@ -135,7 +135,8 @@ def planned(recipe: Recipe, x, y, *, seed: int = 0, device: str | None = None,
     device = choose_device(asked().device(device))
     held = split(y, holdout)[1] if holdout else None
     data = data if isinstance(data, dict) else describe_images(x, y, data)
-    with torch.random.fork_rng(): net = recipe.net.build()
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        net = recipe.net.build()
     with cpu_kernels(net, wanted=kernels is not False and device.type == 'cpu',
                      say=lambda s: None) as used:
         return manifest_of(recipe, data, held, seed, kept_weights(keep, holdout),

@@ -84,13 +84,13 @@ inline F slope(F z) {
 template <int A, class F>
 inline F bent(F z) {
   if constexpr (A == GELU) return z * cdf(z);
-  else if constexpr (A == RELU) return z > 0.f ? z : F{};
+  else if constexpr (A == RELU) return z <= 0.f ? F{} : z;
   else return z;
 }
 template <int A, class F>
 inline F back(F g, F z) {
   if constexpr (A == GELU) return g * slope(z);
-  else if constexpr (A == RELU) return z > 0.f ? g : F{};
+  else if constexpr (A == RELU) return z <= 0.f ? F{} : g;
   else return g;
 }
 
