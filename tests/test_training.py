@@ -30,7 +30,7 @@ from cifar_nb.training import loop as training
 from cifar_nb.training.checkpoints import Run
 from cifar_nb.training.loop import (Diverged, Trainer, compile_forward, end_epoch, network, predict,
                                     train_epoch)
-from cifar_nb.training.precision import choose_device, choose_precision, cpu_has_bf16
+from cifar_nb.training.precision import Precision, choose_device, choose_precision, cpu_has_bf16
 from cifar_nb.training.signals import Interrupted
 from cifar_nb.training.train import planned, train
 
@@ -879,3 +879,12 @@ def test_random_numbers_of_all_cards_are_kept_by_name(monkeypatch):
     planned(recipe(), X, Y, device='cpu')
     measure_pace(recipe(), X, Y, 1, 'cpu')
     assert len(asked) >= 3 and all(d == range(torch.cuda.device_count()) for d in asked)
+
+
+def test_fp32_needs_nothing_of_a_device():
+    "torch 2.4 refuses `autocast('mps', enabled=False)`; a device nobody knows stands for it."
+    class Unknown: type = 'toaster'
+    with Precision('fp32', '').autocast(Unknown): assert not torch.is_autocast_enabled('cpu')
+    with pytest.raises(RuntimeError): Precision('bf16', '').autocast(Unknown).__enter__()
+    with Precision('bf16', '').autocast(torch.device('cpu')):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16

@@ -150,7 +150,7 @@ def gradients(t: Trainer, xb, yb, whole: int, counts: bool = True) -> tuple:
     """Add the gradients of a piece of a batch of `whole` images to the weights'; its sums of loss,
     hits and images, and the loss of each image where the recipe asks for it."""
     n = len(xb) * counts
-    with torch.autocast(t.device.type, t.precision.dtype, enabled=t.precision.name != 'fp32'):
+    with t.precision.autocast(t.device):
         logits = t.forward(xb).float()
     loss = F.cross_entropy(logits, yb, label_smoothing=t.phase.label_smoothing)
     t.scaler.scale(loss * (n / whole)).backward()
@@ -231,7 +231,7 @@ def predict(
         for xb in x.split(batch_size):
             xb = normalize(xb.to(device), phase.mean, phase.std, precision.dtype,
                            precision.memory_format)
-            with torch.autocast(device.type, precision.dtype, enabled=precision.name != 'fp32'):
+            with precision.autocast(device):
                 out.append(net(xb).float())
     return torch.cat(out).cpu() if out else torch.zeros(0, net.linear.out_features)
 

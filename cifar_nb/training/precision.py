@@ -3,6 +3,7 @@
 Tests: chapter 61, tests/test_training.py.
 """
 import platform
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ class Precision(NamedTuple):
     @property
     def memory_format(self):
         return torch.channels_last if self.channels_last else torch.contiguous_format
+    def autocast(self, device: torch.device):
+        "A block in which layers compute in this format; in fp32 nothing, which every device knows."
+        return nullcontext() if self.name == 'fp32' else torch.autocast(device.type, self.dtype)
 
 def memory_order(p: Precision) -> str:
     "The order in memory by name, for records."
