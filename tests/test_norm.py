@@ -83,11 +83,13 @@ def test_gelu_from_one_end_to_the_other():
     "dtype, activation",
     [(torch.float32, None), (torch.float32, "relu"), (torch.bfloat16, "gelu")], ids=str)
 def test_numbers_that_are_none_stay_none(dtype, activation):
+    "As in torch a ReLU lets through what comes back to them: 512 ones, summed for the shift."
     x = torch.randn(8, 16, 8, 8, dtype=dtype).contiguous(memory_format=torch.channels_last)
     x[0, 3, 0, 0] = float("nan")
-    x.requires_grad_()
-    y = at_once(x, torch.ones(16), torch.zeros(16), activation)[0]
-    grad, = torch.autograd.grad(y.float().sum(), x)
+    shift = torch.zeros(16).requires_grad_()
+    y = at_once(x.requires_grad_(), torch.ones(16), shift, activation)[0]
+    grad, of_shift = torch.autograd.grad(y.float().sum(), (x, shift))
+    if activation == "relu": assert of_shift[3] == 512
     for v in (y, grad):
         assert v[:, 3].isnan().all() and not v[:, :3].isnan().any() and not v[:, 4:].isnan().any()
 

@@ -26,13 +26,9 @@ from ..core.names import TRANSFORM_NAMES as OLD_NAMES
 from ..data.cifar import CLASSES, MEAN, STD
 
 # %% ../../nbs/07a_augment.ipynb #1a7d18df
-def gather_pixels(xb, # `N x C x H x W`, any dtype
-                  # int64 `N x h x w`: the number, `row*W + column`, of the source of each output
-                  # pixel
-                  index,
-                 ):
-    """`N x C x h x w`: each output pixel is the pixel of its own image that `index` names, in all
-    channels."""
+def gather_pixels(xb, index):
+    """`N x C x h x w`: each output pixel is the pixel of its own image in `xb` (`N x C x H x W`)
+    that `index` names (int64 `N x h x w`, by `row*W + column`), in all channels."""
     n, c, h, w = xb.shape
     flat = index.reshape(n, 1, index.shape[1]*index.shape[2]).expand(-1, c, -1)
     return xb.reshape(n, c, h*w).gather(2, flat).view(n, c, *index.shape[1:])
@@ -291,10 +287,9 @@ class RandomErasing(Transform):
     ratio: tuple = (.3, 3.3)
     fill: tuple = MEAN
     def __post_init__(self):
-        fraction('RandomErasing', self.p)
+        fraction('RandomErasing', self.p); shade('RandomErasing', self.fill)
         pair('RandomErasing', 'area', self.area, 0, 1)
         pair('RandomErasing', 'ratio', self.ratio, .001, 1000)
-        shade('RandomErasing', self.fill)
     def apply(self, xb, generator):
         box, ok = erasing_boxes(len(xb), *xb.shape[2:], self.area, self.ratio, generator, xb.device)
         hole = boxes(xb, *box) & images(

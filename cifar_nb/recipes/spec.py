@@ -9,7 +9,6 @@ __all__ = ['OPTIMIZERS', 'SCHEDULES', 'MOST', 'CHECKS', 'SMALL', 'Optimizer', 'S
 
 # %% ../../nbs/60_recipes.ipynb #b8e70be4
 import json
-import math
 import warnings
 from dataclasses import dataclass, fields, replace
 from statistics import mean
@@ -24,7 +23,7 @@ from ..core.names import renamed_recipe
 from ..data.cifar import MEAN, STD
 from ..models.airbench import FastSpec
 from ..models.resnet import NetSpec
-from .checks import check_fields
+from .checks import check_fields, check_schedule
 from .muon import Muon
 
 # %% ../../nbs/60_recipes.ipynb #445d18f0
@@ -78,33 +77,6 @@ class Optimizer:
 # %% ../../nbs/60_recipes.ipynb #af1b5931
 SCHEDULES = ('constant', 'cosine', 'linear', 'multistep', 'plateau')
 
-def _check_schedule(s):
-    "Raise `InputError` for a `Schedule` that cannot be run."
-    check_choice('schedule', s.shape, SCHEDULES)
-    check_choice('unit', s.unit, ('epoch', 'step'))
-    if s.shape in ('cosine', 'linear') and s.t_max <= 0:
-        raise InputError(f'Schedule: t_max={s.t_max}; {s.shape} needs a length above 0.')
-    counts = (s.warmup_epochs, s.t_max, *s.milestones)
-    if s.unit == 'epoch' and any(v != int(v) for v in counts):
-        raise InputError(f'Schedule: {counts} are not whole epochs; give whole numbers, or '
-                         'unit=\'step\'.')
-    if min(counts) < 0 or not 0 < s.warmup_start_factor <= 1:
-        raise InputError(f'Schedule: epochs {counts}, warmup_start_factor='
-                         f'{s.warmup_start_factor}; give epochs of 0 or more, and a share '
-                         'above 0 and up to 1.')
-    if s.shape == 'plateau' and not 0 < s.gamma < 1:
-        raise InputError(f'Schedule: gamma={s.gamma}; a plateau needs a factor above 0 and '
-                         'below 1.')
-    if s.shape == 'plateau' and (s.warmup_epochs or s.unit == 'step'):
-        raise InputError('Schedule: plateau goes by epochs and has no warm-up.')
-    if s.shape == 'plateau' and s.patience < 0:
-        raise InputError(f'Schedule: patience={s.patience}; give 0 epochs or more.')
-    if s.shape == 'multistep' and not 0 < s.gamma <= 1:
-        raise InputError(f'Schedule: gamma={s.gamma}; give a factor above 0 and up to 1.')
-    if s.shape == 'multistep' and min(s.milestones, default=math.inf) <= s.warmup_epochs:
-        raise InputError(f'Schedule: milestones={s.milestones}; the first must come after the '
-                         f'warm-up of {s.warmup_epochs:g} epochs.')
-
 # %% ../../nbs/60_recipes.ipynb #8af4b3ed
 @dataclass(frozen=True)
 class Schedule:
@@ -122,7 +94,8 @@ class Schedule:
 
     def __post_init__(self):
         object.__setattr__(self, 'milestones', tuple(self.milestones))
-        _check_schedule(self)
+        check_choice('schedule', self.shape, SCHEDULES)
+        check_schedule(self)
 
 # %% ../../nbs/60_recipes.ipynb #789ecb1d
 def _shapes(s, optimizer, count) -> dict:
