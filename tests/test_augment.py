@@ -234,7 +234,7 @@ def test_every_operation_is_covered():
      '3 labels'),
     (lambda: Augment([MixUp()])(pictures(2)), 'no labels'),
     (lambda: AlternatingFlip()(pictures(2)), 'index=None'),
-    (lambda: AlternatingFlip(1.5), 'seed=1.5'), (lambda: AlternatingFlip(2**32), 'from 0 to'),
+    (lambda: AlternatingFlip(1.5), 'seed=1.5'), (lambda: AlternatingFlip(2**32), 'from -4294967296 to'),
     (lambda: Cutout(fill=2.), 'fill=2.0'), (lambda: Cutout(fill=-1.), 'fill=-1.0'),
     (lambda: Cutout(fill='red'), "fill='red'"), (lambda: Cutout(fill=math.nan), 'fill=nan'),
     (lambda: transform_from_dict({'transform': 'RandomErasing', 'fill': [1, 2]}), 'fill=(1, 2)'),

@@ -209,7 +209,7 @@ class AlternatingFlip(Transform):
     odd ones; the coin's seed is `seed` plus that of the training (airbench, Jordan 2024)."""
     seed: int = 0
     alternates = True
-    def __post_init__(self): count('AlternatingFlip', 'seed', self.seed, 0, 2**32 - 1)
+    def __post_init__(self): count('AlternatingFlip', 'seed', self.seed, -2**32, 2**32 - 1)
     def __call__(self, xb, generator=None, epoch=0, index=None, seed=0, begun=0):
         check_images(xb, 'AlternatingFlip')
         known = index is not None and len(index) == len(xb)
