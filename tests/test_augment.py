@@ -246,6 +246,8 @@ def test_every_operation_is_covered():
     (lambda: TrivialAugmentWide(fill=255), 'fill=255'), (lambda: AugMix(fill=255), 'fill=255'),
     (lambda: RandAugment(bins=10**9), 'a whole number from 2 to 1000'),
     (lambda: TrivialAugmentWide(10**9), 'bins=1000000000'),
+    (lambda: RandAugment(10**9), 'num_ops='), (lambda: AugMix(width=10**9), 'width='),
+    (lambda: AugMix(depth=10**9), 'depth='),
     (lambda: RandomCrop(10**9), 'a whole number from 0 to 1024'),
     (lambda: Cutout(10**9), 'size='), (lambda: Cutout(holes=10**9), 'holes='),
     (lambda: Resize([10**7]), 'a list of whole numbers from 8 to 1024')])

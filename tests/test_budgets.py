@@ -21,7 +21,7 @@ from cifar_nb.recipes.vary import vary
 from cifar_nb.studies import budgets
 from cifar_nb.studies.budgets import (ENTRANTS, apart, budgets_table, found, in_steps, pairs, plan,
                                       plans_table, ranked, run_plans, seen, sees, show_budgets,
-                                      step_rates, validated, whole_blocks)
+                                      show_rise, step_rates, validated, whole_blocks)
 from cifar_nb.teams.claims import at_equal_budget, or_at_equal_budget
 from cifar_nb.teams.zoo import get_recipe, list_recipes
 from cifar_nb.training.signals import Interrupted
@@ -298,6 +298,9 @@ def test_tables_and_figure():
     fig = show_budgets(runs)
     assert [len(ax.texts) for ax in fig.axes] == [3] * 3
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in fig.axes)
+    ax = show_rise({.3: runs, .1: runs}).axes[0]  # a line from 0.1 to 0.3 for each of three
+    ends = [tuple(c.get_children()[0].get_xydata()[:, 0]) for c in ax.containers]
+    assert ends == [(.1, .3)] * 3 and {t.get_text() for t in ax.texts} == set(runs)
     few = many({'plain': [30.], 'quick': [80.]})
     assert pairs(few) == [] and sees(few) == {} and len(budgets_table(few)) == 2
     assert show_budgets({}) and show_budgets(few)

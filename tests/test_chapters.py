@@ -33,6 +33,15 @@ def test_it_runs(path, runner):
     assert not status, text
 
 
+@pytest.mark.parametrize("stored, status", [("3 of 4", 0), ("2 of 4", 1), ("", 0)])
+def test_an_output_that_the_records_have_outrun_is_seen(stored, status, tmp_path, runner):
+    cell = nbformat.v4.new_code_cell("def tally(n): return f'{n} of 4'\nprint(tally(3))")
+    if stored: cell.outputs = [nbformat.v4.new_output("stream", text=f"{stored}\n")]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "some.ipynb")
+    found, text, seconds = runner(tmp_path / "some.ipynb")
+    assert found == status and ("out of date" in text) == bool(status), text
+
+
 CELLS = {"right": (["x = 1", "import os\nassert os.path.samefile('.', HERE) and x == 1"], 0),
          "wrong": (["x = 1", "print('so far')", "assert x == 2, 'not two'"], 1),
          "interrupted": (["raise KeyboardInterrupt"], 1),

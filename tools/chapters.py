@@ -5,11 +5,12 @@
 
 On Linux the process of a notebook is forked from one that has imported PyTorch and nothing of the
 package, which saves its seconds some eighty times; elsewhere it is a new Python. Cells are left out
-that nbdev_test leaves out. Exit status 1 if a cell fails, or draws curves that only their color
-tells apart.
+that nbdev_test leaves out. Exit status 1 if a cell fails, draws curves that only their color tells
+apart, or tells of the records in results/ what its stored output does not.
 """
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 DONE = 77  # the status of a process whose notebook has come to its end
 FORKS = sys.platform.startswith("linux")
+# calls whose outcome follows from the records and the package alone
+OF_RECORDS = re.compile(r"\b(claims_table|tally|repeats|standings|short_form|everything|"
+                        r"plans_table|budgets_table|runs_of)\(")
+
+
+def told(outputs) -> str:
+    "What `outputs` of a cell say, figures left out."
+    def text(o):
+        data = o.get("data", {})
+        return "".join(o.get("text") or data.get("text/markdown") or data.get("text/plain", ""))
+    return "".join(text(o) for o in outputs if "image/png" not in o.get("data", {})).strip()
 
 
 def run(path) -> str:
@@ -37,10 +49,13 @@ def run(path) -> str:
         for i, cell in enumerate(nbformat.read(path, 4).cells):
             if cell.cell_type != "code" or skipped(cell.source): continue
             shell._cell_idx = i
-            shell.run(cell.source)
+            outputs = shell.run(cell.source)
             where = f"cell {i} ({cell.id}):\n{cell.source}\n\n"
             if shell.exc: return where + shell.prettytb(path)
             for a, b in same: return f"{where}only their color tells {a} and {b} apart"
+            stored = told(cell.outputs)
+            if OF_RECORDS.search(cell.source) and stored and stored != told(outputs):
+                return f"{where}its stored output is out of date: run tools/execute.py {path.name}"
     return ""
 
 

@@ -212,7 +212,7 @@ class RandAugment(Policy):
     fill: float = 0.
     def __post_init__(self):
         self.check()
-        count('RandAugment', 'num_ops', self.num_ops)
+        count('RandAugment', 'num_ops', self.num_ops, 1, 100)
         count('RandAugment', 'bins', self.bins, 2, 1000)
         count('RandAugment', 'magnitude', self.magnitude, 0, self.bins-1)
     def draw(self, n, h, w, generator=None, device='cpu'):
@@ -269,7 +269,7 @@ class AugMix(Transform):
     fill: float = 0.
     def __post_init__(self):
         count('AugMix', 'severity', self.severity, 1, 10)
-        count('AugMix', 'width', self.width); count('AugMix', 'depth', self.depth, -1)
+        count('AugMix', 'width', self.width, 1, 100); count('AugMix', 'depth', self.depth, -1, 100)
         number('AugMix', 'alpha', self.alpha, .001, 1000)
         one_of('AugMix', 'interpolation', self.interpolation, SAMPLERS)
         shade('AugMix', self.fill)

@@ -7,7 +7,7 @@ Tests: tests/test_cli.py, tests/test_main.py.
 import os
 import sys
 
-from ..core.errors import InputError
+from ..core.errors import InputError, lacks_memory
 from .arguments import parser
 
 __all__ = ['main']
@@ -32,17 +32,11 @@ def main(argv: list | None = None) -> int:
         status, message = 2, (f'{e.filename or "a file"} cannot be used ({e.strerror or e}): '
                               'look at its permissions and at the space that is left.')
     except (MemoryError, RuntimeError) as e:
-        if not _lacks_memory(e): raise
+        if not lacks_memory(e): raise
         status, message = 2, ('there is too little memory for this: choose a smaller batch_size or '
                               'micro_batch, or a smaller network.')
     print(f'cifar_nb: {" ".join(message.split())}', file=sys.stderr)
     return status
-
-
-def _lacks_memory(e: Exception) -> bool:
-    "Whether `e` says that memory is used up: Python's, or PyTorch's on the CPU or a GPU."
-    said = f'{e}'
-    return isinstance(e, MemoryError) or 'DefaultCPUAllocator' in said or 'out of memory' in said
 
 
 def _run(a):

@@ -3,7 +3,7 @@ checked."""
 import difflib
 import sys
 
-__all__ = ['InputError', 'Diverged', 'missing', 'check_choice']
+__all__ = ['InputError', 'Diverged', 'missing', 'lacks_memory', 'check_choice']
 
 
 class InputError(ValueError):
@@ -22,6 +22,12 @@ def missing(package: str) -> InputError:
     if ' ' in python: python = f'"{python}"'
     return InputError(f'{package} is not installed here: run `{python} -m pip install {package}`, '
                       'and try again.')
+
+
+def lacks_memory(e: Exception) -> bool:
+    "Whether `e` says that memory is used up: Python's, or PyTorch's on the CPU or a GPU."
+    said = f'{e}'
+    return isinstance(e, MemoryError) or 'DefaultCPUAllocator' in said or 'out of memory' in said
 
 
 def check_choice(what, given, known, others=None, listed=''):

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'LIMIT', 'finish', 'BatchNorm', 'Conv', 'conv_bn', 'SqueezeExcite', 'Block', 'PreActBlock', 'NetSpec',
-           'ResNet', 'count_parameters', 'evaluating', 'count_macs', 'Memory', 'memory', 'summary']
+           'ResNet', 'count_parameters', 'count_macs', 'Memory', 'memory', 'summary']
 
 # %% ../../nbs/05_resnet.ipynb #819b5b7f
 import math
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError, missing
+from .modes import evaluating
 
 # %% ../../nbs/05_resnet.ipynb #4ce3881f
 ACTIVATIONS = dict(relu=F.relu_, silu=F.silu, gelu=F.gelu)
@@ -239,14 +239,6 @@ def _places(m, x) -> int:
     return math.prod((side + 2 * p - k) // s + 1 for side, k, s, p in sizes)
 
 # %% ../../nbs/05_resnet.ipynb #8daa25b7
-@contextmanager
-def evaluating(net: nn.Module):
-    "`net` in evaluation mode inside; then each of its modules as it was."
-    modes = {m: m.training for m in net.modules()}
-    try: yield net.eval()
-    finally:
-        for m, training in modes.items(): m.training = training
-
 def count_macs(net: nn.Module, size: int = 32) -> int:
     """Multiply-adds of the convolutions and linear layers of `net` for one `3 x size x size` image;
     batch norm and additions are not counted."""

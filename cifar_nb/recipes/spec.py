@@ -51,8 +51,7 @@ class Optimizer:
     "One of torch's optimizers, written down: `build(params)` makes it."
     name: str = 'SGD'            # 'SGD', 'Adam', 'AdamW', 'RMSprop', or 'Muon' of chapter 45
     lr: float = 0.1              # the peak rate; the schedule multiplies it
-    weight_decay: float = 0.0    # L2 in the gradient (Muon: only of what is no filter, over the
-    # peak rate); AdamW decouples it
+    weight_decay: float = 0.0    # L2 in the gradient; AdamW decouples it, Muon spares filters
     momentum: float = 0.0
     nesterov: bool = False
     dampening: float = 0.0

@@ -216,18 +216,19 @@ SPENT_ON = {'parameters (millions)': lambda r: r['parameters'] / 1e6,
         'images seen (thousands)': lambda r: seen(r) / 1e3}
 
 # %% ../../nbs/31_budgets.ipynb #2de38b0f
+_TO_NAME = dict(arrowstyle='-', lw=.4, color=GREY, relpos=(0, .5))  # to the left end of a name
+
 def _panel(ax, runs: dict, what, gap: float):
     "The accuracies of `runs` against `what` of their records, each with its name."
     scores = ranked(runs)
     heights = apart([mean(a) for a in scores.values()], gap, [what(runs[n][0]) for n in scores])
     short = {n.partition(':')[0] for n in scores}
-    line = dict(arrowstyle='-', lw=.4, color=GREY, relpos=(0, .5))  # to the left end of the name
     for (name, a), height in zip(scores.items(), heights):
         at, error = what(runs[name][0]), t_interval(a)[1] if len(a) > 1 else 0
         ax.errorbar(at, mean(a), error, capsize=3, ms=6, **_style(name))
         told = name.partition(':')[0] if len(short) == len(scores) else name
         ax.annotate(told, (at, mean(a)), (at * 1.12, height), fontsize=9, va='center',
-                    color=_style(name)['color'], arrowprops=line)
+                    color=_style(name)['color'], arrowprops=_TO_NAME)
 
 # %% ../../nbs/31_budgets.ipynb #c6a9b177
 def show_budgets(runs: dict):
@@ -289,14 +290,13 @@ def show_rise(runs_at: dict):
     last = {n: mean(a) for n, a in ranked(runs_at[budgets[-1]]).items()}
     every = [mean(a) for runs in runs_at.values() for a in ranked(runs).values()]
     heights = apart(list(last.values()), (max(every) - min(every)) / 16)
-    line = dict(arrowstyle='-', lw=.4, color=GREY, relpos=(0, .5))  # to the left end of the name
     fig, ax = plt.subplots(figsize=(7, 5), layout='constrained')
     for (name, end), height in zip(last.items(), heights):
         scores = [[r['accuracy'] for r in runs_at[b][name]] for b in budgets]
         errors = [t_interval(a)[1] if len(a) > 1 else 0 for a in scores]
         ax.errorbar(budgets, [mean(a) for a in scores], errors, capsize=3, ms=6, **_style(name))
         ax.annotate(name, (budgets[-1], end), (budgets[-1] * 1.12, height), fontsize=9, va='center',
-                    color=_style(name)['color'], arrowprops=line)
+                    color=_style(name)['color'], arrowprops=_TO_NAME)
     ax.set(xlabel='training compute (PFLOP)', ylabel='validation accuracy (%)', xscale='log')
     ticks(ax, budgets)
     ax.xaxis.set_major_locator(FixedLocator(budgets))

@@ -133,6 +133,7 @@ def show_prices(ours: dict, others=(), line=None):
                 mfc='none' if k.parameters > 5 else GREY)
         error = 100 - k.accuracy
         clear = line is None or error > 1.05 * on_line(line, k.pflop)
+        # to the right, but not across the line or out of the axes
         label(k.pflop, error, k.name, GREY, 1 if clear and k.pflop < 10 else -1)
     for name, (cost, error) in ours.items():
         ax.plot(cost, error, 'o', color=STAGES[3])

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..augment.ops import normalize
 from ..core.errors import Diverged, InputError
 from ..kernels.gradient import keep_memory
-from ..models.resnet import evaluating
+from ..models.modes import evaluating
 from ..recipes.cost import side_of
 from ..recipes.spec import OPTIMIZERS, Recipe, advance, batches, build_scheduler
 from .distributed import Group, add_up, from_first, take_from_first

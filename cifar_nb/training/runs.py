@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..augment.ops import AlternatingFlip
-from ..core.errors import InputError
+from ..core.errors import InputError, lacks_memory
 from ..core.files import (LOCK, entries, is_empty, locked, make_folder, read_json, read_lines,
                           read_text, remove, remove_leftovers, slug, there, to_json, write_atomic)
 from ..core.forms import misfit
@@ -183,7 +183,7 @@ def read_checkpoint(folder: Path) -> dict:
         raise InputError(f'{file} cannot be read ({e.strerror or e}): look at its permissions and '
                          'at the disk.') from None
     except Exception as e:
-        if isinstance(e, MemoryError) or "can't allocate memory" in str(e):
+        if lacks_memory(e):
             raise InputError(f'{file} cannot be read, there is too little memory: free some, then '
                              'resume.') from None
         raise InputError(f'{file} cannot be read ({type(e).__name__}), it may be cut off or '
