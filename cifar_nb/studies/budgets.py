@@ -281,9 +281,9 @@ def sees(runs: dict, power: float = .8) -> dict:
 
 # %% ../../nbs/31_budgets.ipynb #rise0002
 def show_rise(runs_at: dict):
-    """Accuracy on validation images against the budget, a line a recipe of `runs_at` (budget in
-    PFLOP to runs by recipe), with 95% intervals over seeds, as a Figure; colors as in
-    `show_budgets`."""
+    """Accuracy on validation images against the budget, as a Figure: for each recipe of `runs_at`
+    (budget in PFLOP to runs by recipe) a small dot a run and a line through the means; colors as
+    in `show_budgets`."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FixedLocator
     budgets = sorted(runs_at)
@@ -293,10 +293,11 @@ def show_rise(runs_at: dict):
     fig, ax = plt.subplots(figsize=(7, 5), layout='constrained')
     for (name, end), height in zip(last.items(), heights):
         scores = [[r['accuracy'] for r in runs_at[b][name]] for b in budgets]
-        errors = [t_interval(a)[1] if len(a) > 1 else 0 for a in scores]
-        ax.errorbar(budgets, [mean(a) for a in scores], errors, capsize=3, ms=6, **_style(name))
+        style = _style(name)
+        ax.plot(budgets, [mean(a) for a in scores], ms=6, **style)
+        for at, a in zip(budgets, scores): ax.plot([at] * len(a), a, '.', color=style['color'])
         ax.annotate(name, (budgets[-1], end), (budgets[-1] * 1.12, height), fontsize=9, va='center',
-                    color=_style(name)['color'], arrowprops=_TO_NAME)
+                    color=style['color'], arrowprops=_TO_NAME)
     ax.set(xlabel='training compute (PFLOP)', ylabel='validation accuracy (%)', xscale='log')
     ticks(ax, budgets)
     ax.xaxis.set_major_locator(FixedLocator(budgets))
