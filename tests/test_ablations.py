@@ -106,6 +106,15 @@ def test_the_chosen_rates_are_the_best_of_those_recorded():
         assert rates[scores.index(max(scores))] == CHOSEN[name]
 
 
+def test_bases_of_one_name_that_differ_are_both_trained():
+    "And one that two studies share is trained once."
+    smooth = vary(FAST, label_smoothing=.1)
+    a, b, c = (Study(n, 'why?', {n: dict(clip=clip)}, small=base)
+               for n, clip, base in (('a', 1., FAST), ('b', 2., smooth), ('c', 3., FAST)))
+    bases = [t.recipe for t in plan_trials([a, b, c], seeds=1) if t.study == '']
+    assert bases == [FAST, smooth]
+
+
 def test_trials_are_planned_in_whole_blocks():
     "All variations of a seed, and then those of the next: a block is whole wherever one stops."
     plan = [t.seed for t in plan_trials([BY_NAME['fast']['schedule']], seeds=3)]

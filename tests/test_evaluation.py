@@ -16,7 +16,7 @@ from cifar_nb.evaluation.calibration import calibration_floor, fit_temperature, 
 from cifar_nb.evaluation.inside import (class_activation, feature_maps, overlay, pair_mistakes,
                                         show_attention)
 from cifar_nb.evaluation.report import (calibration_error, evaluate, metrics, paired_gain,
-                                        reliability, show_reliability)
+                                        reliability, show_reliability, worst_mistakes)
 from cifar_nb.evaluation.tta import (VIEW_SETS, VIEWS, check_views, colour_blur, learn_weights,
                                      mean_of_views, predict_views, read_submission, same_answers,
                                      view, view_gains, view_logits, write_submission)
@@ -179,7 +179,8 @@ def test_a_temperature_is_fitted_on_the_runs_own_images(run):
 SPECS = [SMALL, NetSpec(widths=(8, 16), depths=(1, 1), strides=(1, 2), block="plain"),
          NetSpec(widths=(8, 16), depths=(1, 2), strides=(2, 2), se=4, dropout=.5),
          NetSpec(widths=(8, 12, 16), depths=(1, 1, 0), strides=(2, 2, 2), classes=7),
-         NetSpec(widths=(8,), depths=(1,), strides=(1,), shortcut_kernel=3)]
+         NetSpec(widths=(8,), depths=(1,), strides=(1,), shortcut_kernel=3),
+         NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2), block="preact")]
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -203,6 +204,17 @@ def test_maps_need_a_class_of_the_network_and_a_last_linear_layer():
     with pytest.raises(InputError, match="knows 0 to 9"): class_activation(net, x, PHASE, 10)
     with pytest.raises(InputError, match="does not end in"):
         class_activation(torch.nn.Sequential(torch.nn.Linear(2, 2)), x, PHASE, 3)
+    with pytest.raises(InputError, match="average pooling"):
+        class_activation(NetSpec((8,), (1,), (1,), pool="max").build(), x, PHASE, 3)
+
+
+def test_the_most_confident_errors_come_first_even_where_float32_rounds_to_one():
+    "Gaps of 20, 30 and 25 between the wrong class and the true one."
+    logits, y = torch.zeros(3, 10), torch.full((3,), 3)
+    logits[:, 5] = torch.tensor([20., 30., 25.])
+    assert logits.softmax(1)[1:, 5].tolist() == [1, 1]
+    assert worst_mistakes(logits, y).tolist() == [1, 2, 0]
+    assert pair_mistakes(logits, y, 3, 5).tolist() == [1, 2, 0]
 
 
 def test_hooks_are_removed_when_the_network_fails():

@@ -159,6 +159,19 @@ def test_a_foreign_set_first_is_not_the_test_set(run):
     assert Run(run.path).result['test']['loss'] == m['loss']
 
 
+def test_a_single_view_is_what_the_recipe_says(tmp_path):
+    "A recipe that asks for mirrored images only is judged by those."
+    x, y = toy(100)
+    recipe = Recipe('a', NET, (PHASE,), tta_transforms=('flip',))
+    t = train(recipe, x, y, device='cpu', out=tmp_path, progress=False, say=str)
+    x, y = toy(100, seed=1)
+    one, mirrored, logits = examine(Run(tmp_path), x, y, 'cpu', classes=list(SHAPES), data='toy')
+    wanted = training.predict(training.network(t), x.flip(3), PHASE)
+    assert torch.allclose(logits, wanted, atol=1e-5)
+    assert mirrored['loss'] == pytest.approx(F.cross_entropy(wanted, y).item(), abs=1e-5)
+    assert abs(one['loss'] - mirrored['loss']) > 1e-4
+
+
 # What a training costs
 
 def test_the_cost_of_a_training_by_hand():
@@ -172,8 +185,8 @@ def test_the_cost_of_a_training_by_hand():
     wanted = 1000 * macs(16) + 500 * macs(24) + 500 * macs(24)
     two = Recipe('a', net, (p, replace(p, augment=(), keep_fraction=())))
     assert training_cost(two, 1000) == pytest.approx(6e-15 * (wanted + 3000 * macs(32)))
-    log = [dict(epoch=1), dict(epoch=3, test_accuracy=50.)]
-    assert spent(two, log) == [(pytest.approx(training_cost(two) / 2), 50.)]
+    log = [dict(epoch=1), dict(epoch=3, test_accuracy=50.)]  # of 50,000 images
+    assert spent(two, log) == [(pytest.approx(6e-15 * 50 * wanted), 50.)]
 
 
 def test_the_quickest_learner_stands_first():

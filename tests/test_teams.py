@@ -21,7 +21,8 @@ from cifar_nb.studies.scoreboard import (VERDICTS, all_claims, claimed_accuracy,
                                          repeats, scoreboard, short_form, standings, tally,
                                          trained_on)
 from cifar_nb.teams.claims import Check, check_claims, verdict
-from cifar_nb.teams.reading import accuracy, differences, full_runs, parts, sketch, spec_facts
+from cifar_nb.teams.reading import (accuracy, differences, full_runs, parts, show_augmented, sketch,
+                                    spec_facts)
 from cifar_nb.teams.zoo import TEAMS, get_recipe, list_recipes
 
 NAMES = ("narrow_resnet", "modified_resnet", "learning_too_deep", "dreamfire", "neural_nomads")
@@ -87,6 +88,22 @@ def test_every_recipe_trains_and_repeats_from_its_seed(name, variant):
     r = replace(r, phases=tuple(replace(p, batch_size=32) for p in r.phases))
     logs = [sketch(r, x, y, epochs=2, images=160, narrower=8, seed=s).log for s in (3, 3, 4)]
     assert logs[0] == logs[1] != logs[2]
+
+
+@pytest.mark.parametrize("name", ["quick", "laptop", "small"])
+def test_recipes_of_the_book_are_shown_and_sketched_too(name):
+    "They mirror images by their place in the set, and some have a network without a stem."
+    x, y = toy(160)
+    r = get_recipe(name)
+    assert show_augmented(r, x[:2], draws=1).axes
+    r = replace(r, phases=tuple(replace(p, batch_size=32) for p in r.phases))
+    assert len(sketch(r, x, y, epochs=2, images=160, narrower=8).log) == 2
+
+
+def test_a_growing_average_is_a_difference():
+    a = replace(get_recipe("narrow_resnet"), ema=.99)
+    rows = differences(a, replace(a, ema_warmup=False), "ab")
+    assert [list(row.values()) for row in rows] == [["ema_warmup", True, False]]
 
 
 def test_only_the_augmentation_and_the_schedule_of_003_differ():

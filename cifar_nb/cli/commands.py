@@ -128,7 +128,7 @@ def finish_run_of(out, images, names, a, competition=None, tested=False):
     if written: write_submission(out / 'submission.csv', ids, logits.argmax(1), overwrite=True)
     if a.results: record_run(run, a.results)
     r = run.result
-    with_tta = f" ({averaged['accuracy']:.2f}% with TTA)" if len(views) > 1 else ''
+    with_tta = f" ({averaged['accuracy']:.2f}% with TTA)" if averaged is not m else ''
     print(f"{_accuracy_of(m)}{with_tta}, {r['parameters']:,} parameters, {r['seconds']:.0f} s of "
           f"training on {r['hardware']}\nreport      {out / 'report.md'}\ncurves      "
           f"{out / 'curves.png'}\nconfusion   {out / 'confusion.png'}\nmistakes    "
@@ -151,7 +151,8 @@ def _names(data) -> dict:
 def views_of(run, tta: bool) -> tuple:
     "The views to use: one, or with `tta` the recipe's own, or the mirrored pair if it has none."
     return check_views(('identity',) if not tta else run.recipe.tta_transforms
-                       if len(run.recipe.tta_transforms) > 1 else ('identity', 'flip'))
+                       if tuple(run.recipe.tta_transforms) != ('identity',) else
+                       ('identity', 'flip'))
 
 
 def _run(folder) -> Run:
@@ -172,10 +173,11 @@ def cmd_evaluate(a):
         raise InputError(f'{a.run} was trained on {own}, and its test images are not here: name '
                          f'their folder with --data. {e}') from None
     views = views_of(run, a.tta)
+    tta = views != ('identity',)
     one, logits = one_and_mean(run.load_net(a.device), x, run.recipe.phases[-1], views)
     m = evaluate(run, x, y, logits, a.device, tta=views, pictured=data == own,
-                 beside=one if len(views) > 1 else None, **_names(data))
-    how = 'without TTA' if len(views) == 1 else f'TTA: {", ".join(views)}'
+                 beside=one if tta else None, **_names(data))
+    how = 'without TTA' if not tta else f'TTA: {", ".join(views)}'
     print(f"{_accuracy_of(m)} ({how}); " +
           (f"see {run.path / 'report.md'}" if data == own else "kept in "
            f"{run.path / 'evaluations'}: the report stays that of the run's own test set, {own}"))

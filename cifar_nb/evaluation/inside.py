@@ -12,22 +12,25 @@ import torch.nn.functional as F
 from ..augment.preview import show_images
 from ..core.errors import InputError
 from ..data.cifar import CLASSES
+from .report import log_odds
 from ..training.loop import predict
 from ..training.precision import Precision
 
 # %% ../../nbs/08b_inside.ipynb #ce26af2e
 def _check_net(net):
-    if not all(hasattr(net, k) for k in ('stages', 'pool', 'linear')):
+    if not (all(hasattr(net, k) for k in ('stages', 'pool', 'linear'))
+            and isinstance(net.pool, torch.nn.AdaptiveAvgPool2d)):
         raise InputError(f'{type(net).__name__} does not end in stages, average pooling and one '
                          'linear layer; build the network from a NetSpec.')
 
 # %% ../../nbs/08b_inside.ipynb #cb59817d
 def feature_maps(net: torch.nn.Module, x: torch.Tensor, phase) -> torch.Tensor:
-    """What the last stage of `net` gives for uint8 images `x` (`N,3,32,32`), before pooling:
-    float32 `N,C,h,w` on the CPU."""
+    """What `net` pools for uint8 images `x` (`N,3,32,32`), the output of its last stage, or of the
+    batch norm after it: float32 `N,C,h,w` on the CPU."""
     _check_net(net)
     caught = []
-    hook = net.stages.register_forward_hook(
+    last = net.stages if getattr(net, 'last', None) is None else net.last
+    hook = last.register_forward_hook(
         lambda module, args, out: caught.append(out.float().cpu()))
     try: predict(net, x, phase, Precision('fp32', 'exact'))
     finally: hook.remove()
@@ -87,9 +90,9 @@ def pair_mistakes(
 ) -> torch.Tensor:
     """Indices (int64) of up to `n` images of class `a` taken for `b` or the reverse, the most
     confident errors first."""
-    p, predicted = logits.softmax(1).max(1)
+    sure, predicted = log_odds(logits)
     wrong = (((y == a) & (predicted == b)) | ((y == b) & (predicted == a))).nonzero().flatten()
-    return wrong[p[wrong].argsort(descending=True, stable=True)][:n]
+    return wrong[sure[wrong].argsort(descending=True, stable=True)][:n]
 
 # %% ../../nbs/08b_inside.ipynb #7509fa5e
 def _titles(y, predicted, p, classes):

@@ -264,7 +264,8 @@ def one_and_mean(net: torch.nn.Module, x: torch.Tensor, phase, views) -> tuple:
 # %% ../../nbs/09_tta.ipynb #3e54c6fc
 def viewed_as(views) -> str:
     "What `views` are called in a result."
-    return 'single view' if len(views) == 1 else f'mean of {", ".join(views)}'
+    if len(views) > 1: return f'mean of {", ".join(views)}'
+    return 'single view' if views[0] == 'identity' else f'single view, {views[0]}'
 
 # %% ../../nbs/09_tta.ipynb #6fef0cae
 def examine(run, x: torch.Tensor, y: torch.Tensor, device: str | None = None, **names) -> tuple:
@@ -275,7 +276,7 @@ def examine(run, x: torch.Tensor, y: torch.Tensor, device: str | None = None, **
     views = run.recipe.tta_transforms
     one, logits = one_and_mean(run.load_net(device), x, run.recipe.phases[-1], views)
     m = evaluate(run, x, y, one, device, **names)
-    if len(views) == 1: return m, m, logits
+    if tuple(views) == ('identity',): return m, m, logits
     return m, evaluate(run, x, y, logits, device, tta=views, pictured=False, beside=one,
                        **names), logits
 

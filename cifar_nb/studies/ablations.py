@@ -297,7 +297,8 @@ def plan_trials(studies, scale: Scale = SCALES['fast'], seeds: int = 3) -> list:
         for seed in range(s.first, s.first + min(seeds, s.most or seeds)):
             for name, r in recipes.items():
                 t = ('', r.name) if name == 'base' else (s.name, name)
-                out.setdefault((*t, seed), Trial(*t, r, recipes['base'], seed))
+                key = (*t, recipe_fingerprint(r), seed)
+                out.setdefault(key, Trial(*t, r, recipes['base'], seed))
     return list(out.values())
 
 # %% ../../nbs/32_ablations.ipynb #ae61b705

@@ -17,7 +17,7 @@ from ..core.plotting import ACCENT, GREY, STAGES
 from ..core.statistics import holm
 from ..core.tables import Table
 from ..evaluation.report import standard_error
-from ..recipes.cost import training_cost
+from ..recipes.cost import epoch_costs, training_cost
 from ..teams.claims import check_claims, found_in_words, repeated_by, stated
 from ..teams.reading import accuracy, our_runs, spec_facts
 from ..teams.zoo import TEAMS, list_recipes
@@ -147,8 +147,9 @@ def book_recipes(results=()) -> list:
 
 def spent(recipe, log) -> list:
     "(PFLOP so far, test accuracy) for each row of `log` that has a test accuracy."
-    each = training_cost(recipe) / recipe.epochs
-    return [(row['epoch'] * each, row['test_accuracy']) for row in log if 'test_accuracy' in row]
+    each = epoch_costs(recipe)
+    return [(sum(each[:int(row['epoch'])]), row['test_accuracy'])
+            for row in log if 'test_accuracy' in row]
 
 # %% ../../nbs/30_scoreboard.ipynb #6d12fc80
 def _book_stars(ax, results):

@@ -36,7 +36,7 @@ def rows_of(recipe: Recipe) -> dict:
             inside = ({f', {f.name}: {g.name}': getattr(value, g.name) for g in fields(value)}
                       if hasattr(value, '__dataclass_fields__') else {f': {f.name}': value})
             rows |= {f'phase {i}{k}': v for k, v in inside.items()}
-    return rows | {k: getattr(recipe, k) for k in ('ema', 'clip', 'tta_transforms')}
+    return rows | {k: getattr(recipe, k) for k in ('ema', 'ema_warmup', 'clip', 'tta_transforms')}
 
 # %% ../../nbs/20_reading.ipynb #f5d230fe
 def _unequal_phases(a: Recipe, b: Recipe) -> list:
@@ -239,7 +239,8 @@ def show_augmented(
     "The images `x` and below them `draws` rows of what `recipe` makes of them, as a Figure."
     g, augment = torch.Generator().manual_seed(seed), recipe.phases[phase].to_augment()
     y = torch.zeros(len(x), dtype=torch.int64) if y is None else y
-    rows = [as_large(augment.apply(x, y, g)[0], x) for _ in range(draws)]
+    index = torch.arange(len(x))
+    rows = [as_large(augment.apply(x, y, g, index=index)[0], x) for _ in range(draws)]
     return show_images(torch.cat([x, *rows]), ncols=len(x), size=.8)
 
 # %% ../../nbs/20_reading.ipynb #269d53c4
@@ -254,8 +255,9 @@ def sketch(
 ):
     """A `Trainer` that has trained `recipe` on a narrower network, on the first `images` images,
     for `epochs`, on the CPU."""
-    slim = replace(recipe.net, widths=tuple(w // narrower for w in recipe.net.widths),
-                   stem=recipe.net.stem // narrower)
+    net = recipe.net
+    stem = {'stem': net.stem // narrower} if hasattr(net, 'stem') else {}  # a FastSpec has none
+    slim = replace(net, widths=tuple(w // narrower for w in net.widths), **stem)
     small = replace(recipe, net=slim).with_epochs(epochs)
     return train(small, x[:images], y[:images], seed=seed, device='cpu', progress=False,
                  say=lambda s: None)
