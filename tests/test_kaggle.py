@@ -17,6 +17,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from packaging.requirements import Requirement
 from PIL import Image
 
 from cifar_nb.core.errors import InputError
@@ -235,6 +236,40 @@ def test_what_is_missing_cut_off_or_unknown_is_said(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is not installed here"): kaggle_push.client()
 
 
+CLIENTS = {  # what is said, and what the client does when it is imported
+    "make a token at kaggle.com/settings/api": "raise OSError('Could not find kaggle.json.')",
+    "KAGGLE_API_TOKEN, or KAGGLE_USERNAME": "print('a page of advice'); raise SystemExit(1)",
+    "client cannot use /home/ann/.kaggle .No room.: set KAGGLE_CONFIG_DIR":
+        "raise OSError(28, 'No room', '/home/ann/.kaggle')",
+    "kaggle 1.7.4.5 cannot ask for a machine: .*kaggle>=2":
+        "class KaggleApi: __version__ = '1.7.4.5'",
+}
+
+
+@pytest.mark.parametrize("said", CLIENTS)
+def test_a_client_that_cannot_start_or_is_too_old_is_said(said, tmp_path, monkeypatch):
+    "Clients of 1.x log in when they are imported, and send no machine."
+    names = ("kaggle", "kaggle.api", "kaggle.api.kaggle_api_extended")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
+    home = tmp_path / "kaggle/api"
+    home.mkdir(parents=True)
+    for file in (home.parent / "__init__.py", home / "__init__.py"): file.touch()
+    (home / "kaggle_api_extended.py").write_text(CLIENTS[said], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=said): kaggle_push.client()
+
+
+def test_the_extra_asks_for_a_client_that_sends_the_machine():
+    "kaggle 1.6.17 and 1.7.4.5 have no word of machine_shape, 2.0.0 sends it."
+    settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
+    extra, = re.findall(r"^kaggle_requirements = (.*)$", settings, re.MULTILINE)
+    allowed = Requirement(extra).specifier
+    assert [v for v in ("1.6.17", "1.7.4.5", "2.0.0", "2.2.5") if v in allowed] == ["2.0.0",
+                                                                                    "2.2.5"]
+
+
 def test_the_official_client_would_send_it(tmp_path, monkeypatch):
     "The client's own checks, with a stub in place of the network."
     extended = pytest.importorskip("kaggle.api.kaggle_api_extended")
@@ -246,7 +281,7 @@ def test_the_official_client_would_send_it(tmp_path, monkeypatch):
     api = extended.KaggleApi()
     api.build_kaggle_client = lambda: contextlib.nullcontext(stub)
     api.config_values = dict(username="ann")
-    monkeypatch.setattr(kaggle, "client", lambda: api)
+    monkeypatch.setattr(kaggle_push, "client", lambda: api)
     assert kaggle_push.push(ROOT / "kaggle", say=str) == "https://kaggle.com/code/ann/cifar-nb"
     assert (sent[0].slug, sent[0].enable_internet, sent[0].machine_shape) == (
         "ann/cifar-nb", False, "NvidiaTeslaT4")

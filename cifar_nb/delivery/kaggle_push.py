@@ -153,17 +153,24 @@ def check_notebook(folder='kaggle') -> list:
 
 
 def client():
-    """Kaggle's official client, logged in; `InputError` where it is not installed or there is no
-    token."""
+    """Kaggle's official client, logged in; `InputError` where it is not installed, is too old or
+    cannot start, or where there is no token."""
+    nobody = InputError('Kaggle does not know who you are: make a token at '
+                        'kaggle.com/settings/api and set KAGGLE_API_TOKEN, or KAGGLE_USERNAME '
+                        'and KAGGLE_KEY.')
     with contextlib.redirect_stdout(io.StringIO()):  # it prints a page of advice
         try: from kaggle.api.kaggle_api_extended import KaggleApi
         except ImportError: raise missing('kaggle') from None
+        except (OSError, SystemExit) as e:  # clients up to 2.0 log in when they are imported
+            if not getattr(e, 'errno', None): raise nobody from None
+            raise InputError(f"Kaggle's client cannot use {e.filename} ({e.strerror}): set "
+                             'KAGGLE_CONFIG_DIR to a folder in which you may write.') from None
+        if old := getattr(KaggleApi, '__version__', ''):  # from 2 on the package has it
+            raise InputError(f'The client kaggle {old} cannot ask for a machine: run '
+                             '`pip install "kaggle>=2"`, with Python 3.11 or newer.')
         api = KaggleApi()
         try: api.authenticate()
-        except (Exception, SystemExit):
-            raise InputError('Kaggle does not know who you are: make a token at '
-                             'kaggle.com/settings/api and set KAGGLE_API_TOKEN, or KAGGLE_USERNAME '
-                             'and KAGGLE_KEY.') from None
+        except (Exception, SystemExit): raise nobody from None
     return api
 
 def send(api, folder: Path):
