@@ -17,8 +17,10 @@ import pytest
 import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from packaging.requirements import Requirement
 from PIL import Image
 
+from cifar_nb.cli import main
 from cifar_nb.core.errors import InputError
 from cifar_nb.data import images as images_
 from cifar_nb.data.cifar import CLASSES, MD5, search_places, toy
@@ -38,7 +40,7 @@ def test_the_committed_files_are_what_the_chapters_give(tmp_path):
     kaggle.build(tmp_path)
     for name in ("cifar-nb.ipynb", "kernel-metadata.json"):
         assert (ROOT / "kaggle" / name).read_bytes() == (tmp_path / name).read_bytes(
-            ), f"kaggle/{name} is out of step: run `cifar_nb kaggle build`"
+            ), f"kaggle/{name} is out of step: delete it, and run `cifar_nb kaggle build`"
 
 
 def test_it_passes_its_own_check_and_nbformat():
@@ -140,7 +142,9 @@ BROKEN = {
     "enable_internet is None": lambda m: m.pop("enable_internet"),
     "is_private is 'yes'": lambda m: m.update(is_private="yes"),
     "both true": lambda m: m.update(enable_tpu=True),
-    "machine_shape is": lambda m: m.update(machine_shape="NvidiaTeslaP100"),
+    "although enable_gpu is false": lambda m: m.update(enable_gpu=False),
+    "although enable_tpu is false": lambda m: m.update(machine_shape="TpuV5E8"),
+    "machine_shape is ['Nvi": lambda m: m.update(machine_shape=["NvidiaTeslaT4"]),
     "not a field": lambda m: m.update(enable_gpus=True),
     "the form is owner/slug": lambda m: m.update(dataset_sources=["cifar10-python"]),
     "the form is slug": lambda m: m.update(competition_sources=[f"c/{COURSE}"]),
@@ -174,6 +178,32 @@ def test_check_names_what_is_broken(reason, tmp_path):
     edit(tmp_path / file, (BROKEN | BROKEN_NOTEBOOK)[reason])
     assert any(reason in p for p
                in kaggle_push.check_notebook(tmp_path)), kaggle_push.check_notebook(tmp_path)
+
+
+@pytest.mark.parametrize("change, said", [
+    (dict(enable_gpu=False, machine_shape=""), ""),
+    (dict(enable_gpu=False, machine_shape=None), ""),
+    (dict(machine_shape="NvidiaTeslaT4"), ""),
+    (dict(machine_shape="NvidiaTeslaP100"), "is retired"),
+    (dict(machine_shape="NvidiaL4"), "is not known here"),
+    (dict(machine_shape=""), "Kaggle chooses the GPU"),
+    (dict(enable_gpu=False, enable_tpu=True, machine_shape="TpuV5E8"), "cannot use one"),
+    (dict(enable_gpu=False, enable_tpu=True, machine_shape=None), "cannot use one"),
+])
+def test_a_machine_that_kaggle_may_not_start_is_warned_of_and_no_problem(tmp_path, change, said):
+    "None in `change`: the field is left out."
+    for name in ("cifar-nb.ipynb", "kernel-metadata.json"):
+        (tmp_path / name).write_bytes((ROOT / "kaggle" / name).read_bytes())
+    def changed(m):
+        m.update(change)
+        for k in change:
+            if m[k] is None: del m[k]
+    edit(tmp_path / "kernel-metadata.json", changed)
+    lines = []
+    kaggle_push.command_kaggle("check", tmp_path, say=lines.append)
+    *warned, ready = lines
+    assert ready.endswith("is ready to be pushed")
+    assert [w.startswith("ATTENTION: ") and said in w for w in warned] == [True] * bool(said)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[" * 100_000, b"\xff\xfe", b"[1]", b'{"cells": '])
@@ -235,21 +265,161 @@ def test_what_is_missing_cut_off_or_unknown_is_said(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is not installed here"): kaggle_push.client()
 
 
+CLIENTS = {  # what is said, and what the client does when it is imported
+    "make a token at kaggle.com/settings/api": "raise OSError('Could not find kaggle.json.')",
+    "KAGGLE_API_TOKEN, or KAGGLE_USERNAME": "print('a page of advice'); raise SystemExit(1)",
+    "client cannot use /home/ann/.kaggle .No room.: set KAGGLE_CONFIG_DIR":
+        "raise OSError(28, 'No room', '/home/ann/.kaggle')",
+    "kaggle 1.7.4.5 cannot ask for a machine: .*kaggle>=2":
+        "class KaggleApi: __version__ = '1.7.4.5'",
+}
+
+
+@pytest.mark.parametrize("said", CLIENTS)
+def test_a_client_that_cannot_start_or_is_too_old_is_said(said, tmp_path, monkeypatch):
+    "Clients of 1.x log in when they are imported, and send no machine."
+    names = ("kaggle", "kaggle.api", "kaggle.api.kaggle_api_extended")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
+    home = tmp_path / "kaggle/api"
+    home.mkdir(parents=True)
+    for file in (home.parent / "__init__.py", home / "__init__.py"): file.touch()
+    (home / "kaggle_api_extended.py").write_text(CLIENTS[said], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=said): kaggle_push.client()
+
+
+def test_the_extra_asks_for_a_client_that_sends_the_machine():
+    "kaggle 1.6.17 and 1.7.4.5 have no word of machine_shape, 2.0.0 sends it."
+    settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
+    extra, = re.findall(r"^kaggle_requirements = (.*)$", settings, re.MULTILINE)
+    allowed = Requirement(extra).specifier
+    assert [v for v in ("1.6.17", "1.7.4.5", "2.0.0", "2.2.5") if v in allowed] == ["2.0.0",
+                                                                                    "2.2.5"]
+
+
+URL = "https://kaggle.com/code/ann/cifar-nb"
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    "Gives `sent(**invalid)`: a list that gets the metadata that a client is to push."
+    def client(**invalid):
+        got = []
+        def push(folder):
+            got.append(json.loads(Path(folder, "kernel-metadata.json").read_text("utf-8")))
+            return SimpleNamespace(error="", url=URL, version_number=4, **invalid)
+        api = SimpleNamespace(kernels_push=push, config_values=dict(username="ann"))
+        monkeypatch.setattr(kaggle_push, "client", lambda: api)
+        return got
+    return client
+
+
+@pytest.mark.parametrize("field, name, advice", [
+    ("dataset", "pankrzysiu/cifar10-python", "whether you may see it"),
+    ("competition", COURSE, "accept its rules"),
+    ("kernel", "ann/first", "whether it has an output"),
+    ("model", "a/b/c/d/1", "accept its licence")])
+def test_a_push_without_its_data_is_no_success(sent, field, name, advice):
+    got, lines = sent(**{f"invalid_{field}_sources": [name], "invalid_tags": []}), []
+    with pytest.raises(InputError, match=f"Version 4 .*left out {name} .*{advice}"):
+        kaggle_push.push(ROOT / "kaggle", say=lines.append)
+    assert lines == [f"version 4 is at {URL}"] and len(got) == 1
+
+
+def test_a_push_tells_of_each_thing_that_was_left_out_and_a_tag_is_no_failure(sent):
+    lines = []
+    sent(invalid_tags=["gpu"], invalid_dataset_sources=None)
+    assert kaggle_push.push(ROOT / "kaggle", say=lines.append) == URL
+    assert lines[1:] == ["ATTENTION: Kaggle left out gpu (keywords: Kaggle has no such tags)"]
+    sent(invalid_tags=["gpu"], invalid_dataset_sources=["a/one", "a/two"],
+         invalid_competition_sources=["three"])
+    with pytest.raises(InputError, match="a/one, a/two .*three"):
+        kaggle_push.push(ROOT / "kaggle", say=str)
+
+
+def test_a_push_attaches_a_competition_and_an_earlier_output_and_changes_no_file(sent):
+    before, got = contents(ROOT / "kaggle"), sent()
+    kaggle_push.command_kaggle("push", ROOT / "kaggle", say=str, competition=COURSE,
+                               resume_from="ann/cifar-nb")
+    assert (got[0]["competition_sources"], got[0]["kernel_sources"]) == ([COURSE], ["ann/cifar-nb"])
+    assert got[0]["dataset_sources"] == ["pankrzysiu/cifar10-python"]
+    assert contents(ROOT / "kaggle") == before
+
+
+def metadata_of(folder): return json.loads((folder / "kernel-metadata.json").read_text("utf-8"))
+
+
+def test_a_build_keeps_name_and_sources_and_says_so(tmp_path, capsys):
+    assert main(["kaggle", "build", "--folder", str(tmp_path), "--competition", COURSE,
+                 "--resume-from", "ann/first"]) == 0
+    assert "kept" not in capsys.readouterr().out
+    mine = dict(id="ann/my-cifar", title="My CIFAR", dataset_sources=["ann/pngs"],
+                model_sources=["a/b/c/d/1"])
+    edit(tmp_path / "kernel-metadata.json", lambda m: m.update(mine, enable_internet=True))
+    assert main(["kaggle", "build", "--folder", str(tmp_path), "--resume-from", "ann/second",
+                 "--competition", COURSE]) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith(f"kept from {tmp_path / 'kernel-metadata.json'}: ")
+    assert all(repr(v) in said for v in mine.values()) and COURSE in said and "ann/first" in said
+    m = metadata_of(tmp_path)
+    assert m | mine == m and m["competition_sources"] == [COURSE]
+    assert m["kernel_sources"] == ["ann/first", "ann/second"] and m["enable_internet"] is False
+    assert kaggle_push.check_notebook(tmp_path) == []
+    kaggle.build(tmp_path, "bob", say=str)
+    assert metadata_of(tmp_path)["id"] == "bob/my-cifar"
+
+
+def test_a_build_over_metadata_that_are_damaged_or_of_another_kind(tmp_path):
+    file, lines = tmp_path / "kernel-metadata.json", []
+    file.write_bytes(b'{"id": ')
+    kaggle.build(tmp_path, say=lines.append)
+    assert len(lines) == 1 and lines[0].endswith("it is written anew.")
+    assert file.read_bytes() == (ROOT / "kaggle/kernel-metadata.json").read_bytes()
+    for k, v, kind in (("kernel_sources", "ann/first", "list"), ("id", 7, "text")):
+        edit(file, lambda m, k=k, v=v: m.update({k: v}))
+        before = contents(tmp_path)
+        with pytest.raises(InputError, match=f"has the {k} {v!r}, which must be a {kind}"):
+            kaggle.build(tmp_path)
+        assert contents(tmp_path) == before
+        file.unlink()
+        kaggle.build(tmp_path)
+
+
+def test_what_is_attached_has_the_form_of_an_address(tmp_path):
+    for words, said in ((dict(competition=f"c/{COURSE}"), "the form is slug"),
+                        (dict(resume_from="first"), "the form is owner/slug")):
+        for action in ("build", "push"):
+            with pytest.raises(InputError, match=said):
+                kaggle_push.command_kaggle(action, tmp_path, say=str, **words)
+    with pytest.raises(InputError, match="for build and push"):
+        kaggle_push.command_kaggle("check", ROOT / "kaggle", competition=COURSE)
+    assert contents(tmp_path) == {}
+
+
 def test_the_official_client_would_send_it(tmp_path, monkeypatch):
-    "The client's own checks, with a stub in place of the network."
+    "The client's own checks, and its own answer, with a stub in place of the network."
     extended = pytest.importorskip("kaggle.api.kaggle_api_extended")
     import contextlib
-    sent = []
+
+    from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelResponse
+    sent, answer = [], ApiSaveKernelResponse()
+    answer.url, answer.version_number, answer.error = URL, 1, ""
     stub = SimpleNamespace(kernels=SimpleNamespace(kernels_api_client=SimpleNamespace(
-        save_kernel=lambda r: sent.append(r) or SimpleNamespace(
-            error="", url="https://kaggle.com/code/ann/cifar-nb", version_number=1))))
+        save_kernel=lambda r: sent.append(r) or answer)))
     api = extended.KaggleApi()
     api.build_kaggle_client = lambda: contextlib.nullcontext(stub)
     api.config_values = dict(username="ann")
-    monkeypatch.setattr(kaggle, "client", lambda: api)
-    assert kaggle_push.push(ROOT / "kaggle", say=str) == "https://kaggle.com/code/ann/cifar-nb"
+    monkeypatch.setattr(kaggle_push, "client", lambda: api)
+    assert kaggle_push.push(ROOT / "kaggle", say=str) == URL
     assert (sent[0].slug, sent[0].enable_internet, sent[0].machine_shape) == (
         "ann/cifar-nb", False, "NvidiaTeslaT4")
+    answer.invalid_competition_sources, answer.invalid_tags = [COURSE], ["gpu"]
+    with pytest.raises(InputError, match=f"left out {COURSE} "):
+        kaggle_push.push(ROOT / "kaggle", say=str, more=kaggle_push.sources(COURSE, "ann/first"))
+    assert (sent[1].competition_data_sources, sent[1].kernel_data_sources) == (
+        [COURSE], ["ann/first"])
 
 
 # ----------------------------------------------------------------------------------------------

@@ -81,6 +81,10 @@ def _other_commands(command):
                    help='where notebook and metadata lie (default: kaggle)')
     s.add_argument(
         '--user', help='the owner on Kaggle (default: as in the metadata, or of the token)')
+    s.add_argument('--competition', metavar='SLUG',
+                   help='attach this competition, whose test file is then answered')
+    s.add_argument('--resume-from', metavar='OWNER/NOTEBOOK',
+                   help='attach the output of this notebook, from which the training goes on')
     s = command('site', 'the book as a site: build it, or show it on this machine')
     s.add_argument('action', choices=['build', 'serve'])
     s.add_argument('--out', metavar='DIR', default='_site',

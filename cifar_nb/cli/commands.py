@@ -263,7 +263,7 @@ def cmd_scoreboard(a):
 def cmd_kaggle(a):
     "Build, check or push the notebook for Kaggle."
     from ..delivery.kaggle_push import command_kaggle
-    command_kaggle(a.action, a.folder, a.user, print)
+    command_kaggle(a.action, a.folder, a.user, print, a.competition, a.resume_from)
 
 
 def cmd_site(a):

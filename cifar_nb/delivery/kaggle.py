@@ -13,7 +13,7 @@ import cifar_nb
 
 from .._modidx import d as _index
 from ..core.errors import InputError
-from ..core.files import make_folder, write_atomic
+from ..core.files import make_folder, read_json, there, write_atomic
 from ..recipes.house import HOUSE
 from ..teams import zoo
 from .kaggle_pages import BADGES, BEFORE, JUDGE, LIBRARY, MEMBERS, RUN, SUBMIT, TRAIN, YOURS
@@ -21,7 +21,7 @@ from .kaggle_pages import BADGES, BEFORE, JUDGE, LIBRARY, MEMBERS, RUN, SUBMIT, 
 __all__ = ['PACKAGE', 'module_text', 'absolute', 'chapter_code', 'chapter_facts', 'imported',
            'needed', 'given', 'expression', 'team_recipes', 'words_of', 'recipe_code', 'zoo_code',
            'cell', 'page_cells', 'LAYER_TEXTS', 'layer_cells', 'layer_table', 'metadata',
-           'notebook', 'build']
+           'notebook', 'kept', 'with_sources', 'build']
 
 
 PACKAGE = Path(cifar_nb.__file__).parent
@@ -249,11 +249,35 @@ def notebook(default: str = 'hour') -> dict:
     cells = page_cells(BEFORE + LIBRARY, **words) + layer_cells(modules) + after
     return dict(cells=cells, metadata=python, nbformat=4, nbformat_minor=5)
 
-def build(folder='kaggle', user: str | None = None) -> Path:
-    """Write cifar-nb.ipynb and kernel-metadata.json for `user` (of Kaggle) into `folder`; the
-    notebook's path."""
+def kept(path, m: dict, say=print) -> dict:
+    """What the metadata file `path` says about the notebook's name and sources, which a build
+    leaves as it is; `m` are the metadata of a first build. A damaged file is told to `say`."""
+    if not there(path): return {}
+    try: old = read_json(path, 'it is written anew.')
+    except InputError as e: say(f'{e}'); return {}
+    found = {k: old[k] for k in m if k in old and (k in ('id', 'title') or k.endswith('_sources'))}
+    for k, v in found.items():
+        if not isinstance(v, type(m[k])):
+            raise InputError(f'{path} has the {k} {v!r}, which must be a '
+                             f'{"list" if isinstance(m[k], list) else "text"}: correct it, or '
+                             'delete the file, and build again.')
+    return found
+
+def with_sources(m: dict, more: dict | None = None) -> dict:
+    "The metadata `m` with the sources in `more` ({field: list}) behind its own, each once."
+    return m | {k: list(dict.fromkeys([*m.get(k, []), *v])) for k, v in (more or {}).items()}
+
+def build(folder='kaggle', user: str | None = None, more: dict | None = None, say=print) -> Path:
+    """Write cifar-nb.ipynb and kernel-metadata.json for `user` (of Kaggle) into `folder`, with the
+    sources in `more` ({field: list}) besides; the notebook's path. Name and sources that stand in
+    an older kernel-metadata.json are kept, and `say` is told."""
     m = metadata(user or _index['settings']['git_url'].rstrip('/').split('/')[-2])
     path = make_folder(folder) / m['code_file']
-    for file, content in ((path, notebook()), (path.with_name('kernel-metadata.json'), m)):
-        write_atomic(file, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
+    file = path.with_name('kernel-metadata.json')
+    old = kept(file, m, say)
+    if user and 'id' in old: old['id'] = f"{user}/{old['id'].rpartition('/')[2]}"
+    if words := ', '.join(f'{k} {v!r}' for k, v in old.items() if v != m[k]):
+        say(f'kept from {file}: {words}')
+    for p, content in ((path, notebook()), (file, with_sources(m | old, more))):
+        write_atomic(p, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
     return path

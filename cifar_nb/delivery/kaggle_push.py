@@ -13,12 +13,11 @@ from pathlib import Path
 
 from ..core.errors import InputError, missing
 from ..core.files import read_json, write_atomic
-from .kaggle import build, imported, metadata
+from .kaggle import build, imported, metadata, with_sources
 
-__all__ = ['slug_of', 'name_problems', 'machine_problems', 'source_problems', 'files_of',
-           'module_of', 'cell_problems', 'later_imports',
-           'notebook_problems', 'reread', 'check_notebook', 'client', 'send', 'push',
-           'command_kaggle']
+__all__ = ['slug_of', 'name_problems', 'machine_problems', 'machine_warnings', 'source_problems',
+           'files_of', 'module_of', 'cell_problems', 'later_imports', 'notebook_problems', 'reread',
+           'check_notebook', 'client', 'send', 'sources', 'left_out', 'push', 'command_kaggle']
 
 
 def slug_of(title: str) -> str:
@@ -42,9 +41,13 @@ def name_problems(m: dict, folder: Path):
 def machine_problems(m: dict):
     """Sentences about what the metadata `m` ask of the machine, and about fields that Kaggle would
     leave out silently."""
-    for k, v in dict(language='python', kernel_type='notebook',
-                     machine_shape='NvidiaTeslaT4').items():
+    for k, v in dict(language='python', kernel_type='notebook').items():
         if m.get(k) != v: yield f'{k} is {m.get(k)!r}; it must be {v!r}'
+    shape = m.get('machine_shape') or ''
+    if not isinstance(shape, str): yield f'machine_shape is {shape!r}; it must be a name'
+    elif shape and m.get('enable_tpu' if _is_tpu(shape) else 'enable_gpu') is False:
+        yield (f'machine_shape is {shape!r}, and Kaggle starts that machine although '
+               f'{"enable_tpu" if _is_tpu(shape) else "enable_gpu"} is false; make it empty')
     for k in ('is_private', 'enable_gpu', 'enable_tpu', 'enable_internet'):
         if type(m.get(k)) is not bool:
             yield f'{k} is {m.get(k)!r}; write true or false, or the client chooses'
@@ -53,6 +56,22 @@ def machine_problems(m: dict):
     known = {*metadata('someone'), 'id_no', 'docker_image', 'docker_image_pinning_type'}
     for k in sorted(set(m) - known):
         yield f'{k} is not a field that Kaggle knows; it would be left out'
+
+
+def machine_warnings(m: dict):
+    """Sentences about a machine that the metadata `m` ask for and Kaggle may not start, or start in
+    vain."""
+    shape = str(m.get('machine_shape') or '')
+    if _is_tpu(shape) or m.get('enable_tpu') is True:
+        yield 'a TPU is asked for, and this notebook cannot use one'
+    elif shape.lower() == 'nvidiateslap100':
+        yield f'machine_shape {shape!r} is retired; the session gets NvidiaTeslaT4 instead'
+    elif shape not in ('', 'NvidiaTeslaT4'):
+        yield f'machine_shape {shape!r} is not known here; the notebook is made for NvidiaTeslaT4'
+    elif m.get('enable_gpu') is True and not shape:
+        yield 'machine_shape is empty; Kaggle chooses the GPU'
+
+def _is_tpu(shape: str) -> bool: return shape.lower().startswith('tpu')
 
 
 _FORMS = dict(
@@ -153,17 +172,24 @@ def check_notebook(folder='kaggle') -> list:
 
 
 def client():
-    """Kaggle's official client, logged in; `InputError` where it is not installed or there is no
-    token."""
+    """Kaggle's official client, logged in; `InputError` where it is not installed, is too old or
+    cannot start, or where there is no token."""
+    nobody = InputError('Kaggle does not know who you are: make a token at '
+                        'kaggle.com/settings/api and set KAGGLE_API_TOKEN, or KAGGLE_USERNAME '
+                        'and KAGGLE_KEY.')
     with contextlib.redirect_stdout(io.StringIO()):  # it prints a page of advice
         try: from kaggle.api.kaggle_api_extended import KaggleApi
         except ImportError: raise missing('kaggle') from None
+        except (OSError, SystemExit) as e:  # clients up to 2.0 log in when they are imported
+            if not getattr(e, 'errno', None): raise nobody from None
+            raise InputError(f"Kaggle's client cannot use {e.filename} ({e.strerror}): set "
+                             'KAGGLE_CONFIG_DIR to a folder in which you may write.') from None
+        if old := getattr(KaggleApi, '__version__', ''):  # from 2 on the package has it
+            raise InputError(f'The client kaggle {old} cannot ask for a machine: run '
+                             '`pip install "kaggle>=2"`, with Python 3.11 or newer.')
         api = KaggleApi()
         try: api.authenticate()
-        except (Exception, SystemExit):
-            raise InputError('Kaggle does not know who you are: make a token at '
-                             'kaggle.com/settings/api and set KAGGLE_API_TOKEN, or KAGGLE_USERNAME '
-                             'and KAGGLE_KEY.') from None
+        except (Exception, SystemExit): raise nobody from None
     return api
 
 def send(api, folder: Path):
@@ -175,13 +201,36 @@ def send(api, folder: Path):
     raise InputError(f'Kaggle refused the notebook ({why}): do what the message says and push '
                      'again.')
 
-def push(folder='kaggle', user: str | None = None, say=print) -> str:
+_LEFT_OUT = dict(  # what the client's answer names, and what to do about it
+    tags='keywords: Kaggle has no such tags',
+    dataset_sources='dataset: look at its address, and whether you may see it',
+    competition_sources='competition: accept its rules on its page, and look at its address',
+    kernel_sources='notebook: look at its address, and whether it has an output',
+    model_sources='model: look at its address, and accept its licence')
+
+def left_out(answer) -> dict:
+    """What Kaggle did not add to the notebook, by the client's `answer`: a sentence for each field
+    ('dataset_sources', ...)."""
+    found = {k: getattr(answer, f'invalid_{k}', None) or [] for k in _LEFT_OUT}
+    return {k: f'Kaggle left out {", ".join(names)} ({_LEFT_OUT[k]})'
+            for k, names in found.items() if names}
+
+def sources(competition: str | None = None, resume_from: str | None = None) -> dict:
+    """The fields of the metadata that attach a `competition` (its slug) and the output of an
+    earlier notebook to `resume_from` (owner/slug)."""
+    given = dict(competition_sources=competition, kernel_sources=resume_from)
+    found = {k: [v] for k, v in given.items() if v is not None}
+    if problems := [*source_problems(found)]: raise InputError(f'{"; ".join(problems)}.')
+    return found
+
+def push(folder='kaggle', user: str | None = None, say=print, more: dict | None = None) -> str:
     """Check `folder` and send it to Kaggle as a notebook of `user` (default: the owner of the
-    token); its address."""
+    token), with the `sources` in `more` besides; its address. What Kaggle left out is said."""
     if problems := check_notebook(folder):
         raise InputError(f'{folder} was not sent: {"; ".join(problems)}.')
     api, folder = client(), Path(folder)
-    m = reread(folder / 'kernel-metadata.json')
+    m = with_sources(reread(folder / 'kernel-metadata.json'), more)
+    for w in machine_warnings(m): say(f'ATTENTION: {w}')
     owner, slug = m['id'].split('/')
     m['id'] = f"{user or getattr(api, 'config_values', {}).get('username') or owner}/{slug}"
     with tempfile.TemporaryDirectory() as tmp:
@@ -190,17 +239,28 @@ def push(folder='kaggle', user: str | None = None, say=print) -> str:
         answer = send(api, tmp)
     version = getattr(answer, 'version_number', None) or getattr(answer, 'versionNumber', '?')
     say(f'version {version} is at {answer.url}')
+    lost = left_out(answer)
+    if tags := lost.pop('tags', ''): say(f'ATTENTION: {tags}')
+    if lost: raise InputError(f'Version {version} runs without all of its data: '
+                              f'{"; ".join(lost.values())}. Then push again.')
     return answer.url
 
 
-def command_kaggle(action: str, folder='kaggle', user: str | None = None, say=print):
+def command_kaggle(action: str, folder='kaggle', user: str | None = None, say=print,
+                   competition: str | None = None, resume_from: str | None = None):
     """What `cifar_nb kaggle ACTION` does: 'build', 'check' or 'push'; problems are an `InputError`
-    with all of them."""
+    with all of them. `competition` and `resume_from` are those of `sources`."""
+    more = sources(competition, resume_from)
     if action == 'build':
-        path = build(folder, user)
+        path = build(folder, user, more, say)
         say(f'{path}: {len(reread(path)["cells"])} cells, {path.stat().st_size / 1024:.0f} KB')
-    elif action == 'push': push(folder, user, say)
+    elif action == 'push': push(folder, user, say, more)
     elif action != 'check':
         raise InputError(f"There is no action {action!r}; choose 'build', 'check' or 'push'.")
+    elif more: raise InputError('A check attaches nothing: --competition and --resume-from are for '
+                                'build and push.')
     elif problems := check_notebook(folder): raise InputError('; '.join(problems))
-    else: say(f'{folder} is ready to be pushed')
+    else:
+        for w in machine_warnings(reread(Path(folder, 'kernel-metadata.json'))):
+            say(f'ATTENTION: {w}')
+        say(f'{folder} is ready to be pushed')
