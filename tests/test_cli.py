@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parent))
 import warm
 
+from cifar_nb.cli.arguments import parser
 from cifar_nb.core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +98,36 @@ def test_with_a_hold_out_the_test_images_are_left_alone(alone, tmp_path):
     assert status == 0 and "toy test set" in out and (tmp_path / "two/submission.csv").exists(), err
     assert "test" in json.loads((tmp_path / "two/result.json").read_text(encoding="utf-8"))
     assert "validation set" in out and len(list((tmp_path / "two/evaluations").iterdir())) == 2
+
+
+def test_a_hold_out_without_a_number_is_a_tenth(tmp_path, monkeypatch, capsys):
+    "At the end of the call, and before another option."
+    from cifar_nb.cli import main
+    monkeypatch.chdir(tmp_path)
+    asked = [*TRAIN, "--epochs", "1"]
+    assert main([*asked, "--holdout"]) == main([*asked, "--holdout", "--test"]) == 0
+    assert capsys.readouterr().out.count("% of 38 validation set images") == 2
+
+
+def options_without_a_value():
+    "Each option of each command that may stand without its value, with what must stand before it."
+    (commands,) = [a for a in parser()._actions if a.dest == "command"]
+    for name, p in commands.choices.items():
+        needed = [[*(a.choices or ["x"])][0] for a in p._actions
+                  if not a.option_strings and a.nargs not in ("?", "*")]
+        for a in p._actions:
+            if a.option_strings and a.nargs == "?": yield name, *needed, a.option_strings[0]
+
+
+def test_an_option_may_stand_without_its_value():
+    found = [*options_without_a_value()]
+    assert {call[-1] for call in found} == {"--holdout", "--compile"}
+    for call in found:
+        at_the_end, before = parser().parse_args(call), parser().parse_args([*call, "--curve"])
+        name = call[-1][2:]
+        assert getattr(at_the_end, name) == getattr(before, name)
+        assert getattr(at_the_end, name) != getattr(parser().parse_args(call[:-1]), name)
+
 
 @pytest.mark.parametrize(
     "signum, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])

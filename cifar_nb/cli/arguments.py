@@ -241,7 +241,8 @@ def _train_arguments(s):
     _where(s, ANY_DATA)
     s.add_argument('--precision', metavar='P', help="'fp32', 'bf16', 'fp16', or 'fp32 nchw' for "
                    "channels first (default: by capability)")
-    s.add_argument('--holdout', type=int, nargs='?', const='a tenth', default=0, metavar='N',
+    # None, without N: argparse would read a text as a number
+    s.add_argument('--holdout', type=int, nargs='?', const=None, default=0, metavar='N',
                    help='hold N training images (a tenth) out for validation and keep the epoch '
                    'that is best on them; the test images are left alone, unless --test is given')
     s.add_argument('--test', action='store_true', help='with --holdout: evaluate on the test '

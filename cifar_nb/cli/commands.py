@@ -84,7 +84,7 @@ def cmd_train(a):
         raise InputError(f"{a.competition} would be answered by a network that has seen drawn "
                          "shapes only, since there is no CIFAR-10 here: name its folder with "
                          "--data, or say --data toy for a try.")
-    holdout = len(x) // 10 if a.holdout == 'a tenth' else a.holdout
+    holdout = len(x) // 10 if a.holdout is None else a.holdout
     alone = holdout and not a.test  # the test images are
     if alone and (a.results or a.curve):
         flag, does = ('--results', 'keeps figures of') if a.results else ('--curve', 'measures')
