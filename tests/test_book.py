@@ -413,6 +413,14 @@ def test_the_readme_names_the_sizes(place):
     assert all(f"{gb} GB" in text for gb in load(place).ON_DISK.values())
 
 
+def test_the_readme_says_what_holds_on_other_systems():
+    readme, contributing, script = [(BOOK.parent / name).read_text(encoding="utf-8")
+                                    for name in ("README.md", "CONTRIBUTING.md", "book.py")]
+    assert "`py book.py train`" in readme and "Macs with Intel processors" in readme
+    assert all("On Windows write `py` for `python3`" in text for text in (contributing, script))
+    assert "Once installed, it works without a network too" in readme
+
+
 SETTINGS = "[DEFAULT]\nrequirements = torch>=2.4 torchvision>=0.19 numpy>=1.24\n"
 
 
