@@ -2,12 +2,14 @@
 """The book's own commands. Each one sets up what it needs in .venv; Python 3.10 or newer will do.
 
     python3 book.py train [ARGS]     train and evaluate a network (default: the recipe `quick`)
-    python3 book.py test             every check that a change must pass
+    python3 book.py test             every check that a change must pass; `test --quick` leaves out
+                                     the chapters
     python3 book.py lab              open the book in JupyterLab, in copies of your own (work/);
                                      `lab --edit` opens the chapters themselves
     python3 book.py run COMMAND ...  anything else in the environment, e.g. `run cifar_nb recipes`
     python3 book.py prepare          after an edit: export, clean, rebuild README and kaggle/
 
+On Windows write `py` for `python3`. `train --help` lists what `train` takes.
 On Linux without an NVIDIA driver PyTorch is installed in its builds for the processor, which are
 several times smaller; `--gpu` after the command's name takes the others.
 """
@@ -15,6 +17,7 @@ import errno
 import hashlib
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import signal
@@ -43,6 +46,8 @@ ON_DISK = {("cpu", False): 1.1, ("cpu", True): 1.7, ("gpu", False): 5.6, ("gpu",
 DOWNLOADS = {("gpu", False): 3.1, ("gpu", True): 3.3}
 DRIVERS = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/nvidia-smi", "/dev/nvidiactl")
 THIS = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
+TYPED = "py book.py" if os.name == "nt" else "python3 book.py"
+HELP = ("-h", "--help")
 PROBE = "import sys, pip; sys.exit(sys.prefix == sys.base_prefix)"  # 0 in an environment with pip
 NOT_FOR_PIP = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
 NO_VENV = (f"this {THIS} comes without the modules venv and ensurepip. Install them (on Debian and "
@@ -174,6 +179,11 @@ def installed_build():
     return next((kind[2] for dev in (True, False) if len(kind := lines_of(STAMPS[dev])) > 2), "")
 
 
+def is_intel_mac():
+    "Whether this Python is one for Macs with Intel processors."
+    return sys.platform == "darwin" and platform.machine() == "x86_64"
+
+
 def build_for(asked):
     """For what PyTorch is to be installed: 'gpu' where that is `asked` or a driver is there, else
     'cpu'; empty off Linux, where the index has one kind only."""
@@ -276,6 +286,9 @@ def install(dev, lock):
     sites = (*VENV.glob("lib/*/site-packages"), VENV / "Lib" / "site-packages")
     has_torch = not why and any((p / "torch").exists() for p in sites)
     room = []
+    if not has_torch and torch_wanted() and is_intel_mac():
+        stop("PyTorch has no builds of 2.4 or newer for Macs with Intel processors. Use Colab or "
+             "Kaggle; on a Mac with an Apple processor install a Python that is built for it.")
     if not has_torch: room = make_sure_of_room(dev, build)
     else: say("installing into .venv")
     if why:
@@ -392,6 +405,8 @@ def to_restore():
 
 
 def train(*argv):
+    if {*HELP} & {*argv}:  # this part of the package needs no other
+        return become(sys.executable, "-m", "cifar_nb", "train", "--help")
     set_up(dev=False)
     recipe = () if argv and not argv[0].startswith("-") else ("quick",)
     become(PYTHON, "-m", "cifar_nb", "train", *recipe, *argv)
@@ -409,17 +424,24 @@ def lab(*argv):
 
 
 def run(*argv):
-    if not argv: stop("name a command to run, e.g. `python3 book.py run cifar_nb recipes`.")
+    if not argv: stop(f"name a command to run, e.g. `{TYPED} run cifar_nb recipes`.")
     set_up(dev=True)
     become(tool(argv[0]) if tool(argv[0]).exists() else argv[0], *argv[1:])
 
 
+def refuse(command, words):
+    "Stop at the first of the `words` that `command` does not know."
+    if words: stop(f"`{command}` does not know {words[0]!r}; `{TYPED} --help` says what it takes.")
+
+
 def test(*argv):
+    refuse("test", [word for word in argv if word != "--quick"])
     set_up(dev=True)
     become(PYTHON, "tools/checks.py", *argv)
 
 
-def prepare():
+def prepare(*argv):
+    refuse("prepare", argv)
     set_up(dev=True)
     for command in ("nbdev_export", "nbdev_clean"): call(tool(command))
     call(PYTHON, "-m", "cifar_nb", "kaggle", "build")
@@ -429,9 +451,10 @@ def prepare():
 def main():
     for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors="replace")
     commands = dict(train=train, test=test, lab=lab, run=run, prepare=prepare)
-    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+    first, second = (*sys.argv[1:3], "", "")[:2]
+    if first not in commands or first != "train" and second in HELP:
         print(__doc__.strip())
-        sys.exit(0 if sys.argv[1:2] in ([], ["-h"], ["--help"]) else 2)
+        sys.exit(0 if first in ("", *HELP, *commands) else 2)
     if sys.version_info < (3, 10): stop(f"Python 3.10 or newer is needed, and this is {THIS}.")
     global GPU
     if GPU := sys.argv[2:3] == ["--gpu"]: del sys.argv[2]

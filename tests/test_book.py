@@ -366,11 +366,59 @@ def test_a_lossless_copy_beside_the_folder_is_restored_once(with_pip, tmp_path):
     assert (tmp_path / "cache/cifar-10-batches-py/test_batch").read_text(encoding="utf-8") == "x"
 
 
+# ---- what is asked for wrongly, or only asked about
+
+@pytest.mark.parametrize("argv", [
+    ("--help",), *((c, h) for c in ("test", "lab", "run", "prepare") for h in ("-h", "--help"))])
+def test_help_is_answered_before_any_set_up(place, argv):
+    status, out, err = call(place, *argv)
+    assert status == 0 and "python3 book.py prepare" in out and not err
+    assert not (place / ".venv").exists()
+
+
+@pytest.mark.parametrize("argv", [("--help",), ("quick", "-h"), ("--gpu", "--help")])
+def test_what_train_takes_is_said_before_any_set_up(place, argv):
+    "By the package as it lies there: that part of it needs nothing that is installed."
+    shutil.copytree(BOOK.parent / "cifar_nb", place / "cifar_nb",
+                    ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    code = (f"import sys; sys.argv = ['book.py', 'train', *{argv!r}]; import runpy; "
+            "runpy.run_path('book.py', run_name='__main__')")
+    status, out, err = call(place, code=code)
+    assert status == 0 and "--holdout" in out and not err and not (place / ".venv").exists()
+
+
+@pytest.mark.parametrize("argv", [("prepare", "all"), ("prepare", "--gpu", "all"),
+                                  ("test", "--quik"), ("test", "--quick", "all")])
+def test_a_word_that_is_not_known_is_one_sentence(place, argv):
+    status, out, err = call(place, *argv)
+    assert status == 1 and not out and err == (
+        f"book: `{argv[0]}` does not know {argv[-1]!r}; `{load(place).TYPED} --help` says what it "
+        "takes.\n") and not (place / ".venv").exists()
+
+
+def test_the_words_that_are_known_are_passed_on(place, monkeypatch):
+    book, calls = load(place), []
+    monkeypatch.setattr(book, "set_up", lambda dev: None)
+    monkeypatch.setattr(book, "become", lambda *argv: calls.append(argv[1:]))
+    book.test(); book.test("--quick"); book.train("--epochs", "1"); book.train("mine.json")
+    train = "-m", "cifar_nb", "train"
+    assert calls == [("tools/checks.py",), ("tools/checks.py", "--quick"),
+                     (*train, "quick", "--epochs", "1"), (*train, "mine.json")]
+
+
 # ---- which PyTorch, and whether there is room for it
 
 def test_the_readme_names_the_sizes(place):
     text = (BOOK.parent / "README.md").read_text(encoding="utf-8")
     assert all(f"{gb} GB" in text for gb in load(place).ON_DISK.values())
+
+
+def test_the_readme_says_what_holds_on_other_systems():
+    readme, contributing, script = [(BOOK.parent / name).read_text(encoding="utf-8")
+                                    for name in ("README.md", "CONTRIBUTING.md", "book.py")]
+    assert "`py book.py train`" in readme and "Macs with Intel processors" in readme
+    assert all("On Windows write `py` for `python3`" in text for text in (contributing, script))
+    assert "Once installed, it works without a network too" in readme
 
 
 SETTINGS = "[DEFAULT]\nrequirements = torch>=2.4 torchvision>=0.19 numpy>=1.24\n"
@@ -386,6 +434,21 @@ def test_which_builds_are_taken(place, monkeypatch, tmp_path, platform, driver, 
     (tmp_path / "version").touch()
     monkeypatch.setattr(book, "DRIVERS", [str(tmp_path / ("version" if driver else "none"))])
     assert book.build_for(asked) == build
+
+
+@pytest.mark.parametrize("system, machine, stops", [
+    ("darwin", "x86_64", True), ("darwin", "arm64", False), ("linux", "x86_64", False)])
+def test_a_mac_with_an_intel_processor_is_told_before_anything_is_made(
+        place, monkeypatch, system, machine, stops):
+    (place / "settings.ini").write_text(SETTINGS, encoding="utf-8")
+    book = load(place)
+    monkeypatch.setattr(book.sys, "platform", system)
+    monkeypatch.setattr(book.platform, "machine", lambda: machine)
+    def room(dev, build): sys.exit("the next step")
+    monkeypatch.setattr(book, "make_sure_of_room", room)
+    with pytest.raises(SystemExit) as stopped: book.install(False, None)
+    assert ("Use Colab or Kaggle" in str(stopped.value)) == stops
+    assert not (place / ".venv").exists()
 
 
 def for_cpu(place, monkeypatch, reached, *answers):

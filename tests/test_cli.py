@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parent))
 import warm
 
+from cifar_nb.cli.arguments import parser
 from cifar_nb.core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -67,11 +69,11 @@ def test_a_run_leaves_what_the_readme_promises(alone):
     names = {p.name for p in alone.iterdir()}
     assert {"recipe.json", "log.jsonl", "timing.jsonl", "model.safetensors", "result.json",
             "report.md", "curves.png", "confusion.png",
-            "mistakes.png", "submission.csv"} <= names and "checkpoint.pt" not in names
+            "mistakes.png", "test_predictions.csv"} <= names and "checkpoint.pt" not in names
     result = json.loads((alone / "result.json").read_text(encoding="utf-8"))
     assert (result["data"] == "toy" and result["images_per_second"] > 0
             and result["parameters"] < 5_000_000)
-    assert (alone / "submission.csv").read_text(encoding="utf-8").startswith("ID,Labels\n0,")
+    assert (alone / "test_predictions.csv").read_text(encoding="utf-8").startswith("ID,Labels\n0,")
 
 
 def test_with_a_hold_out_the_test_images_are_left_alone(alone, tmp_path):
@@ -81,7 +83,7 @@ def test_with_a_hold_out_the_test_images_are_left_alone(alone, tmp_path):
     assert status == 0 and "% of 40 validation set images" in out and "left alone" in out, err
     there = tmp_path / "run"
     result = json.loads((there / "result.json").read_text(encoding="utf-8"))
-    assert "test" not in result and not (there / "submission.csv").exists()
+    assert "test" not in result and not [*there.glob("*.csv")]
     (e,) = [json.loads(p.read_text(encoding="utf-8")) for p in (there / "evaluations").iterdir()]
     log = map(json.loads, (there / "log.jsonl").read_text(encoding="utf-8").splitlines())
     assert e["images"]["data"] == "toy, held out of the training" and e["images"]["images"] == 40
@@ -94,9 +96,88 @@ def test_with_a_hold_out_the_test_images_are_left_alone(alone, tmp_path):
         status, out, err = call(*TRAIN, "--holdout", "40", *flag, cwd=tmp_path)
         assert status == 2 and "--test" in one_line(err)[-1] and not (tmp_path / "kept").exists()
     status, out, err = call(*TRAIN, "--holdout", "40", "--test", "--out", "two", cwd=tmp_path)
-    assert status == 0 and "toy test set" in out and (tmp_path / "two/submission.csv").exists(), err
+    assert status == 0 and "toy test set" in out and len([*tmp_path.glob("two/*.csv")]) == 1, err
     assert "test" in json.loads((tmp_path / "two/result.json").read_text(encoding="utf-8"))
     assert "validation set" in out and len(list((tmp_path / "two/evaluations").iterdir())) == 2
+
+
+@pytest.mark.parametrize("more, files", [
+    ((), ["test_predictions.csv"]), (("--holdout", "40"), []),
+    (("--competition", "course.pkl"), ["submission.csv"]),
+    (("--competition", "course.pkl", "--holdout", "40"), ["submission.csv"])])
+def test_only_the_competitions_images_have_a_submission(tmp_path, monkeypatch, capsys, more, files):
+    import pickle
+
+    from cifar_nb.cli import main
+    from cifar_nb.data.cifar import toy
+    from cifar_nb.evaluation.tta import read_submission
+    monkeypatch.chdir(tmp_path)
+    images = toy(20, seed=5)[0].permute(0, 2, 3, 1).numpy()
+    (tmp_path / "course.pkl").write_bytes(
+        pickle.dumps({b"data": images, b"ids": [*range(100, 120)]}))
+    assert main([*TRAIN, "--epochs", "1", "--out", "run", *more]) == 0
+    said = capsys.readouterr().out
+    assert [p.name for p in tmp_path.glob("run/*.csv")] == files
+    assert all(str(Path("run", name)) in said for name in files)
+    assert ("ATTENTION: this is no submission" in said) == (files == ["test_predictions.csv"])
+    for name in files:
+        wanted = range(100, 120) if name == "submission.csv" else range(1000)
+        assert read_submission(tmp_path / "run" / name)[0].tolist() == [*wanted]
+
+
+def test_a_hold_out_without_a_number_is_a_tenth(tmp_path, monkeypatch, capsys):
+    "At the end of the call, and before another option."
+    from cifar_nb.cli import main
+    monkeypatch.chdir(tmp_path)
+    asked = [*TRAIN, "--epochs", "1"]
+    assert main([*asked, "--holdout"]) == main([*asked, "--holdout", "--test"]) == 0
+    assert capsys.readouterr().out.count("% of 38 validation set images") == 2
+
+
+def commands():
+    (found,) = [a for a in parser()._actions if a.dest == "command"]
+    return found.choices
+
+
+def test_each_example_of_a_setting_can_be_typed():
+    "In zsh, too, where brackets without quotation marks are a pattern."
+    (option,) = [a for a in commands()["train"]._actions if a.dest == "settings"]
+    examples = re.findall(r'''"[^"]*"|'[^']*'|[\w.]+=[^,\s]+''', option.help)
+    assert len(examples) == 6
+    for example in examples:
+        assert example[0] in "'\"" or re.fullmatch(r"[\w.]+=[\w.]+", example), example
+        (asked,) = shlex.split(example)
+        ((key, value),) = parser().parse_args(["train", "quick", "--set", asked]).settings
+        assert asked.startswith(f"{key}=") and type(value) is not str
+
+
+def test_each_option_for_a_device_says_which_is_taken_on_a_mac():
+    found = {name: a.help for name, p in commands().items() for a in p._actions
+             if "--device" in a.option_strings}
+    assert {"train", "evaluate", "predict", "bench", "reproduce"} <= {*found}
+    for name, text in found.items():
+        which = "every" if name == "reproduce" else "the first"
+        assert f"default: {which} CUDA GPU, else the CPU; 'mps' must be named" in text
+
+
+def options_without_a_value():
+    "Each option of each command that may stand without its value, with what must stand before it."
+    for name, p in commands().items():
+        needed = [[*(a.choices or ["x"])][0] for a in p._actions
+                  if not a.option_strings and a.nargs not in ("?", "*")]
+        for a in p._actions:
+            if a.option_strings and a.nargs == "?": yield name, *needed, a.option_strings[0]
+
+
+def test_an_option_may_stand_without_its_value():
+    found = [*options_without_a_value()]
+    assert {call[-1] for call in found} == {"--holdout", "--compile"}
+    for call in found:
+        at_the_end, before = parser().parse_args(call), parser().parse_args([*call, "--curve"])
+        name = call[-1][2:]
+        assert getattr(at_the_end, name) == getattr(before, name)
+        assert getattr(at_the_end, name) != getattr(parser().parse_args(call[:-1]), name)
+
 
 @pytest.mark.parametrize(
     "signum, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -88,7 +88,7 @@ def test_the_command_trains(clean, tmp_path):
             "cpu", "--set", "widths=[8, 16, 32]", "--out", str(tmp_path / "run")]
     p = python(clean, f"import sys; from cifar_nb.cli import main; sys.exit(main({argv!r}))")
     assert p.returncode == 0, p.stderr
-    assert (tmp_path / "run" / "submission.csv").exists()
+    assert (tmp_path / "run" / "test_predictions.csv").exists()
 
 
 def test_the_training_path_needs_little(clean):

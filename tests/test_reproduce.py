@@ -10,10 +10,12 @@ from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import toy
 from cifar_nb.data.images import Images
 from cifar_nb.models.resnet import NetSpec
+from cifar_nb.recipes.cost import training_cost
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.studies import reproduce as module
 from cifar_nb.studies.reproduce import choose_recipes, command_reproduce, reproduce
 from cifar_nb.training.signals import Interrupted
+from cifar_nb.training.train import planned
 
 TINY = Recipe('tiny', NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)),
               tta_transforms=('identity', 'flip'), phases=(
@@ -48,6 +50,52 @@ def test_what_is_listed_is_not_trained_and_what_has_no_time_is_named(small):
     left = command_reproduce(['small'], 1, minutes=1e-9, **settings)
     assert [m.name for m in left] == ['small-9epochs-seed0-toy-256images']
     assert words[-1].startswith('1 of 1 are not finished'), words
+
+
+@pytest.fixture
+def without_images(monkeypatch):
+    "No CIFAR-10 on this machine, and no network."
+    for name in ('CIFAR_NB_DATA', 'KAGGLE_INPUT'): monkeypatch.delenv(name, raising=False)
+    for name in ('cifar_nb.data.cifar.search_places', 'cifar_nb.studies.reproduce.search_places'):
+        monkeypatch.setattr(name, lambda *a, **k: None)
+    asked = []
+    def fetch(*args, **kwargs):
+        asked.append(args)
+        raise InputError('no network')
+    monkeypatch.setattr('cifar_nb.data.cifar.fetch', fetch)
+    return asked
+
+
+def test_a_list_needs_no_images(small, without_images, monkeypatch):
+    """Nothing is downloaded, what is recorded of CIFAR-10 is known, and the rest costs what all its
+    images cost."""
+    words, settings = small
+    settings |= dict(data=None, images=None)
+    recipe = choose_recipes(['small'])[0]
+    cifar10 = dict(name='cifar10', images=50_000, fingerprint='cfa34a9486d19f31')
+    m = planned(recipe, None, None, seed=1, device='cpu', data=cifar10)
+    monkeypatch.setattr(module, 'load_results',
+                        lambda folder: [dict(manifest=m, result=dict(test={}))])
+    members = command_reproduce(['small'], 3, listed=True, **settings)
+    assert [m.name for m in members] == ['small-9epochs-seed0', 'small-9epochs-seed2']
+    assert f'{training_cost(recipe, 50_000) * 2:.3g}' in words[-1].split() and not without_images
+    # of the first of them nothing is known
+    assert len(command_reproduce(['small'], 3, listed=True, **settings | dict(images=500))) == 3
+    assert f'{training_cost(recipe, 500) * 3:.3g}' in words[-1].split() and not without_images
+    with pytest.raises(InputError, match='from 1 to 50000'):
+        command_reproduce(['small'], listed=True, **settings | dict(images=50_001))
+
+
+def test_a_list_of_images_that_are_here_counts_them(small):
+    assert small[1]['images'] == 256
+    command_reproduce(['small'], 1, listed=True, **small[1] | dict(images=None))
+    assert f'{training_cost(choose_recipes(["small"])[0], 5_000):.3g}' in small[0][-1].split()
+
+
+def test_where_there_are_no_images_it_says_what_a_shell_can_do(small, without_images):
+    with pytest.raises(InputError, match='name its folder with --data, or say --data toy') as e:
+        command_reproduce(['small'], 1, **small[1] | dict(data=None))
+    assert 'Add Input' not in str(e.value) and len(without_images) == 1
 
 
 def test_ctrl_c_says_how_to_go_on(small):

@@ -795,11 +795,19 @@ def test_sizes_of_batches_are_warmed_up_without_gradients_of_others(monkeypatch)
 
 @pytest.mark.parametrize('call, why', [
     (lambda: choose_device('gpu'), "no device 'gpu'"),
-    (lambda: choose_device('cuda:99'), 'CUDA device'),
+    (lambda: choose_device('cuda:99'), 'this machine has cpu.*: leave --device out'),
     (lambda: choose_precision(choose_device('cpu'), 'fp16'), 'overflows'),
     (lambda: choose_precision(choose_device('cpu'), 'bf8'), "no precision 'bf8'")])
 def test_what_this_machine_has_not(call, why):
     with pytest.raises(InputError, match=why): call()
+
+
+@pytest.mark.parametrize('there', [True, False])
+def test_a_mac_is_told_what_its_gpu_is_called(monkeypatch, there):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: there)
+    has = 'cpu, mps' if there else 'cpu'
+    with pytest.raises(InputError, match=f'this machine has {has}: leave'): choose_device('gpu')
 
 
 def test_a_card_that_is_too_old(monkeypatch):

@@ -249,7 +249,7 @@ def bench_train(
     names=(),            # NAME or NAME:VARIANT; none: the recipes of the five reports
     images: int | None = None,  # an epoch in the race; default: 1,024 on a CPU, 25,600 on a GPU
     repeats: int = 3,    # rounds
-    device: str | None = None,  # default: a GPU where there is one
+    device: str | None = None,  # default: the first CUDA GPU, else the CPU
     workers: int = 2,    # of their loader
     compile=False,       # let `torch.compile` make our network (its time is not charged)
     data=None,           # (uint8 images, labels); default: CIFAR-10, or the toy set

@@ -48,7 +48,7 @@ def parser() -> Parser:
     sub = p.add_subparsers(dest='command', required=True, parser_class=Parser, metavar='COMMAND')
     def command(name, text): return sub.add_parser(name, help=text, description=text)
     command('recipes', 'list the recipes with their parameters, MACs and epochs')
-    s = command('train', 'train a recipe, evaluate it and write a submission')
+    s = command('train', 'train a recipe, evaluate it and write its answers')
     _train_arguments(s)
     s = command('evaluate', 'metrics, confusion matrix and mistakes of a finished run')
     s.add_argument('run', metavar='RUN', help='folder that train wrote')
@@ -133,11 +133,12 @@ def _recorded(s):
                    'results)')
 
 
-def _where(s, data='found, else downloaded'):
+def _where(s, data='found, else downloaded', gpus='the first CUDA GPU'):
     if data:
         s.add_argument('--data', metavar='ROOT',
                        help=f"folder of CIFAR-10, or 'toy' (default: {data})")
-    s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' (default: a GPU where there is one)")
+    s.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' or, on a Mac, 'mps' (default: "
+                   f"{gpus}, else the CPU; 'mps' must be named)")
 
 
 def _shared_arguments(s):
@@ -235,9 +236,10 @@ def _train_arguments(s):
                    'report)')
     s.add_argument('--set', dest='settings', type=setting, action='append', default=[],
                    metavar='KEY=VALUE', help='change one field of the recipe, again for more: '
-                   'lr=0.05, widths=[32,64,64], schedule.warmup_epochs=1, phase2.lr=0.01, '
+                   'lr=0.05, "widths=[32,64,64]", schedule.warmup_epochs=1, phase2.lr=0.01, '
                    '\'net={"widths": [32, 64, 64], "dropout": 0.1}\', '
-                   '\'augment=["RandomCrop", {"transform": "Cutout", "size": 8}]\'')
+                   '\'augment=["RandomCrop", {"transform": "Cutout", "size": 8}]\' (the shells of '
+                   'Windows do not take the last two: write them into a FILE.json there)')
     s.add_argument('--epochs', type=int, metavar='N',
                    help="another length; the schedule keeps its shape (default: the recipe's)")
     s.add_argument('--seed', type=int, default=0, metavar='S',
@@ -245,7 +247,8 @@ def _train_arguments(s):
     _where(s, ANY_DATA)
     s.add_argument('--precision', metavar='P', help="'fp32', 'bf16', 'fp16', or 'fp32 nchw' for "
                    "channels first (default: by capability)")
-    s.add_argument('--holdout', type=int, nargs='?', const='a tenth', default=0, metavar='N',
+    # None, without N: argparse would read a text as a number
+    s.add_argument('--holdout', type=int, nargs='?', const=None, default=0, metavar='N',
                    help='hold N training images (a tenth) out for validation and keep the epoch '
                    'that is best on them; the test images are left alone, unless --test is given')
     s.add_argument('--test', action='store_true', help='with --holdout: evaluate on the test '
@@ -257,7 +260,8 @@ def _train_arguments(s):
     s.add_argument('--log', choices=('tensorboard', 'trackio'), help='show the log there too, as '
                    'it grows (log.jsonl is written anyway); needs the extra `log`')
     s.add_argument('--competition', metavar='FILE.pkl',
-                   help="the course's test file, for submission.csv")
+                   help="the course's test file, for submission.csv (default: the answers to "
+                   'the test images, in test_predictions.csv)')
     s.add_argument('--results', metavar='DIR', help='also keep the figures as a JSON file in DIR')
 
 
@@ -289,7 +293,7 @@ def _reproduce_arguments(s):
     s.add_argument('--images', type=int, metavar='N',
                    help='train on the first N images only, for a try')
     _compiling(s, 'the networks')
-    _where(s)
+    _where(s, gpus='every CUDA GPU')
 
 
 def _publish_arguments(s):

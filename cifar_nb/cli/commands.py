@@ -29,6 +29,9 @@ from ..training.runs import unfinished_runs
 from ..training.train import check_compile, planned, train
 from .asked import recipe_asked
 
+NO_SUBMISSION = ("ATTENTION: this is no submission. No competition's test file was given "
+                 '(--competition); these are answers for the test images.')
+
 
 def images_of(part: str, data: str | None = None, say=print, stand_in: bool = True,
               download: bool = True) -> tuple:
@@ -69,7 +72,7 @@ def folder_to_resume(manifest: dict, root='runs', say=print) -> Path:
 
 
 def cmd_train(a):
-    "Train, evaluate, write the submission, and say where everything lies."
+    "Train, evaluate, write the answers, and say where everything lies."
     recipe, base = recipe_asked(a.recipe, a.variant, a.epochs, a.settings)
     log_to = logger(a.log) if a.log else None  # missing now rather than after the first epoch
     if a.results and os.path.exists(a.results) and not os.path.isdir(a.results):
@@ -84,7 +87,7 @@ def cmd_train(a):
         raise InputError(f"{a.competition} would be answered by a network that has seen drawn "
                          "shapes only, since there is no CIFAR-10 here: name its folder with "
                          "--data, or say --data toy for a try.")
-    holdout = len(x) // 10 if a.holdout == 'a tenth' else a.holdout
+    holdout = len(x) // 10 if a.holdout is None else a.holdout
     alone = holdout and not a.test  # the test images are
     if alone and (a.results or a.curve):
         flag, does = ('--results', 'keeps figures of') if a.results else ('--curve', 'measures')
@@ -116,16 +119,16 @@ def cmd_train(a):
 
 def finish_run_of(out, images, names, a, competition=None, tested=False):
     """Evaluate the run `out` on `images` (images, labels), the test images where `tested`, else
-    those held out; `names` are for `examine`. Write its submission and print where the results
-    lie."""
+    those held out; `names` are for `examine`. Write its answers, which are a submission for the
+    file of a `competition` only, and print where the results lie."""
     run, ids, views = Run(out), torch.arange(len(images[0])), Run(out).recipe.tta_transforms
     m, averaged, logits = examine(run, *images, a.device, **names)
     if competition:
         ids, logits = (competition.ids,
                        predict_views(run.load_net(a.device), competition.images,
                                      run.recipe.phases[-1], views))
-    written = competition or tested
-    if written: write_submission(out / 'submission.csv', ids, logits.argmax(1), overwrite=True)
+    file = out / ('submission.csv' if competition else 'test_predictions.csv')
+    if competition or tested: write_submission(file, ids, logits.argmax(1), overwrite=True)
     if a.results: record_run(run, a.results)
     r = run.result
     with_tta = f" ({averaged['accuracy']:.2f}% with TTA)" if averaged is not m else ''
@@ -133,7 +136,8 @@ def finish_run_of(out, images, names, a, competition=None, tested=False):
           f"training on {r['hardware']}\nreport      {out / 'report.md'}\ncurves      "
           f"{out / 'curves.png'}\nconfusion   {out / 'confusion.png'}\nmistakes    "
           f"{out / 'mistakes.png'}\n"
-          + (f"submission  {out / 'submission.csv'}" if written else
+          + (f'submission  {file}' if competition else f'answers     {file}\n{NO_SUBMISSION}'
+             if tested else
              'The test images were left alone: choose by this figure, then train without --holdout '
              'and read them once.'))
 

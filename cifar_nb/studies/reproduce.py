@@ -7,13 +7,15 @@ __all__ = ['everything', 'choose_recipes', 'recorded', 'missing_runs', 'bill', '
            'command_reproduce']
 
 # %% ../../nbs/65_reproduce.ipynb #f5ad4a96
+import os
 import time
 
 from ..core.errors import InputError
 from ..core.files import LOCK, locked, make_folder
-from ..core.manifest import same_experiment
+from ..core.manifest import UNKNOWN, same_experiment
 from ..core.tables import Table
-from ..data.images import Images, load_images
+from ..data.cifar import CIFAR10, search_places
+from ..data.images import Images, load_both
 from ..evaluation.records import grouped, load_results, record_run
 from ..evaluation.report import spread
 from ..evaluation.tta import examine
@@ -26,6 +28,7 @@ from ..training.checkpoints import Run
 from ..training.jobs import (Member, choose_devices, identified, plan_members, status,
                                     train_members)
 from ..training.signals import Interrupted, noting_signals
+from ..training.train import describe_images
 
 # %% ../../nbs/65_reproduce.ipynb #35c247a6
 def everything() -> list:
@@ -52,18 +55,18 @@ def recorded(m: Member, results: list) -> bool:
                for r in results)
 
 # %% ../../nbs/65_reproduce.ipynb #8cc5f25e
-def missing_runs(recipes: list, seeds, results: list, x, y, runs='runs', data: str = 'cifar10',
+def missing_runs(recipes: list, seeds, results: list, x, y, runs='runs', data='cifar10',
                  devices=('cpu',), first: int | None = None, **settings) -> list:
     """A `Member` for each of `recipes` and `seeds`, trained on `x`, `y`, that `results` have no
     record of, seed by seed and on one device the cheapest first; `first` says that the images are
-    the first of more."""
-    members = identified(plan_members(recipes, seeds, out=runs, data=data, images=first), x, y,
-                         devices,
-                         data, **settings)
+    the first of more, `data` their name, or what `describe_images` says of them."""
+    what = data if isinstance(data, dict) else describe_images(x, y, data)
+    members = identified(plan_members(recipes, seeds, out=runs, data=what['name'], images=first), x,
+                         y, devices, what, **settings)
     members = [m for m in members if not recorded(m, results)]
     # several devices: the dearest first, or one of them would work alone at the end
     order = 1 if len(set(devices)) == 1 else -1
-    return sorted(members, key=lambda m: (m.seed, order * training_cost(m.recipe, len(y))))
+    return sorted(members, key=lambda m: (m.seed, order * training_cost(m.recipe, what['images'])))
 
 # %% ../../nbs/65_reproduce.ipynb #54e70eb3
 def bill(members: list, images: int = 50_000) -> Table:
@@ -165,6 +168,21 @@ def _speed(runs) -> dict:
     return {'seconds, at best': f'{seconds:,.0f}', 'images/s': f'{speed:,.0f}',
             'machine': f"{runs[0]['hardware']}, {runs[0]['precision']}{together}"}
 
+# %% ../../nbs/65_reproduce.ipynb #bd8c119a
+def _images(data: str | None, listed: bool, say) -> Images | None:
+    "The images to train on; None where they would be downloaded only to be `listed`."
+    if listed and not data and not search_places(None): return None
+    try: return load_both(data, say)
+    except InputError as e:
+        if data or os.environ.get('CIFAR_NB_DATA'): raise
+        raise InputError('There is no CIFAR-10 here: name its folder with --data, or say --data '
+                         f'toy for a first try. ({e})') from None
+
+def _cifar10(first: int | None) -> dict:
+    "What `describe_images` says of CIFAR-10, or as much as is known of its `first` images."
+    return dict(name='cifar10', images=first or 50_000,
+                fingerprint=CIFAR10['train'] if first in (None, 50_000) else UNKNOWN)
+
 # %% ../../nbs/65_reproduce.ipynb #74f133f0
 def command_reproduce(names=(), seeds: int = 3, together: int = 1, minutes: float | None = None,
                       results='results', runs='runs', data: str | None = None,
@@ -179,15 +197,18 @@ def command_reproduce(names=(), seeds: int = 3, together: int = 1, minutes: floa
         raise InputError(f'--minutes {minutes:g}: give more than 0.')
     began, recipes, devices = time.time(), choose_recipes(names), choose_devices(
         device and [device])
-    pictures = load_images(data, say=say)
-    if images is not None and not 1 <= images <= len(pictures.x):
-        raise InputError(f'--images {images}: choose a number from 1 to {len(pictures.x)}.')
-    pictures = pictures.first(images)
+    pictures = _images(data, listed, say)
+    most = len(pictures.x) if pictures else 50_000
+    if images is not None and not 1 <= images <= most:
+        raise InputError(f'--images {images}: choose a number from 1 to {most}.')
+    if pictures: pictures = pictures.first(images)
+    else: say('CIFAR-10 is not on this machine; this is what its training images would cost.')
+    x, y, what = ((pictures.x, pictures.y, pictures.name) if pictures
+                  else (None, None, _cifar10(images)))
     settings = dict(compile=compile) if compile else {}
-    members = missing_runs(recipes, range(seeds), load_results(results), pictures.x, pictures.y,
-                           runs,
-                           pictures.name, devices, images)
-    say(f'{bill(members, len(pictures.x))}\n'
+    members = missing_runs(recipes, range(seeds), load_results(results), x, y, runs, what, devices,
+                           images)
+    say(f'{bill(members, images or most)}\n'
         if members else f'All {len(recipes) * seeds} trainings are recorded in {results}.')
     if listed: return members
     until = None if minutes is None else began + 60 * minutes

@@ -114,12 +114,14 @@ def plan_members(
     return members
 
 def identified(members: list, x: torch.Tensor, y: torch.Tensor, devices=('cpu',),
-               data: str | None = None, parallel: str = 'members', **settings) -> list:
-    """`members` with the manifest of each as it would be trained on `x`, `y` here. Where the folder
+               data=None, parallel: str = 'members', **settings) -> list:
+    """`members` with the manifest of each as it would be trained on `x`, `y` here (`data` as in
+    `planned`). Where the folder
     of one holds another training (another hold-out, precision, images, or an older recipe of that
     name), it gets a folder of its own beside it: that of its run if there is one, else the next
     free name."""
-    what, known = describe_images(x, y, data), ('holdout', 'precision', 'keep', 'kernels')
+    what = data if isinstance(data, dict) else describe_images(x, y, data)
+    known = 'holdout', 'precision', 'keep', 'kernels'
     for m in members:
         m.manifest = planned(m.recipe, x, y, seed=m.seed, device=devices[0], data=what,
                              **{k: v for k, v in settings.items() if k in known})

@@ -54,8 +54,8 @@ def cpu_has_bf16() -> bool:
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The device `name` ('cpu', 'cuda', 'cuda:1', 'mps'), by default the first GPU or else the CPU;
-    one that is not there raises `InputError`."""
+    """The device `name` ('cpu', 'cuda', 'cuda:1', 'mps'), by default the first CUDA GPU or else the
+    CPU; one that is not there raises `InputError`."""
     name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         device = torch.device(name)
@@ -67,8 +67,10 @@ def choose_device(name: str | None = None) -> torch.device:
             raise InputError(f'The GPU {name} is too old for PyTorch {torch.__version__}: choose '
                              '--device cpu, or install an older PyTorch.') from None
         n = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise InputError(f'There is no device {str(name)!r} here; this machine has the CPU and {n} '
-                         'CUDA device(s): leave --device out or name one of them.') from None
+        has = ['cpu', *(f'cuda:{i}' for i in range(n))]
+        if torch.backends.mps.is_available(): has.append('mps')
+        raise InputError(f'There is no device {str(name)!r} here; this machine has '
+                         f'{", ".join(has)}: leave --device out or name one of these.') from None
 
 def choose_precision(
     device: torch.device,

@@ -41,7 +41,7 @@ def train(
     out=None,                      # folder of the run; None keeps everything in memory
     *,
     seed: int = 0,
-    device: str | None = None,     # default: a GPU where there is one
+    device: str | None = None,     # default: the first CUDA GPU, else the CPU
     precision: str | None = None,  # default: by capability
     holdout: int = 0,              # images held out of `x` for validation, to judge the epochs by
     keep: str | None = None,       # weights: 'last', or 'best on validation' (default with holdout)
