@@ -57,15 +57,15 @@ def _(answer):
 
 # %% ../../nbs/solutions/44_fused_norm.ipynb #d867b42d
 class _Float32(TorchDispatchMode):
-    "Refuses tensors of float64 and tensors that are longer than every piece."
+    "Refuses tensors of float64, copies of pieces, and tensors that are longer than every piece."
     def __torch_dispatch__(self, f, types, args=(), kwargs=None):
         out = f(*args, **(kwargs or {}))
         for t in out if isinstance(out, (tuple, list)) else (out,):
             if not isinstance(t, torch.Tensor): continue
             if t.numel() > 1 and t.dtype == torch.float64:
                 raise Wrong('A tensor of float64 is made; tensors stay float32.')
-            if t.numel() > 3000:
-                raise Wrong('Pieces are put together; each may be read once.')
+            if t.numel() > 3000 or (t.numel() > 1 and f is torch.ops.aten.clone.default):
+                raise Wrong('Pieces are copied or put together; each may be read once.')
         return out
 
 @exercise('fused_norm.3', 'A mean far from zero',
@@ -80,7 +80,7 @@ def _(answer):
         values = (torch.randn(5000, generator=g, dtype=torch.float64) * deviation + mean).float()
         def pieces():
             for part in values.split([1, 700, 41, 3000, 1258]):
-                piece = part.clone()
+                piece = torch.empty_like(part).copy_(part)
                 yield piece
                 piece.fill_(float('nan'))  # looked at once
         try:
