@@ -1,5 +1,6 @@
 """The checker of exercises: what counts as not started, what a verdict says, how answers are
 compared, and what a proof refuses. Chapter 68 shows the whole of it."""
+import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from cifar_nb.exercises import checker
-from cifar_nb.exercises.checker import Verdict, Wrong, exercise, is_stub, judge, prove, same
+from cifar_nb.exercises.checker import Verdict, Wrong, exercise, is_stub, judge, prove, same, whole
 
 Z = torch.zeros(2, 3)
 
@@ -73,17 +74,35 @@ def test_nothing_wrong_or_right(demo):
         f"It stops with NameError: name 'number' is not defined (line {line} of the cell).")
 
 
-def test_random_numbers_go_on_as_if_there_had_been_no_check(demo):
-    torch.manual_seed(1)
-    drawn = torch.rand(3)
-    torch.manual_seed(1)
+def test_an_error_without_a_text_leaves_no_colon(demo):
+    def answer(numbers): raise ValueError
+    line = answer.__code__.co_firstlineno
+    assert judge(demo, answer).message == (
+        f'It stops with ValueError (line {line} of the cell).')
+
+
+@pytest.mark.parametrize('seed, draw', [
+    (torch.manual_seed, lambda: torch.rand(1).item()), (random.seed, random.random),
+    (np.random.seed, np.random.rand)], ids=['torch', 'python', 'numpy'])
+def test_random_numbers_go_on_as_if_there_had_been_no_check(demo, seed, draw):
+    seed(1)
+    drawn = [draw() for _ in range(3)]
+    seed(1)
     seen = []
-    for _ in range(2): judge(demo, lambda numbers: seen.append(torch.rand(1).item()))
-    assert torch.equal(torch.rand(3), drawn) and seen[0] == seen[len(seen) // 2]
+    for _ in range(2): judge(demo, lambda numbers: seen.append(draw()))
+    assert [draw() for _ in range(3)] == drawn and seen[0] == seen[len(seen) // 2]
 
 
 def test_an_exercise_that_is_not_there():
     with pytest.raises(KeyError, match='There is no exercise'): judge('99.9', 3)
+
+
+@pytest.mark.parametrize('value, number', [
+    (3, 3), (3., 3), (np.int64(3), 3), (np.float32(3), 3), (torch.tensor(3), 3), (0, 0),
+    (3.5, None), (True, None), (np.bool_(True), None), ('3', None), (float('nan'), None),
+    (float('inf'), None), (np.array([3]), None), (None, None)])
+def test_what_is_a_whole_number(value, number):
+    assert whole(value) == number and type(whole(value)) is type(number)
 
 
 @pytest.mark.parametrize('got, want', [
@@ -98,6 +117,7 @@ def test_what_is_the_same(got, want): same(got, want)
     (Z, Z + torch.eye(2, 3), 'The result has the right shape, but 2 of 6 values differ, the first '
                              'at [0, 0].'),
     (3, 2.0, 'The result is 3, which is too large.'),
+    (float('nan'), 1., 'The result is nan, which comes of 0 / 0, of 0 * log(0) or of infinities.'),
     (True, 1, 'The result is of type bool; a number is asked for.'),
     ([1, 2], (1, 3), 'The result, item 1, is 2, which is too small.'),
     ('cat', 'dog', "The result is 'cat', which is not right.")])

@@ -12,7 +12,10 @@ import textwrap
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from cifar_nb.core import places
 from cifar_nb.exercises import checker as workbook
@@ -246,6 +249,70 @@ def test_nonsense_is_wrong(chapter):
             verdict = compare_prediction(name, answer) if predicted else judge(name, answer)
             assert verdict.state == "wrong" and verdict.message.strip()[-1:] in ".!?", (
                 name, answer, verdict)
+
+
+@pytest.mark.parametrize("device, state, why", [
+    (True, "solved", ""), (False, "wrong", "CPU")])
+def test_an_index_must_be_on_the_device_of_the_images(device, state, why):
+    def crop_by_index(xb, dy, dx):
+        n, c, h, w = xb.shape
+        i, k, r, q = (torch.arange(m, device=xb.device if device else None) for m in (n, c, h, w))
+        return F.pad(xb, [4] * 4)[i[:, None, None, None], k[:, None, None],
+                                  (dy[:, None] + r)[:, None, :, None],
+                                  (dx[:, None] + q)[:, None, None, :]]
+    verdict = judge("augment.2", crop_by_index)
+    assert verdict.state == state and why in verdict.message, verdict
+
+
+@pytest.mark.parametrize("off, state", [
+    (.0045, "solved"), (-.0045, "solved"), (.006, "wrong"), (-.006, "wrong")])
+def test_the_share_that_is_black_is_compared_with_the_truth(off, state):
+    "30,000 images through the package have the shares .0673, .1340 and .2160."
+    def black(ops): return off + (.216 if len(ops) == 3 else .134 if "Crop" in repr(ops) else .067)
+    assert judge("modified_resnet.2", black).state == state
+
+
+def test_pieces_that_are_views_are_named():
+    def of_the_first(pieces):
+        pivot = next(pieces)[0]
+        return pivot, torch.cat([(p - pivot)[:1] for p in pieces]).var()
+    assert "p[0].item()" in judge("fused_norm.3", of_the_first).message
+
+
+@pytest.mark.parametrize("name, answer", [
+    ("resnet.4", tuple(np.array([44, 3, 1]))), ("resnet.4", tuple(torch.tensor([44, 3, 1]))),
+    ("regularization.3", ("E", np.float32(.82))), ("regularization.3", ("E", torch.tensor(.82))),
+    ("evaluation.2", lambda a, b: np.ceil(
+        4 * (a * (100 - a) + b * (100 - b)) / (b - a) ** 2).astype(int)),
+    ("parallel.1", lambda b, speeds: [tuple(p) for p in np.stack(
+        [(b * np.cumsum([0, *speeds]) / sum(speeds)).astype(int)[i:len(speeds) + i]
+         for i in (0, 1)], 1)])])
+def test_numbers_of_numpy_and_torch_are_numbers(name, answer):
+    assert judge(name, answer).state == "solved", judge(name, answer)
+
+
+def test_seeds_needed_may_be_a_number_of_numpy():
+    from cifar_nb.core.statistics import detectable_difference
+    def seeds_needed(spread, difference):
+        return np.int64(next(n for n in range(2, 1000)
+                             if detectable_difference(spread, n) <= difference))
+    assert judge("ablations.1", seeds_needed).state == "solved"
+
+
+def trainings_by_recipe(costs, seeds, done):
+    return [(name, seed) for name in sorted(costs, key=costs.get) for seed in seeds
+            if (name, seed) not in done]
+
+
+@pytest.mark.parametrize("name, answer, why", [
+    ("reproduce.1", trainings_by_recipe,
+     "another order: ('small', 1) stands too early."),
+    ("competition.2", lambda text: {i: row.split(",")[1]
+                                    for i, row in enumerate(text.split()[1:])}, "not texts"),
+    ("geometry.3", lambda image, m, fill: np.zeros(image.shape), "A tensor is asked for."),
+    ("policies.3", [], "a tuple of sub-policies")])
+def test_a_message_says_what_is_wrong(name, answer, why):
+    assert why in judge(name, answer).message, judge(name, answer)
 
 
 def test_progress_lists_them_all_in_order(memory):

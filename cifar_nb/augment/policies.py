@@ -120,7 +120,7 @@ def check_policy(policy, who='AutoAugment', bins=10):
     """Raise `InputError` unless `policy` is a tuple of sub-policies, each a tuple of steps (kind,
     probability, magnitude 0 to `bins-1` or None)."""
     if not isinstance(policy, tuple) or not policy:
-        raise InputError(f"{who}: policy={policy!r} must be 'cifar10' or a list of sub-policies")
+        raise InputError(f"{who}: policy={policy!r} must be 'cifar10' or a tuple of sub-policies")
     for i, sub in enumerate(policy):
         for j, step in enumerate(sub if isinstance(sub, tuple) and sub else ((),)):
             _check_step(step, f'{who}: sub-policy {i+1}, step {j+1}', bins)

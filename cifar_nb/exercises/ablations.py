@@ -12,7 +12,7 @@ import torch
 
 from ..core.statistics import detectable_difference, pooled_spread
 from ..data.cifar import load_or_toy
-from .checker import Wrong, exercise, same
+from .checker import Wrong, exercise, same, whole
 from .predictions import prediction
 from ..recipes.vary import vary
 from ..studies.ablations import FAST
@@ -29,9 +29,9 @@ from ..training.train import train
           difficulty=3, importance=5, minutes=20)
 def _(answer):
     for spread, difference in ((.5, 1.), (.5, .5), (.3, 1.5), (1., .8), (.2, .9)):
-        n = answer(spread, difference)
-        if isinstance(n, bool) or not isinstance(n, int) or n < 2:
-            raise Wrong(f'{n!r} is no number of runs; a whole one of 2 or more is asked for.')
+        got = answer(spread, difference)
+        if (n := whole(got)) is None or n < 2:
+            raise Wrong(f'{got!r} is no number of runs; a whole one of 2 or more is asked for.')
         case = f'a spread of {spread} and a difference of {difference} points'
         if detectable_difference(spread, n) > difference * 1.001:
             raise Wrong(f'For {case} {n} runs of each are too few.')

@@ -31,8 +31,11 @@ def _without_values(answer, xb, *args):
     dtype comes back."""
     try: got = answer(*(t.to('meta') for t in (xb, *args)))
     except Exception as e:
-        raise Wrong(f'On tensors without values it stops with {type(e).__name__}: it looks at a '
-                    'value.') from None
+        why = ('it puts a tensor of the CPU beside one of another device: '
+               '`torch.arange(n, device=xb.device)`'
+               if 'expected device' in str(e) or 'same device' in str(e)
+               else 'it looks at a value, or makes its tensors on the CPU')
+        raise Wrong(f'On tensors without values it stops with {type(e).__name__}: {why}.') from None
     if not isinstance(got, torch.Tensor) or (got.shape, got.dtype) != (xb.shape, xb.dtype):
         raise Wrong('On tensors without values it gives another shape or dtype.')
 

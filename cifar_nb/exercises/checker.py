@@ -8,11 +8,14 @@ import html
 import importlib
 import inspect
 import os
+import random
 import re
 import traceback
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..core.errors import InputError
@@ -20,8 +23,9 @@ from ..core.places import expanded
 from .memory import change, recall
 
 __all__ = ['CHAPTERS', 'Wrong', 'Exercise', 'exercise', 'is_stub', 'Verdict', 'load_exercises',
-           'find_exercise', 'judge', 'same', 'current_name', 'progress_file', 'read_progress',
-           'remember_verdict', 'remembered', 'check', 'Progress', 'progress', 'prove']
+           'find_exercise', 'judge', 'whole', 'same', 'current_name', 'progress_file',
+           'read_progress', 'remember_verdict', 'remembered', 'check', 'Progress', 'progress',
+           'prove']
 
 
 # the chapters with exercises, in the order of the book; each has a module of its name here
@@ -153,9 +157,7 @@ def judge(name: str, answer) -> Verdict:
     if e.answered_by != 'check':
         return verdict('wrong', f'This is a prediction: give your interval to `{e.answered_by}`.')
     try:
-        with torch.random.fork_rng(devices=()):
-            torch.default_generator.manual_seed(0)
-            e.look(answer)
+        with _seeded(): e.look(answer)
     except Wrong as wrong: return verdict('wrong', str(wrong))
     except Exception as error:
         if type(error) is NotImplementedError and not str(error):
@@ -163,13 +165,35 @@ def judge(name: str, answer) -> Verdict:
         return verdict('wrong', _stumble(answer, error))
     return verdict('solved', 'Well done.')
 
+@contextmanager
+def _seeded():
+    "The random numbers of torch (CPU), NumPy and Python begin anew, and later go on as before."
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(0)
+            random.seed(0)
+            np.random.seed(0)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
 def _stumble(answer, error) -> str:
     "The sentence for an answer that raises: what, and in which of its lines."
     files = {f.__code__.co_filename for f in _functions(answer)}
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
     why = (str(error).strip().splitlines() or [''])[0].rstrip('.')
-    return (f'It stops with {type(error).__name__}: {why}'
+    return (f'It stops with {type(error).__name__}' + (f': {why}' if why else '')
             + (f' (line {lines[-1]} of the cell).' if lines else '.'))
+
+
+def whole(value):
+    """`value` as an int where it is a whole number of Python, NumPy or torch (`3.0` is one, True is
+    not), else None."""
+    if getattr(value, 'shape', None) == (): value = value.item()
+    if isinstance(value, float) and value.is_integer(): return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def same(got, want, what: str = 'the result', atol: float = 1e-5):
@@ -187,6 +211,7 @@ def same(got, want, what: str = 'the result', atol: float = 1e-5):
     elif isinstance(want, (int, float)):
         if isinstance(got, bool) or not isinstance(got, (int, float)):
             wrong(f'is of type {type(got).__name__}; a number is asked for')
+        if got != got: wrong('is nan, which comes of 0 / 0, of 0 * log(0) or of infinities')
         if not abs(got - want) <= max(atol, 1e-6 * abs(want)):
             wrong(f'is {got:.6g}, which is too {"large" if got > want else "small"}')
     else: _same_items(got, want, what, atol, wrong)

@@ -59,6 +59,8 @@ def _(answer):
         if not isinstance(got, dict): raise Wrong('A dict is asked for, from id to label.')
         if set(got) != set(range(n)):
             raise Wrong(f'A file of {n} rows has other ids than 0 to {n - 1}, as whole numbers.')
+        if any(isinstance(k, str) for k in got.values()):
+            raise Wrong('The labels are to be whole numbers, not texts.')
         hits = sum(got[i] == k for i, k in enumerate(labels))
         if hits < n: raise Wrong(f'Of {n} labels {hits} are those of their ids.')
 

@@ -35,7 +35,7 @@ def _(answer):
           '`m`?',
           difficulty=2, importance=5, minutes=10)
 def _(answer):
-    if not isinstance(answer, tuple) or len(answer) != 2:
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
         raise Wrong('Give two things: a letter and a number.')
     if answer[0] not in ('a', 'b', 'c'): raise Wrong("The letter is to be 'a', 'b' or 'c'.")
     byte = 255*MEAN[0]

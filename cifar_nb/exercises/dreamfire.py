@@ -75,7 +75,7 @@ def _(answer):
           'have.',
           difficulty=4, importance=1, minutes=25, extra=True)
 def _(answer):
-    for printed, n, bs in ((.93928, 10_000, 128), (.90512, 1000, 96), (1., 300, 128), (.5, 40, 16),
+    for printed, n, bs in ((.93928, 10_000, 128), (.90511, 1000, 96), (1., 300, 128), (.5, 40, 16),
                            (.00123, 5000, 77)):
         batches = -(-n // bs)
         r = n - bs * (batches - 1)

@@ -14,7 +14,7 @@ import torch
 
 from ..data.cifar import load_or_toy
 from ..evaluation.report import paired_gain, standard_error
-from .checker import Wrong, exercise, same
+from .checker import Wrong, exercise, same, whole
 from .predictions import prediction
 from ..models.resnet import NetSpec
 from ..recipes.spec import Optimizer, Phase, Recipe, Schedule
@@ -53,9 +53,9 @@ def _(answer):
           difficulty=2, importance=5, minutes=15)
 def _(answer):
     for a, b in ((94., 94.3), (90., 93.), (50., 60.), (99., 99.05)):
-        n = answer(a, b)
-        if isinstance(n, bool) or not isinstance(n, int) or n < 2:
-            raise Wrong(f'{n!r} is no number of images (a whole one is asked for).')
+        got = answer(a, b)
+        if (n := whole(got)) is None or n < 2:
+            raise Wrong(f'{got!r} is no number of images (a whole one is asked for).')
         two_errors = [2 * math.hypot(standard_error(a, k), standard_error(b, k))
                       for k in (n, n - 1)]
         if two_errors[0] > (b - a) * (1 + 1e-9):
@@ -69,7 +69,7 @@ def _(answer):
           'One measured accuracy is a binomial count of right answers divided by n. Draw k of '
           'them, keep the largest, and repeat.',
           '`numpy.random.default_rng(0).binomial(n, p, size=(draws, k))` draws all counts at once. '
-          'With 2,000 draws the mean is steady enough.',
+          'With 20,000 draws the mean is steady enough.',
           'The result is in points (percent), and it is the difference from the truth, not the '
           'best accuracy itself.',
           difficulty=3, importance=5, minutes=15)

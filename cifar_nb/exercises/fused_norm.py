@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..data.cifar import load_or_toy
 from ..evaluation.report import paired_gain
@@ -55,6 +56,18 @@ def _(answer):
             same(a, b, f'the gradient of {name}', atol=1e-9)
 
 # %% ../../nbs/solutions/44_fused_norm.ipynb #d867b42d
+class _Float32(TorchDispatchMode):
+    "Refuses tensors of float64, copies of pieces, and tensors that are longer than every piece."
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        out = f(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else (out,):
+            if not isinstance(t, torch.Tensor): continue
+            if t.numel() > 1 and t.dtype == torch.float64:
+                raise Wrong('A tensor of float64 is made; tensors stay float32.')
+            if t.numel() > 3000 or (t.numel() > 1 and f is torch.ops.aten.clone.default):
+                raise Wrong('Pieces are copied or put together; each may be read once.')
+        return out
+
 @exercise('fused_norm.3', 'A mean far from zero',
           'Squares of numbers near 10,000 have lost the digits that you are after. What is near '
           'zero?',
@@ -67,12 +80,16 @@ def _(answer):
         values = (torch.randn(5000, generator=g, dtype=torch.float64) * deviation + mean).float()
         def pieces():
             for part in values.split([1, 700, 41, 3000, 1258]):
-                piece = part.clone()
+                piece = torch.empty_like(part).copy_(part)
                 yield piece
                 piece.fill_(float('nan'))  # looked at once
-        try: m, v = map(float, answer(pieces()))
+        try:
+            with _Float32(): m, v = map(float, answer(pieces()))
         except (TypeError, ValueError):
             raise Wrong('Give two numbers, mean and variance.') from None
+        if m != m or v != v:
+            raise Wrong('The result is nan: a piece is read again after the next one has come; a '
+                        'view such as `p[0]` belongs to its piece, `p[0].item()` does not.')
         exact = values.double()
         if not abs(m - exact.mean()) <= 1e-3 * deviation + 1e-6 * abs(mean):
             raise Wrong(f'The mean should be {exact.mean():.4f}, and is {m:.4f}.')

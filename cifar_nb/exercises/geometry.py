@@ -82,7 +82,8 @@ def _(answer):
         m = torch.tensor([[1-a, b, dx], [.6*b - .3*a, 1+a/2, dy], [0, 0, 1]], dtype=torch.float64)
         want = nearest(image[None], m[None], fill/255)[0]
         got = answer(image, m, fill)
-        same(got.shape if isinstance(got, torch.Tensor) else got, want.shape, 'the shape')
+        if not isinstance(got, torch.Tensor): raise Wrong('A tensor is asked for.')
+        same(got.shape, want.shape, 'the shape')
         # a place within a hair of an edge
         if got.dtype == want.dtype and 0 < (got != want).any(0).sum() < 3: continue
         same(got, want, f'the picture of {m[:2].tolist()}')

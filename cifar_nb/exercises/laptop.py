@@ -45,7 +45,7 @@ def _(answer):
           'Micro-batches of 200, 200 and 100 images: how much does one image of the last count in '
           'the commented lines, and how much in the mean of the batch?',
           'Weight the mean loss of a micro-batch by its share of the images.',
-          difficulty=3, importance=4, minutes=15)
+          difficulty=3, importance=4, minutes=15, extra=True)
 def _(answer):
     for sizes in ((4, 4), (200, 200, 100), (7, 1, 2), (3,)):
         x, y, w = torch.randn(sum(sizes), 6), torch.randn(sum(sizes)), torch.randn(6)

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..augment.ops import normalize
 from ..data.cifar import load_or_toy
-from .checker import Wrong, exercise, same
+from .checker import Wrong, exercise, same, whole
 from .predictions import prediction
 from ..models.resnet import NetSpec
 
@@ -33,9 +33,10 @@ def _(answer):
         parts, case = answer(b, speeds), f'With {b} images and the speeds {speeds}'
         if not isinstance(parts, (list, tuple)) or len(parts) != len(speeds):
             raise Wrong(f'{case} a list of {len(speeds)} parts is asked for.')
-        if not all(isinstance(p, (list, tuple)) and len(p) == 2 and all(type(i) is int for i in p)
-                   for p in parts):
+        if not all(isinstance(p, (list, tuple)) and len(p) == 2
+                   and all(whole(i) is not None for i in p) for p in parts):
             raise Wrong(f'{case} not every part is a pair of whole numbers, start and stop.')
+        parts = [tuple(map(whole, p)) for p in parts]
         if any(not 0 <= a <= z <= b for a, z in parts):
             raise Wrong(f'{case} a part leaves the batch, or stops before it starts.')
         taken = Counter(i for a, z in parts for i in range(a, z))

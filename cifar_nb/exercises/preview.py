@@ -112,13 +112,14 @@ def _(answer):
             same(got, wants[0], f'the picture at strength {s:g}')
 
 # %% ../../nbs/solutions/07e_preview.ipynb #c8b0db37
-def _holds(page, image):
-    "Whether the array `page` (`H x W x 3`) shows the picture `image` (uint8 `3 x h x w`) anywhere."
+def _place(page, image):
+    """Row and column where the array `page` (`H x W x 3`) shows the picture `image` (uint8 `3 x h x
+    w`), or None."""
     page = torch.as_tensor(page)
     page = (page*255).round().to(torch.uint8) if page.is_floating_point() else page.to(torch.uint8)
     (h, w), image = image.shape[1:], image.permute(1, 2, 0)
     corners = (page[:, :, :3] == image[0, 0]).all(2).nonzero().tolist()
-    return any(torch.equal(page[r:r+h, c:c+w, :3], image) for r, c in corners)
+    return next(((r, c) for r, c in corners if torch.equal(page[r:r+h, c:c+w, :3], image)), None)
 
 @exercise('preview.5', 'Show the mistakes',
           '`(guess != y).nonzero()[:n, 0]` are positions; both pictures and titles go through '
@@ -145,8 +146,11 @@ def _(answer):
             raise Wrong(f'The titles begin with {said[0]!r}, where the truth is '
                         f'{names[y[wrong[0]]]!r}.')
         pages = [im.get_array() for ax in fig.axes for im in ax.images]
-        if not all(any(_holds(p, x[i]) for p in pages) for i in wrong):
-            raise Wrong('The titles are right, but not every wrong image is shown.')
+        found = [next(((k, *at) for k, p in enumerate(pages) if (at := _place(p, x[i]))), None)
+                 for i in wrong]
+        if None in found: raise Wrong('The titles are right, but not every wrong image is shown.')
+        if found != sorted(found):
+            raise Wrong('The titles are right, but the images stand in another order.')
 
 # %% ../../nbs/solutions/07e_preview.ipynb #6c06b188
 @prediction('preview.6', 'Found by its pixels',

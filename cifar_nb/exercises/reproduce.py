@@ -34,7 +34,9 @@ def _(answer):
         if sorted(got) != sorted(pairs):
             raise Wrong(f'For the seeds {seeds} with {len(done)} done, {len(got)} trainings are '
                         f'listed, and not exactly those that are missing.')
-        same(got == pairs, True, f'the order for the seeds {seeds}, compared with what is asked,')
+        if early := [a for a, b in zip(got, pairs) if a != b]:
+            raise Wrong(f'For the seeds {seeds} the right trainings are listed, but in another '
+                        f'order: {early[0]} stands too early.')
 
 # %% ../../nbs/solutions/65_reproduce.ipynb #11d92210
 @exercise('reproduce.2', 'When does it end?',

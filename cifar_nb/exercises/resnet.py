@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data.cifar import load_or_toy
-from .checker import Wrong, exercise, same
+from .checker import Wrong, exercise, same, whole
 from .predictions import prediction
 from ..models.resnet import LIMIT, Block, NetSpec
 from ..studies.ablations import FAST
@@ -78,8 +78,8 @@ def _(answer):
           'limit.',
           difficulty=2, importance=2, minutes=15)
 def _(answer):
-    if (not isinstance(answer, (tuple, list)) or len(answer) != 3
-        or not all(isinstance(d, int) and d >= 1 for d in answer)):
+    depths = [whole(d) or 0 for d in answer] if isinstance(answer, (tuple, list)) else []
+    if len(depths) != 3 or min(depths) < 1:
         raise Wrong('Three whole numbers are asked for, the blocks of each stage, each 1 or more.')
     widths, strides = (64, 128, 256), (1, 2, 2)
     first, more = [
@@ -89,11 +89,11 @@ def _(answer):
     def total(depths): return base + sum(f + (d - 1) * m for f, m, d in zip(first, more, depths))
     best = max(t for t in map(total, itertools.product(*(range(1, 2 + LIMIT // m) for m in more)))
                if t < LIMIT)
-    if total(answer) >= LIMIT:
+    if total(depths) >= LIMIT:
         raise Wrong(
-            f'These depths make {total(answer):,} parameters, which is not below the limit.')
-    if total(answer) < best:
-        raise Wrong(f'These depths leave {LIMIT - total(answer):,} parameters unused; others leave '
+            f'These depths make {total(depths):,} parameters, which is not below the limit.')
+    if total(depths) < best:
+        raise Wrong(f'These depths leave {LIMIT - total(depths):,} parameters unused; others leave '
                     'fewer.')
 
 # %% ../../nbs/solutions/05_resnet.ipynb #917a822a

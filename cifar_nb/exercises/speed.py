@@ -30,7 +30,7 @@ from ..training.train import train
           'How many seconds does the whole take before, and how many afterwards?',
           'A part of s seconds that is made f times faster takes s/f; a part without a factor is '
           'made 1 time faster.',
-          difficulty=2, importance=5, minutes=10)
+          difficulty=2, importance=5, minutes=10, extra=True)
 def _(answer):
     for seconds, faster in (({'augment': 9., 'train': 1.}, {'augment': 9.}),
                             ({'a': 3., 'b': 4., 'c': 5.}, {}),

@@ -94,6 +94,7 @@ def _(answer):
     files = {good: '', good.rstrip(): '', 'ID,Labels\n12,5\n7,0\n3,9\n': '',
              good.replace('ID,Labels', 'id,label'): 'the header is another',
              good.replace('ID,Labels\n', ''): 'the header is missing',
+             good.replace('3,9', '\n3,9'): 'an empty line stands in the middle',
              good.replace('3,9', '3,10'): 'a label is 10',
              good.replace('7,0', '7,-1'): 'a label is negative',
              good.replace('12,5', '12,5.0'): 'a label has a decimal point',
