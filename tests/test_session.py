@@ -240,6 +240,13 @@ def test_a_mistake_in_a_member_arrives_as_its_sentence(members, tmp_path):
         train_members(trained, ['cpu'], x, y, parallel='both')
 
 
+def test_that_the_hours_are_over_is_said(tmp_path):
+    said, left = [], plan_members([TINY], out=tmp_path)
+    assert train_all(left, ['cpu'], *toy(64), until=time.time(), say=said.append) == left
+    assert said[0].startswith('The hours are over') and 'HOURS' in said[0]
+    assert said[1].startswith('Not finished: ') and len(said) == 2
+
+
 GREEDY = TINY.with_(name='greedy', batch_size=4096)
 
 

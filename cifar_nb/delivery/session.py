@@ -204,12 +204,15 @@ def _refuse(run: Run):
                      'were, or RESUME = False to begin anew.')
 
 
-def train_all(members: list, devices: list, x: torch.Tensor, y: torch.Tensor, say=print,
-              **settings) -> list:
+def train_all(members: list, devices: list, x: torch.Tensor, y: torch.Tensor,
+              until: float | None = None, say=print, **settings) -> list:
     """Train as `train_members`, until the stop button at most. What is finished and what to do
     about the rest is said, and which member was refused; the others come back. `InputError` if
     there are none."""
-    try: refused = train_members(members, devices, x, y, patient=True, **settings)[1]
+    if until is not None and time.time() >= until:
+        say('The hours are over; they count from the start of the session: set HOURS higher, where '
+            'it lasts longer.')
+    try: refused = train_members(members, devices, x, y, until=until, patient=True, **settings)[1]
     except KeyboardInterrupt: refused = [(m, e) for m in members for e in _broke_off(m)]
     lost = [m for m, _ in refused if not m.finished]
     others = [m for m in members if m not in lost]
