@@ -105,6 +105,7 @@ def test_the_cell_of_ones_own_recipe_imports_what_is_used_without_and_with_its_e
     for text in (source, uncommented(source)):
         nodes = [n for code in (text, *others) for n in ast.walk(ast.parse(code))]
         used = {n.id for n in nodes if isinstance(n, ast.Name)}
+        used |= set(re.findall(r"\w+", "".join(code_cell(committed(), "yours-text")["source"])))
         assert {a.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)
                 for a in n.names} <= used
 
@@ -116,8 +117,37 @@ def test_which_counts_of_ones_own_recipe_and_those_of_the_settings_is_said(given
     assert "set RECIPES = None" in said
     text = "".join(code_cell(committed(), "members")["source"])
     names |= dict(devices=["cpu"], SEEDS=None, PARALLEL="members", VARIANT="report")
-    exec(text[text.index("default = "):text.index("members = ")], names)
+    exec(text[:text.index("members = ")], names)
     assert [r.name for r in names["chosen"]] == ([given] if isinstance(given, str) else given)
+
+
+def test_a_mistake_in_ones_own_recipe_is_told_without_a_page_of_traceback(monkeypatch):
+    monkeypatch.delattr(InputError, "_render_traceback_", raising=False)
+    source = "".join(code_cell(committed(), "yours")["source"])
+    with pytest.raises(InputError) as e:
+        exec(source.replace("YOURS = None", "YOURS = get_recipe('qick')"), dict(RECIPES=None))
+    line, = e.value._render_traceback_()
+    assert line.startswith("InputError: ") and "did you mean quick" in line
+
+
+def test_a_training_that_is_refused_leaves_no_earlier_one_to_be_judged(monkeypatch):
+    def refuse(*args, **kwargs): raise InputError("not so")
+    monkeypatch.setattr(jobs, "identified", refuse)
+    names = dict(runs=["of an earlier recipe"], well=["its member"], PRECISION=None, holdout=4,
+                 images=SimpleNamespace(x=None, y=None, name="toy"), members=[], devices=["cpu"])
+    with pytest.raises(InputError, match="not so"):
+        exec("".join(code_cell(committed(), "training")["source"]), names)
+    assert names["runs"] == names["well"] == []
+
+
+def test_the_first_start_counts_when_all_is_run_again(monkeypatch):
+    source = "".join(code_cell(committed(), "magic")["source"])
+    line, = [line for line in source.splitlines() if line.startswith("STARTED")]
+    first = dict(time=time)
+    exec(line, first)
+    again = first | dict(time=SimpleNamespace(time=lambda: first["STARTED"] + 7200))
+    exec(line, again)
+    assert abs(first["STARTED"] - time.time()) < 60 and again["STARTED"] == first["STARTED"]
 
 
 def edit(path, change):
@@ -659,6 +689,32 @@ def test_a_holdout_that_is_none(given):
     with pytest.raises(InputError, match="HOLDOUT = .*below 45"): session.choose_holdout(45, given)
 
 
+PIXELS = ("label," + ",".join(f"p{i}" for i in range(3072)) + "\n").encode()
+
+
+@pytest.mark.parametrize("place, raw, what", [
+    ("data/train-00000-of-00001.parquet", b"PAR1", "tables of Parquet"),
+    ("cifar-10-batches-bin/data_batch_1.bin", b"x", "the binary version of CIFAR-10"),
+    ("data_batch_1.mat", b"x", "the MATLAB version of CIFAR-10"),
+    ("deep/er/than/two/train.csv", PIXELS, "a table of pixels"),
+])
+def test_a_copy_that_cannot_be_used_says_why(mount, place, raw, what):
+    path = mount / "datasets/a/copy" / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(raw)
+    with pytest.raises(InputError) as e: images_.load_images(say=str)
+    said = str(e.value)
+    assert f"gave none; {what} ({path}) cannot be used (get the one for Python" in said
+    assert "Add Input" in said and "\n" not in said
+
+
+def test_a_table_of_something_else_is_no_copy(mount):
+    (mount / "mnist").mkdir()
+    (mount / "mnist/train.csv").write_bytes(b"label," * 785 + b"\n")
+    with pytest.raises(InputError, match="internet gave none; choose Add Input"):
+        images_.load_images(say=str)
+
+
 def test_nothing_mounted_says_what_to_add(mount):
     with pytest.raises(InputError, match=r"holds nothing.*Add Input.*pankrzysiu/cifar10-python"):
         images_.load_images(say=str)
@@ -826,6 +882,7 @@ def run(mount, more=TINY_CODE, stops_at=None, **settings):
     nb.cells.insert(next(i for i, c in enumerate(nb.cells) if c.id == "surroundings"),
                     nbformat.v4.new_code_cell(more))
     at = next(i for i, c in enumerate(nb.cells) if "parameters" in c.metadata.get("tags", []))
+    settings = dict(HOURS=24.) | settings  # this machine may run for as long as a session lasts
     # as papermill does
     nb.cells.insert(
         at + 1, nbformat.v4.new_code_cell("\n".join(f"{k} = {v!r}" for k, v in settings.items())))
@@ -978,6 +1035,16 @@ def test_the_whole_notebook_with_a_broken_copy_of_cifar10_beside_a_whole_one(lay
     labels_of(layout.parent / "working/submission.csv", [7 * i for i in range(30)])
 
 
+def test_the_whole_notebook_with_a_member_that_fails_answers_with_the_other(layout):
+    pngs(layout / "cifar10")
+    competition_file(layout / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
+    greedy = "\nregister(Recipe('greedy', net, (Phase(1, batch_size=4096),)))\n"
+    text, _ = run(layout, TINY_CODE + greedy, **ONE | dict(RECIPES=["greedy", TINY]))
+    assert "ATTENTION: greedy-1epochs-seed0 was left out: A batch of 4096 is larger than" in text
+    assert "Finished: tiny-1epochs-seed0\n" in text and "Not finished" not in text
+    labels_of(layout.parent / "working/submission.csv", [7 * i for i in range(30)])
+
+
 def test_the_whole_notebook_where_the_hours_are_over_at_once(layout):
     pngs(layout / "cifar10")
     competition_file(layout / f"competitions/{COURSE}/cifar_test_nolabel.pkl")
@@ -1041,7 +1108,7 @@ FULL_DISK = """import errno
 room = os.fsync
 def full(handle): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 os.fsync = full
-PARALLEL, HOURS = 'members', 1."""
+PARALLEL, HOURS = 'members', 24."""
 # in one kernel, one after the other: code before, the cells to run, and the words of the sentence
 # with which the last of them stops
 CASES = {
@@ -1059,7 +1126,7 @@ CASES = {
     "room": ("os.fsync = room", [], None),
     "no time": ("PARALLEL, HOURS = 'members', 0.",
                 ["training", "scores", "report", "mistakes", "submission", "files"], None),
-    "csv": ("HOURS = 1.", ["training", "scores", "submission"],
+    "csv": ("HOURS = 24.", ["training", "scores", "submission"],
             ["test_predictions.csv cannot be written"]),
 }
 

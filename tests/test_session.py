@@ -2,7 +2,10 @@
 over. Chapter 64 walks through it once; here stands what goes wrong, and what nobody looks at."""
 import os
 import shutil
+import sys
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -15,7 +18,9 @@ from cifar_nb.core.files import make_folder
 from cifar_nb.data.cifar import CLASSES, toy
 from cifar_nb.data.images import load_both, load_images
 from cifar_nb.data.pictures import complaint, read_pictures
-from cifar_nb.delivery.session import bring_back, choose_views, submit, which
+from cifar_nb.delivery.session import (bring_back, choose_views, find_course, foretold, keeping,
+                                       named_recipes, session_start, submit, train_all, unfinished,
+                                       which)
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import SMALL, Optimizer, Phase, Recipe, Schedule
 from cifar_nb.teams.zoo import get_recipe
@@ -87,7 +92,100 @@ def test_cards_that_are_too_old_and_devices_that_are_not_there():
                                        ((12, 1), ['sm_120a', 'compute_120a']),
                                        ((11, 0), ['gfx900', 'gfx90a', 'gfx1030', 'gfx1100']))] == [
         False, False, True, False, True, False]
-    with pytest.raises(InputError, match='no device'): choose_devices(['cuda:99'])
+    for names in (['cuda:99'], 'cuda:99'):
+        with pytest.raises(InputError, match="no device 'cuda:99'"): choose_devices(names)
+    assert choose_devices('cpu') == ['cpu']
+
+
+def test_the_public_competition_is_not_called_missing(place):
+    images, said = load_images(say=str), []
+    assert find_course(images, say=said.append) is None
+    where = place / 'input/competitions/cifar-10'
+    assert len(said) == 1 and said[0].startswith(
+        f'ATTENTION: {where} is the public competition cifar-10, whose test pictures are not')
+    assert 'test_predictions.csv' in said[0] and 'Add Input' not in said[0]
+    (where / 'trainLabels.csv').unlink()
+    find_course(images, say=said.append)
+    assert 'add your competition with Add Input' in said[1]
+
+
+@pytest.fixture
+def on_kaggle(monkeypatch): monkeypatch.setenv('KAGGLE_KERNEL_RUN_TYPE', 'Batch')
+
+
+def stat(folder, began, boot=1_000_000):
+    "The two files as Linux writes them where the first process began at `began`."
+    ticks = round((began - boot) * os.sysconf('SC_CLK_TCK'))
+    fields = ['S', *['7'] * 18, str(ticks), *['8'] * 30]  # those from the third on
+    (folder / 'one').write_text(f'1 (a name) 9) {" ".join(fields)}\n', encoding='utf-8')
+    (folder / 'all').write_text(f'cpu 1 2 3\nbtime {boot}\nprocesses 5\n', encoding='utf-8')
+    return folder / 'one', folder / 'all'
+
+
+@pytest.mark.skipif(not hasattr(os, 'sysconf'), reason='no clock ticks here')
+def test_the_hours_count_from_the_start_of_kaggles_session(tmp_path, on_kaggle):
+    now, said = time.time(), []
+    began = session_start(now, *stat(tmp_path, now - 7200), say=said.append)
+    assert abs(began - (now - 7200)) < .1
+    assert said == ['The session began 120 minutes ago: HOURS counts from there.']
+
+
+@pytest.mark.skipif(not hasattr(os, 'sysconf'), reason='no clock ticks here')
+def test_a_start_that_cannot_be_the_sessions_does_not_count(tmp_path, monkeypatch, on_kaggle):
+    now = time.time()
+    def told(*files): return session_start(now, *files, say=pytest.fail)
+    assert told(*stat(tmp_path, now - 13 * 3600)) == told(*stat(tmp_path, now + 3600)) == now
+    one, every = stat(tmp_path, now - 7200)
+    assert told(tmp_path / 'none', every) == told(one, one) == told(every, every) == now
+    monkeypatch.delenv('KAGGLE_KERNEL_RUN_TYPE')
+    assert told(one, every) == now
+
+
+def test_where_files_do_not_stay_it_is_said(tmp_path, monkeypatch):
+    left = plan_members([SMALL], out=tmp_path)
+    monkeypatch.delenv('KAGGLE_KERNEL_RUN_TYPE', raising=False)
+    told = {'here': unfinished(left)}
+    for kind in ('Batch', 'Interactive'):
+        monkeypatch.setenv('KAGGLE_KERNEL_RUN_TYPE', kind)
+        told[kind] = unfinished(left)
+        assert keeping() in told[kind]
+    monkeypatch.delenv('KAGGLE_KERNEL_RUN_TYPE')
+    monkeypatch.setitem(sys.modules, 'google.colab', None)
+    told['Colab'] = unfinished(left)
+    words = {'Persistence': ['Interactive'], 'Quick Save': ['Interactive'], 'Drive': ['Colab'],
+             'Add Input': ['Batch', 'Interactive'], 'gone': ['Interactive', 'Colab'],
+             'with this version': ['Batch'], 'these settings': [*told]}
+    for word, places in words.items():
+        assert sorted(places) == sorted(p for p, text in told.items() if word in text), word
+
+
+def test_a_recipe_can_bring_its_variant_and_the_setting_is_for_those_that_have_it():
+    def chosen(names, *variant):
+        return [(r.name, r.variant) for r in named_recipes(names, *variant, say=said.append)]
+    said = []
+    assert chosen('dreamfire:code') == [('dreamfire', 'code')]
+    assert chosen(['hour', 'dreamfire', 'dreamfire:report', TINY], 'code') == [
+        ('hour', 'report'), ('dreamfire', 'code'), ('dreamfire', 'report'), ('tiny', 'report')]
+    assert said == ["hour has no variant 'code': it is trained as 'report'."]
+    for names, variant, why in ((['hour:code'], 'report', 'no variant of hour'),
+                                ('dreamfir:code', 'report', 'did you mean dreamfire'),
+                                ('hour', 'cod', 'no VARIANT')):
+        with pytest.raises(InputError, match=why): named_recipes(names, variant, say=str)
+
+
+def test_what_will_be_submitted_is_said_before_the_training(tmp_path):
+    def told(name, seeds=(0, 1), choice='auto'):
+        return foretold(plan_members(get_recipe(name), seeds, out=tmp_path), choice).splitlines()
+    *_, two = told('hour')
+    assert two == ('Together 9,688,256 parameters, over the limit of 5,000,000: submitted is the '
+                   'first, hour-70epochs-seed0; the others show the spread.')
+    *_, two = told('quick')
+    assert two.endswith('994,432 parameters, within the limit of 5,000,000: submitted is their '
+                        'mean.')
+    assert told('hour', choice='mean')[2].endswith('over the limit of 5,000,000: submitted is '
+                                                   'their mean.')
+    assert len(told('hour', (0,))) == 1
+    with pytest.raises(InputError, match='no SUBMIT'): told('quick', choice='best')
 
 
 def test_members_are_planned_by_whole_seeds():
@@ -140,6 +238,56 @@ def test_a_mistake_in_a_member_arrives_as_its_sentence(members, tmp_path):
         train_members(plan_members([TINY], (7,), out=tmp_path), ['cpu'], x[:10], y[:10], poll=.1)
     with pytest.raises(InputError, match='no PARALLEL'):
         train_members(trained, ['cpu'], x, y, parallel='both')
+
+
+def test_that_the_hours_are_over_is_said(tmp_path):
+    said, left = [], plan_members([TINY], out=tmp_path)
+    assert train_all(left, ['cpu'], *toy(64), until=time.time(), say=said.append) == left
+    assert said[0].startswith('The hours are over') and 'HOURS' in said[0]
+    assert said[1].startswith('Not finished: ') and len(said) == 2
+
+
+GREEDY = TINY.with_(name='greedy', batch_size=4096)
+
+
+def test_a_member_that_fails_does_not_stop_the_others(tmp_path):
+    (x, y), said = toy(256), []
+    bad, good = members = plan_members([GREEDY, TINY], out=tmp_path)
+    assert train_all(members, ['cpu', 'cpu'], x, y, poll=.1, say=said.append) == [good]
+    assert good.finished and good.process.returncode == 0
+    assert said == [f'ATTENTION: {bad.name} was left out: A batch of 4096 is larger than the 256 '
+                    'training images; give more images or a smaller batch.',
+                    f'Finished: {good.name}']
+    with pytest.raises(InputError, match='larger than the 256 training images'):
+        train_all([bad], ['cpu'], x, y, poll=.1, say=pytest.fail)
+
+
+def test_the_stop_button_tells_what_is_saved_and_what_was_left_out(tmp_path):
+    (x, y), said = toy(256), []
+    bad, good = members = plan_members([GREEDY, TINY.with_epochs(400)], out=tmp_path)
+    def stop_button(members):
+        if bad.process.poll() is not None and good.log: raise KeyboardInterrupt
+    assert train_all(members, ['cpu', 'cpu'], x, y, show=stop_button, poll=.05,
+                     say=said.append) == [good]
+    assert said[0].startswith(f'ATTENTION: {bad.name} was left out: A batch of 4096')
+    assert said[1].startswith(f'Not finished: {good.name} at epoch {len(good.log)} of 400.')
+    assert len(said) == 2 and (good.out / 'checkpoint.pt').is_file()
+
+
+@pytest.mark.parametrize('platform, status, refused', [
+    ('win32', 1, False), ('win32', 2, True), ('linux', 1, True), ('linux', 143, False)])
+def test_who_is_told_to_stop_is_not_left_out(platform, status, refused, tmp_path, monkeypatch):
+    one, = plan_members([TINY], out=tmp_path)
+    def pressed(members, *args, **kwargs):
+        ended = SimpleNamespace(returncode=status, stdin=open(os.devnull, 'rb'))
+        one.process = ended
+        raise KeyboardInterrupt
+    monkeypatch.setattr('cifar_nb.delivery.session.train_members', pressed)
+    monkeypatch.setattr(sys, 'platform', platform)
+    if not refused: assert train_all([one], ['cpu'], *toy(10), say=str) == [one]
+    else:
+        with pytest.raises(InputError, match=f'broke off with status {status}'):
+            train_all([one], ['cpu'], *toy(10), say=str)
 
 
 def test_a_pytorch_without_libuv_cannot_share_a_member(members, monkeypatch):

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 
 from ..core.errors import InputError
-from ..core.places import folders, input_folder, nearest_folder
+from ..core.places import DEPTH, folders, input_folder, nearest_folder
 from .cifar import CLASSES, MD5, SHAPES, find, load_set, search_places
 from .competition import begins_as_pickle, course_trouble
+from .kinds import instead
 from .pictures import complaint, test_pictures
 
 __all__ = ['working_folder', 'mounted', 'Images', 'load_both', 'load_images', 'look_for_course',
@@ -78,8 +79,10 @@ def load_images(root=None, say=print) -> Images:
     except InputError:
         bad = nearest_folder(input_folder(), lambda folder: complaint(folder, CLASSES))
         if bad: raise InputError(complaint(bad[1], CLASSES)) from None
+        what, todo = instead(input_folder(), CLASSES, DEPTH)
         raise InputError(f'There is no CIFAR-10 here: {input_folder()} holds {mounted()}, and the '
                          'internet gave none; '
+                         + f'{what} cannot be used ({todo}); ' * bool(what) +
                          "choose Add Input and add the dataset pankrzysiu/cifar10-python or the "
                          "course's competition, or set DATA = 'toy' for a first try.") from None
     return load_both(root, say)

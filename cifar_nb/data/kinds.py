@@ -107,12 +107,22 @@ def _names(folder) -> list:
     except (OSError, ValueError): return []
 
 
+def _is_picture_table(path) -> bool:
+    "Does a line of this CSV have room for 32 x 32 pixels in three colours?"
+    if _ending(path.name) != 'csv': return False
+    try:
+        with open(path, 'rb') as f: return f.readline(100_000).count(b',') >= 3 * 32 * 32 - 1
+    except OSError: return False
+
+
 def _in_files(folder, names) -> tuple:
     "What the files `names` in `folder` are in place of the batches, and what to do."
     for name, (what, todo) in _OTHERS.items():
         if name in names: return f'{what} ({folder / name})', todo
     if {'train', 'test', 'meta'} <= set(names) or 'cifar-100' in folder.name.lower():
         return f'CIFAR-100 in {folder}', _NOT_100
+    table = next((folder / n for n in names if _is_picture_table(folder / n)), None)
+    if table: return f'a table of pixels ({table})', _FOR_PYTHON
     known = [n for n in names if _ending(n) in (*_ARCHIVE, *_HALF, 'parquet')]  # often few of many
     if not known: return '', ''
     name = min(known, key=lambda n: 'cifar' not in n.lower())

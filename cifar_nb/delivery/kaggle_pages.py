@@ -24,8 +24,9 @@ Ten kinds of small pictures, a network of at most five million parameters, a fil
 good can it get? Five student teams tried for a course. This notebook trains their recipes, the
 ones that [a workbook]([GIT]) found since, or yours. It brings its own code and needs no internet.
 
-1. *Add Input*: the dataset `pankrzysiu/cifar10-python` (any other copy of CIFAR-10 will do), and
-   your course's competition if there is one.
+1. *Add Input*: the dataset `pankrzysiu/cifar10-python`, and your course's competition if there is
+   one. Another copy of CIFAR-10 will do if it holds the six Python batches or picture files; tables
+   (CSV, Parquet) and the versions for C and MATLAB will not.
 2. *Settings*: the accelerator GPU T4 x2. Without one the notebook trains `quick`, a minute or some
    on a processor.
 3. *Run All*, or *Save Version* to let it run without you. Then change one thing and run it again.
@@ -34,12 +35,14 @@ ones that [a workbook]([GIT]) found since, or yours. It brings its own code and 
 ## Settings
 
 `RECIPES` and `SEEDS` make the members: two seeds, or two recipes, train side by side, one on each
-GPU, and are averaged at the end. With `PARALLEL = 'data'` all GPUs work on one member, each on its
-part of every batch. `None` means: choose for me.
+GPU. If together they keep to five million parameters, their mean is submitted; else the first of
+them is, and the others show the spread. Which it will be is said before the training. With
+`PARALLEL = 'data'` all GPUs work on one member, each on its part of every batch. `None` means:
+choose for me.
 
 %% code settings parameters
-RECIPES = None      # say ['dreamfire']; None: yours below, else [DEFAULT] on a GPU or 'quick'
-VARIANT = 'report'  # of a team: 'report' as described, 'code' as its program ran
+RECIPES = None      # say ['dreamfire:code']; None: yours below, else [DEFAULT] on a GPU or 'quick'
+VARIANT = 'report'  # of the teams: 'report' as described, 'code' as their programs ran
 EPOCHS = None       # None: the recipe's own; another number keeps the shape of its schedule
 SEEDS = None        # say [0, 1]; None: one a GPU, counted from 0 (only 0 for 'data')
 HOLDOUT = None      # training images that judge; None: one in ten; 0: none, for the final run
@@ -71,7 +74,7 @@ import re, sys, tempfile, time
 from pathlib import Path
 from IPython.core.magic import register_cell_magic
 
-STARTED = time.time()
+STARTED = globals().get('STARTED', time.time())  # the first run counts
 HOME = Path(tempfile.mkdtemp(prefix='cifar_nb-'), 'cifar_nb')  # for this notebook and its processes
 sys.path.insert(0, str(HOME.parent))
 
@@ -99,8 +102,10 @@ their `# `. The fields are those of `print(get_recipe('quick').to_json())`; a na
 exist is answered with near ones.
 
 %% code yours
+from cifar_nb.delivery.session import one_sentence
 from cifar_nb.teams.zoo import get_recipe, list_recipes
 
+one_sentence()  # from here on a mistake is told without a page of traceback
 YOURS = None
 # from cifar_nb.augment.ops import Cutout
 # quick = get_recipe('quick')
@@ -114,10 +119,10 @@ print('known:', ', '.join(dict.fromkeys(r.name for r in list_recipes())))
 
 RUN = '''
 %% code surroundings
-from cifar_nb.delivery.session import one_sentence, surroundings
+from cifar_nb.delivery.session import session_start, surroundings
 from cifar_nb.training.jobs import choose_devices
 
-one_sentence()  # a mistake in the settings is told without a page of traceback
+STARTED = session_start(STARTED)
 devices = choose_devices(DEVICES)
 print(surroundings(devices))
 
@@ -144,19 +149,16 @@ MEMBERS = '''
 
 %% code members
 from cifar_nb.data.images import working_folder
-from cifar_nb.delivery.session import choose_holdout
-from cifar_nb.models.resnet import count_parameters
+from cifar_nb.delivery.session import choose_holdout, foretold, named_recipes
 from cifar_nb.training.jobs import plan_members
 
 default = [YOURS] if YOURS else ['quick'] if devices[0] == 'cpu' else [[DEFAULT]]
 alone = len(devices) == 1 or PARALLEL == 'data'
 seeds = SEEDS if SEEDS is not None else [0] if alone else range(len(devices))
-names = [RECIPES] if isinstance(RECIPES, str) else RECIPES or default
-chosen = [get_recipe(r, VARIANT) if isinstance(r, str) else r for r in names]
+chosen = named_recipes(RECIPES or default, VARIANT)
 members = plan_members(chosen, seeds, EPOCHS, working_folder() / 'runs', images.name, IMAGES)
 holdout = choose_holdout(len(images.y), HOLDOUT)
-for m in members:
-    print(f'{m.name}: {m.recipe.title}, {count_parameters(m.recipe.net.build()):,} parameters')
+print(foretold(members, SUBMIT))
 
 %% md preview-text
 What the first member sees: five images, and beside each of them eight draws of its augmentation.
@@ -170,21 +172,22 @@ TRAIN = '''
 
 Each member trains in a process of its own, or in one for each GPU. The curves grow as it learns,
 those of the held-out images dashed. Press *stop* at any time: everything is saved, and the next run
-of this cell goes on. The same happens when the hours are over.
+of this cell goes on. The same happens when the hours are over. A member that fails does not stop
+the others.
 
 %% code training
-from cifar_nb.delivery.session import Live, bring_back, unfinished
+from cifar_nb.delivery.session import Live, bring_back, train_all
 from cifar_nb.training.checkpoints import Run
-from cifar_nb.training.jobs import identified, train_members
+from cifar_nb.training.jobs import identified
 
+runs = well = []  # of an earlier training none should be judged, if this one is refused
 settings = dict(precision=PRECISION, holdout=holdout, info=dict(data=images.name))
 # which run is which: recipe, images, hold-out, seed, precision
 identified(members, images.x, images.y, devices, images.name, **settings)
 if RESUME: bring_back(members)
-finished = train_members(members, devices, images.x, images.y, until=STARTED + 3600 * HOURS,
-                         show=Live(), parallel=PARALLEL, **settings)
-print(unfinished(members) or f'Finished: {", ".join(m.name for m in finished)}')
-runs = [Run(m.out) for m in finished]
+well = train_all(members, devices, images.x, images.y, until=STARTED + 3600 * HOURS, show=Live(),
+                 parallel=PARALLEL, **settings)
+runs = [Run(m.out) for m in well if m.finished]
 '''
 
 
@@ -234,16 +237,19 @@ early, the checkpoint answers, in a file that ends in `-unfinished.csv`.
 %% code submission
 from cifar_nb.delivery.session import hand_in
 
-hand_in(members, course, images, views, devices[0], SUBMIT)
+hand_in(well, course, images, views, devices[0], SUBMIT)
 
 %% md end-text
 ## What is left
 
-Everything below is in the notebook's output. To go on with an unfinished training, attach that
-output to the next session.
+The files, and how long they stay. To go on with an unfinished training, the next session needs the
+folder `runs`.
 
 %% code files
+from cifar_nb.delivery.session import keeping
+
 work = working_folder()
 files = [*work.glob('*.csv'), *(p for m in members for p in m.out.glob('*') if p.is_file())]
 print(*(f'{p.stat().st_size:>12,}  {p.relative_to(work)}' for p in sorted(files)), sep='\\n')
+print(keeping())
 '''

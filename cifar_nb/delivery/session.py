@@ -3,28 +3,38 @@ trainings, what an earlier session left, answers, scores and submissions. Tests:
 tests/test_kaggle.py, chapter 64.
 """
 import os
+import re
 import shutil
+import sys
+import time
 from pathlib import Path
 
 import torch
 
 from ..core.errors import InputError, check_choice
 from ..core.files import entries, is_empty, make_folder
-from ..core.places import folders, input_folder
+from ..core.places import folders, input_folder, nearest_folder
 from ..core.tables import Table
 from ..data.competition import load_competition
 from ..data.images import Images, look_for_course, mounted, working_folder
+from ..data.pictures import TABLE
 from ..evaluation.tta import check_views, mean_of_views, predict_views, write_submission
-from ..models.resnet import LIMIT
+from ..models.resnet import LIMIT, count_parameters
+from ..recipes.spec import Recipe
+from ..teams.zoo import get_recipe, list_recipes
 from ..training.checkpoints import Run, unfinished_net
-from ..training.jobs import is_run_of, live_curves, share_done, status
+from ..training.jobs import (is_run_of, live_curves, raise_for_status, share_done, status,
+                             train_members)
 from ..training.loop import loss_and_accuracy
 from ..training.precision import choose_device, choose_precision, hardware
 from ..training.runs import told
 
-__all__ = ['surroundings', 'find_course', 'choose_holdout', 'Live', 'copy_run', 'bring_back',
-           'opened', 'unfinished', 'choose_views', 'answers', 'mean_of_members', 'scores', 'which',
-           'submit', 'hand_in', 'one_sentence']
+__all__ = ['surroundings', 'session_start', 'find_course', 'named_recipes', 'foretold',
+           'choose_holdout', 'Live', 'copy_run', 'bring_back', 'opened', 'train_all', 'keeping',
+           'unfinished', 'choose_views', 'answers', 'mean_of_members', 'scores', 'which', 'submit',
+           'hand_in', 'one_sentence']
+
+SESSION = 12 * 3600  # seconds that one on Kaggle lasts
 
 
 def surroundings(devices) -> str:
@@ -40,6 +50,21 @@ def surroundings(devices) -> str:
         lines.append((name, f'{hardware(name)}: {precision.name} ({precision.reason})'))
     return '\n'.join(f'{k:9}{v}' for k, v in lines)
 
+def session_start(noted: float, process='/proc/1/stat', system='/proc/stat', say=print) -> float:
+    """When the session began (as time.time(), s): on Kaggle when its first process did, by what
+    Linux writes into the files `process` and `system`; else, and where that is longer ago than a
+    session lasts, when it was `noted`."""
+    if not os.environ.get('KAGGLE_KERNEL_RUN_TYPE'): return noted
+    try:
+        # the fields behind the name in brackets, in which there may be spaces; field 22 in all
+        ticks = int(Path(process).read_text(encoding='utf-8').rpartition(')')[2].split()[19])
+        boot = re.findall(r'^btime (\d+)', Path(system).read_text(encoding='utf-8'), re.M)[0]
+        began = int(boot) + ticks / os.sysconf('SC_CLK_TCK')
+    except (OSError, ValueError, IndexError, AttributeError): return noted
+    if not 0 <= time.time() - began <= SESSION: return noted
+    say(f'The session began {(time.time() - began) / 60:.0f} minutes ago: HOURS counts from there.')
+    return began
+
 def find_course(images: Images, named=None, say=print):
     """The course's unlabelled images (`Competition`) from the file `named`, or from the one that
     is found; None, loudly, where there is none, and where `images` are the toy set. What is passed
@@ -48,9 +73,7 @@ def find_course(images: Images, named=None, say=print):
     if damaged and not files and images.name != 'toy': raise InputError(damaged[0])
     for why in damaged + passed: say(f'passed over: {why}')
     if not files:
-        say(f"ATTENTION: no competition's test file is here ({input_folder()} holds {mounted()}). "
-            'The answers will go to test_predictions.csv, which is no submission: add your '
-            'competition with Add Input, or name its file in COURSE.')
+        say(_no_course())
         return None
     if len(files) > 1:
         say(f'ATTENTION: {len(files)} files hold images without labels: '
@@ -60,6 +83,45 @@ def find_course(images: Images, named=None, say=print):
             'for it')
         return None
     return load_competition(files[0], say)
+
+def _no_course() -> str:
+    "What to do where no file of a course is here."
+    public = nearest_folder(input_folder(), lambda folder: os.path.isfile(folder / TABLE))
+    if public:
+        return (f'ATTENTION: {public[1]} is the public competition cifar-10, whose test pictures '
+                'are not answered: this notebook answers the pickle of a course, with ID,Labels. '
+                'The answers will go to test_predictions.csv, which is no submission.')
+    return (f"ATTENTION: no competition's test file is here ({input_folder()} holds {mounted()}). "
+            'The answers will go to test_predictions.csv, which is no submission: add your '
+            'competition with Add Input, or name its file in COURSE.')
+
+
+def named_recipes(names, variant: str = 'report', say=print) -> list:
+    """The recipes of `names`, one or several: recipes, NAME, or NAME:VARIANT. `variant` is for a
+    NAME that has it; of another it is said that its report counts."""
+    check_choice('VARIANT', variant.partition(':')[0], ('report', 'code'))
+    def one(r):
+        if isinstance(r, Recipe): return r
+        name, colon, own = str(r).partition(':')
+        has = [k.variant for k in list_recipes() if k.name == name]
+        if colon or not has or variant.partition(':')[0] in has:
+            return get_recipe(name, own if colon else variant)
+        say(f'{name} has no variant {variant!r}: it is trained as {has[0]!r}.')
+        return get_recipe(name, has[0])
+    return [one(r) for r in ([names] if isinstance(names, (str, Recipe)) else names)]
+
+
+def foretold(members: list, choice: str = 'auto') -> str:
+    """A line for each of `members` with its parameters, and what will be submitted of several, as
+    `choice` says."""
+    counts = [count_parameters(m.recipe.net.build()) for m in members]
+    lines = [f'{m.name}: {m.recipe.title}, {n:,} parameters' for m, n in zip(members, counts)]
+    what, total = _which(choice, counts), sum(counts)
+    if len(members) == 1: return lines[0]
+    limit = 'over' if total > LIMIT else 'within'
+    first = f'the first, {members[0].name}; the others show the spread'
+    return '\n'.join([*lines, f'Together {total:,} parameters, {limit} the limit of {LIMIT:,}: '
+                      f'submitted is {"their mean" if what == "mean" else first}.'])
 
 
 def choose_holdout(n: int, given: int | None = None, say=print) -> int:
@@ -142,14 +204,56 @@ def _refuse(run: Run):
                      'were, or RESUME = False to begin anew.')
 
 
+def train_all(members: list, devices: list, x: torch.Tensor, y: torch.Tensor,
+              until: float | None = None, say=print, **settings) -> list:
+    """Train as `train_members`, until the stop button at most. What is finished and what to do
+    about the rest is said, and which member was refused; the others come back. `InputError` if
+    there are none."""
+    if until is not None and time.time() >= until:
+        say('The hours are over; they count from the start of the session: set HOURS higher, where '
+            'it lasts longer.')
+    try: refused = train_members(members, devices, x, y, until=until, patient=True, **settings)[1]
+    except KeyboardInterrupt: refused = [(m, e) for m in members for e in _broke_off(m)]
+    lost = [m for m, _ in refused if not m.finished]
+    others = [m for m in members if m not in lost]
+    for m, why in refused if others else refused[1:]:
+        say(f'ATTENTION: {m.name} was left out: {why}')
+    if not others: raise refused[0][1] from None
+    say(unfinished(others) or f'Finished: {", ".join(m.name for m in others)}')
+    return others
+
+def _broke_off(m) -> list:
+    "Why the process of `m` ended before it was told to, in a list; nothing if it did not."
+    try:
+        # on Windows, 1 is the status of whoever is told to
+        if m.process and (sys.platform, m.process.returncode) != ('win32', 1): raise_for_status(m)
+        return []
+    except InputError as e: return [e]
+
+
+def keeping() -> str:
+    "Where the files stay, and what to do where they do not, in a sentence."
+    kind = os.environ.get('KAGGLE_KERNEL_RUN_TYPE')
+    if kind == 'Interactive':
+        return ('The files of an interactive session are gone when it ends: before that, download '
+                'the folder runs, or choose Save Version, Quick Save with its output, or switch '
+                'on Persistence: Files; add what you kept to the next session with Add Input. '
+                'For a long training choose Save Version, Save & Run All.')
+    if kind:
+        return ('The files stay with this version of the notebook: add its output to the next '
+                'session with Add Input.')
+    if 'google.colab' in sys.modules:
+        return ("Colab's files are gone with its runtime: before that, download the folder runs or "
+                'copy it to your Drive, and put it back in its place to go on.')
+    return 'The files stay where they are.'
+
 def unfinished(members: list) -> str:
     "What to do about the members that are not finished; empty if all are."
     left = [f'{m.name} at epoch {len(m.log)} of {m.recipe.epochs}' for m in members
             if not m.finished]
     if not left: return ''
-    return (f'Not finished: {", ".join(left)}. Everything is saved in {members[0].out.parent}: '
-            'keep this version of the notebook, add its output to the next session with Add Input, '
-            'and run all again with these settings.')
+    return (f'Not finished: {", ".join(left)}. Everything is saved in {members[0].out.parent}. '
+            f'{keeping()} To go on, run all again with these settings.')
 
 
 def choose_views(recipe, views=None) -> tuple:
@@ -185,10 +289,13 @@ def scores(runs: list, y: torch.Tensor, **logits) -> Table:
 def which(choice: str, runs: list) -> str:
     """'mean' or 'first', as `choice` says; 'auto' is the mean of several with at most `LIMIT`
     parameters together."""
+    return _which(choice, [run.result['parameters'] for run in runs])
+
+def _which(choice: str, counts: list) -> str:
+    "As `which`, for members of so many parameters."
     check_choice('SUBMIT', choice, ('auto', 'mean', 'first'))
     if choice != 'auto': return choice
-    return ('mean' if len(runs) > 1
-            and sum(run.result['parameters'] for run in runs) <= LIMIT else 'first')
+    return 'mean' if len(counts) > 1 and sum(counts) <= LIMIT else 'first'
 
 def submit(runs: list, logits: list, ids: torch.Tensor, folder, choice: str = 'auto',
            say=print, stem: str = 'submission') -> Path:

@@ -46,11 +46,11 @@ def too_old(capability: tuple, built_for: list) -> bool:
     return bool(nvidia) and not any(map(runs, nvidia))
 
 def choose_devices(names=None) -> list:
-    """The devices to train on: `names`, or every GPU, or the CPU; a GPU that PyTorch has no code
-    for is an `InputError`."""
+    """The devices to train on: `names` (one or several), or every GPU, or the CPU; a GPU that
+    PyTorch has no code for is an `InputError`."""
     gpus, codes = ([f'cuda:{i}' for i in range(torch.cuda.device_count())],
                    torch.cuda.get_arch_list())
-    wanted = list(names or gpus or ['cpu'])
+    wanted = [names] if isinstance(names, str) else list(names or gpus or ['cpu'])
     for d in wanted:
         if d in ('cuda', *gpus) and too_old(torch.cuda.get_device_capability(d), codes):
             raise InputError(f'The GPU {torch.cuda.get_device_name(d)} is too old for PyTorch '
