@@ -8,35 +8,41 @@ import sys
 import textwrap
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from cifar_nb.core.errors import InputError
 from cifar_nb.core.manifest import fingerprint as mark
 from cifar_nb.core.manifest import new_manifest
 from cifar_nb.core.statistics import pooled_spread
 from cifar_nb.core.tables import words
-from cifar_nb.data.cifar import toy
+from cifar_nb.data.cifar import split, toy
 from cifar_nb.evaluation.records import Results, find_trial, load_results, study_records
 from cifar_nb.evaluation.report import summarize
 from cifar_nb.models.count import counts_of, deeper, scaled
 from cifar_nb.models.resnet import LIMIT, NetSpec, count_parameters
-from cifar_nb.recipes.spec import recipe_from_json, trained
+from cifar_nb.recipes.spec import Phase, recipe_from_json, trained
 from cifar_nb.recipes.vary import vary
 from cifar_nb.studies import ablations, scoreboard
 from cifar_nb.studies.ablate import command_ablate, studies_called
-from cifar_nb.studies.ablations import (FAST, MEASURES, SCALES, STUDIES, Scale, Study, plan_trials,
-                                        recipe_fingerprint, run_study, study_progress, table,
-                                        wanted)
+from cifar_nb.studies.ablations import (FAST, MEASURES, SCALES, STUDIES, Scale, Study, disturbed,
+                                        measures, plan_trials, recipe_fingerprint, run_study,
+                                        study_progress, table, wanted)
 from cifar_nb.studies.findings import comparisons, could_see, in_words
 from cifar_nb.studies.scales import (CHOSEN, LONG_STUDIES, MEDIUM_STUDIES, RATES, studies_at)
 from cifar_nb.teams.claims import (avoided, check_claims, compare, contest, late_decline, mattered,
                                    measured, repeated_by, trial_runs, trials, would_be_seen)
 from cifar_nb.teams.reading import differences
 from cifar_nb.teams.zoo import TEAMS, get_recipe
+from cifar_nb.training.precision import Precision
 
+ROOT = Path(__file__).parent.parent
 TINY = replace(vary(FAST, width_factor=.25), name='tiny').with_epochs(1)
 DEMO = Scale('demo', 300, 100, 'toy')
 CASES = sorted((s.name, scale) for scale in SCALES for s in studies_at(scale))
@@ -100,7 +106,7 @@ def test_rates_are_chosen_with_other_seeds_than_those_that_judge():
 
 
 def test_the_chosen_rates_are_the_best_of_those_recorded():
-    found = trials(study_records('results/ablations'), 'rates', 'medium')
+    found = trials(study_records(ROOT / 'results/ablations'), 'rates', 'medium')
     for name, rates in RATES.items():
         (scores,) = zip(*(found[f'{name}, rate {r:g}'] for r in rates))
         assert rates[scores.index(max(scores))] == CHOSEN[name]
@@ -200,6 +206,37 @@ def test_a_study_is_run_once_and_read_back(images, tmp_path):
     assert (len(run_study(a_study(), *images, tmp_path, DEMO, 2, say=lambda s: None)) == 4
             and bad.read_text(encoding='utf-8') == '{"half')
     assert len(study_records(tmp_path / 'ablations', passed.append)) == 6
+
+
+class Reads(nn.Module):
+    "Says the class that the mean of the red channel stands for: 25 levels each."
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 10)
+
+    def forward(self, x):
+        return nn.functional.one_hot((x[:, 0] * 255).mean((1, 2)).div(25).long().clamp(0, 9),
+                                     10).float()
+
+
+def test_the_measures_of_a_study_by_hand():
+    "The curve is 10, 30, 20, 40; every third image has another label than its colour says."
+    said = torch.arange(100) % 10
+    x = (25 * said + 12).byte().view(-1, 1, 1, 1).expand(-1, 3, 32, 32).contiguous()
+    y = torch.where(torch.arange(100) % 3 > 0, said, (said + 1) % 10)
+    kept, out = split(y, 20)
+    t = SimpleNamespace(net=Reads(), ema=None, phase=Phase(4, mean=(0,) * 3, std=(1,) * 3),
+                        precision=Precision('fp32', ''),
+                        log=[dict(val_accuracy=v) for v in (10., 30., 20., 40.)])
+    m = measures(t, x, y, 20)
+    trained_on, held = (100 * (said == y)[i].double().mean().item() for i in (kept[:20], out))
+    assert trained_on != held
+    assert (m['accuracy'], m['speed'], m['falls'], m['late decline']) == (40, 25, 10, -20)
+    assert m['gap'] == pytest.approx(trained_on - 40)
+    assert [m[k] for k in MEASURES if k.startswith('gain')] == pytest.approx([held - 40] * 2)
+    right = [(d[:, 0].double().mean((1, 2)) / 25).long().clamp(0, 9) == y[out]
+             for d in disturbed(x[out])]
+    assert m['disturbed'] == pytest.approx(100 * torch.cat(right).double().mean().item(), abs=.01)
 
 
 def test_runs_of_studies_do_not_disturb_the_results(images, tmp_path):
@@ -532,6 +569,22 @@ def test_search_refuses_and_resumes(tmp_path):
     assert all(r['curve'] or r['reason'] for r in found['trials'])
     assert all(bool(r['reason']) == (r['macs'] > 3_000_000 or r['parameters'] > LIMIT)
                for r in found['trials'])
+
+
+def test_a_trial_of_a_search_is_judged_by_images_that_it_does_not_see(monkeypatch):
+    optuna = pytest.importorskip('optuna')
+    from cifar_nb.studies import search
+    x, y = toy(300)
+    kept, out = split(y, 100)
+    end, seen = search.end_epoch, []
+    def noted(t, seconds, held):
+        seen.append(held)
+        end(t, seconds, held)
+    monkeypatch.setattr(search, 'end_epoch', noted)
+    fixed = optuna.trial.FixedTrial(dict(width=8, growth=1.0, depth1=1, depth2=1, depth3=1, lr=.1))
+    search.objective(fixed, x, y, search.Space(width=(8, 16, 8)),
+                     FAST.with_epochs(1), 100, 'cpu')
+    assert torch.equal(seen[0][0], x[out]) and torch.equal(seen[0][1], y[out])
 
 
 def test_search_without_optuna_is_a_sentence(monkeypatch):

@@ -17,7 +17,8 @@ from torchvision.transforms import functional as TF
 import cifar_nb.augment.colour
 import cifar_nb.augment.policies
 from cifar_nb.augment import preview
-from cifar_nb.augment.colour import ColorJitter, GaussianBlur, PilBlur, RandomGrayscale
+from cifar_nb.augment.colour import (ColorJitter, GaussianBlur, PilBlur, RandomGrayscale,
+                                     brightness, only)
 from cifar_nb.augment.geometry import RandomAffine, RandomRotation, Warp
 from cifar_nb.augment.ops import (TRANSFORMS, AlternatingFlip, Augment, CutMix, Cutout, MixUp,
                                   RandomChoice, RandomCrop, RandomErasing, RandomHorizontalFlip,
@@ -120,6 +121,18 @@ def test_the_gpu_path_gives_the_same_pictures(op, monkeypatch):
     for module in cifar_nb.augment.colour, cifar_nb.augment.policies:
         monkeypatch.setattr(module, 'only', masked)
     assert torch.equal(run(op, xb)[0], want)
+
+
+def test_where_nobody_may_look_the_same_images_are_changed():
+    x = pictures(40, 8, 8)
+    mask = torch.arange(40) % 3 == 0
+    here = only(mask, brightness, x, torch.full((40,), .5))
+    class Elsewhere(torch.Tensor):
+        "A tensor that says it is on a GPU."
+        device = property(lambda self: torch.device('cuda'))
+    there = only(mask, lambda v, f: brightness(v.as_subclass(torch.Tensor), f),
+                 x.as_subclass(Elsewhere), torch.full((40,), .5))
+    assert torch.equal(there.as_subclass(torch.Tensor), here) and not torch.equal(here, x)
 
 
 @pytest.mark.parametrize('op', PLAIN + MIXES, **named)

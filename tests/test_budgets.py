@@ -124,14 +124,18 @@ def test_a_name_that_is_none():
     with pytest.raises(InputError, match='variant'): plan('quick:a:b', .1)
 
 
-def test_validation_images_are_never_trained_on(images, tmp_path, monkeypatch):
+def test_validation_images_judge_and_are_never_trained_on(images, tmp_path, monkeypatch):
     x, y = images
     given = []
     def watched(recipe, x, y, **kwargs):
         given.append(x)
         return real(recipe, x, y, **kwargs)
-    real = budgets.train
+    real, predict, asked = budgets.train, budgets.predict, []
+    def noted(net, x, *rest):
+        asked.append((x, predict(net, x, *rest)))
+        return asked[-1][1]
     monkeypatch.setattr(budgets, 'train', watched)
+    monkeypatch.setattr(budgets, 'predict', noted)
     r, = run_plans(['quick'], x, y, tmp_path, .00015, 1, 180, data='toy', say=lambda s: None)
     kept, out = split(y, 180)
     used, = given
@@ -139,6 +143,10 @@ def test_validation_images_are_never_trained_on(images, tmp_path, monkeypatch):
     assert len(judges) == 180 and not judges & {i.numpy().tobytes() for i in used}
     assert torch.equal(used, x[kept[:r['images']]]) and r['images'] == len(used)
     assert r['validated'] == validated(x[out], y[out])
+    (judges, answers), _ = asked
+    assert torch.equal(judges, x[out])
+    share = (answers.argmax(1) == y[out]).double().mean().item()
+    assert r['accuracy'] == pytest.approx(100 * share, abs=.006)
 
 
 def test_the_whole_of_cifar10_leaves_45000():
@@ -298,8 +306,8 @@ def test_tables_and_figure():
     fig = show_budgets(runs)
     assert [len(ax.texts) for ax in fig.axes] == [3] * 3
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in fig.axes)
-    ax = show_rise({.3: runs, .1: runs}).axes[0]
     # a line from 0.1 to 0.3 for each of three, a dot for each run
+    ax = show_rise({.3: runs, .1: runs}).axes[0]
     lines = [tuple(line.get_xdata()) for line in ax.lines if line.get_linestyle() == '-']
     dots = [tuple(line.get_ydata()) for line in ax.lines if line.get_linestyle() == 'None']
     assert lines == [(.1, .3)] * 3 and dots.count((31, 32, 30.5)) == 2

@@ -3,12 +3,14 @@ that is finished is lost."""
 from dataclasses import replace
 
 import pytest
+import torch
 
 from cifar_nb.core.errors import Diverged, InputError
 from cifar_nb.core.files import LOCK, locked
-from cifar_nb.data.cifar import toy
+from cifar_nb.data.cifar import split, toy
 from cifar_nb.recipes.spec import SMALL
 from cifar_nb.recipes.vary import vary
+from cifar_nb.studies import ladder
 from cifar_nb.studies.experiments import Experiment, carry_out
 from cifar_nb.training.signals import Interrupted
 from cifar_nb.training.train import planned
@@ -80,3 +82,23 @@ def test_one_process_at_a_time(tmp_path):
     with locked(tmp_path / LOCK, 'never'), pytest.raises(
         InputError, match='another process trains for'):
         carry_out([], tmp_path, figures, str)
+
+
+def test_a_rung_is_judged_with_tta_by_images_that_are_held_out(monkeypatch):
+    real, seen = ladder.predict_views, []
+    def noted(net, x, *rest, **more):
+        seen.append(x)
+        return real(net, x, *rest, **more)
+    monkeypatch.setattr(ladder, 'predict_views', noted)
+    ladder.train_rung('it', vary(RECIPE, batch_size=50), X, Y, held=10, device='cpu')
+    assert torch.equal(seen[0], X[split(Y, 10)[1]])
+
+
+def test_a_gain_is_what_a_rung_adds_to_the_one_below():
+    def record(name, accuracy, seconds):
+        return dict(variation=name, accuracy=accuracy, tta_accuracy=accuracy + 1, seconds=seconds,
+                    tta_transforms=['flip'], pflop=.5)
+    rows = [*ladder.ladder_table([record('a', 50., 9.), record('b', 52., 7.), record('b', 54., 5.)],
+                                 ('a', 'b'))]
+    assert [(r['validation %'], r['gain'], r['seconds, at best']) for r in rows] == [
+        ('50.00', '', '9'), ('53.00', '+3.00', '5'), ('54.00', '+1.00', '5')]

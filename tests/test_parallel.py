@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 from torch import nn
 
 from cifar_nb.augment.ops import RandomCrop, RandomHorizontalFlip
@@ -16,7 +17,9 @@ from cifar_nb.models import resnet as blocks
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import Optimizer, Phase, Recipe, Schedule
 from cifar_nb.training.checkpoints import Run
+from cifar_nb.training.distributed import Group, asked
 from cifar_nb.training.jobs import torchrun_works
+from cifar_nb.training.loop import Trainer, gradients
 from cifar_nb.training.train import train
 
 pytestmark = pytest.mark.skipif(not torchrun_works(), reason="PyTorch without libuv")
@@ -72,7 +75,7 @@ def wait_for(path, seconds=300):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    "Two processes that nobody disturbed; the last batch of an epoch has one image for both."
+    "Two processes that nobody disturbed; the last batch of an epoch has 65 images, an odd number."
     here = tmp_path_factory.mktemp("alone")
     out, err = (p := begin(here, 961)).communicate(timeout=300)
     assert p.returncode == 0, err
@@ -132,7 +135,8 @@ training.train(recipe, *data.toy(500), sys.argv[2], holdout=50, device='cpu', pr
 """
 PLAN = Recipe("small", NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)),
               (Phase(3, Optimizer(lr=.05, momentum=.9), Schedule("cosine", t_max=3),
-                     (RandomCrop(4), RandomHorizontalFlip()), batch_size=64),))
+                     (RandomCrop(4), RandomHorizontalFlip()), batch_size=64,
+                     keep_fraction=(1, .8, .6)),))
 
 
 class PerImage(nn.GroupNorm):
@@ -158,3 +162,31 @@ def test_without_batch_statistics_two_processes_give_the_digits_of_one(tmp_path,
     assert two.result["processes"] == 2 and "one of 2 processes" in done.stdout.splitlines()[0]
     for a, b in zip(two.log, one.log, strict=True):
         assert [*a.values()] == pytest.approx([*b.values()], abs=1e-2)
+
+
+def test_which_gpu_a_process_takes(monkeypatch):
+    "Of four on the second machine: the place on its own machine, not among all."
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert Group(5, 8, 1).device() == Group(5, 8, 1).device("cuda") == "cuda:1"
+    assert Group(5, 8, 1).device("cpu") == "cpu" and Group().device("cuda") == "cuda"
+    for k, v in dict(MASTER_ADDR="x", RANK="5", WORLD_SIZE="8", LOCAL_RANK="1").items():
+        monkeypatch.setenv(k, v)
+    assert asked() == Group(5, 8, 1)
+
+
+def test_a_process_without_images_of_a_batch_adds_nothing():
+    "Two images for three processes: one has none, and takes an image along that does not count."
+    x, y = toy(2)
+    p = Phase(2, batch_size=2, keep_fraction=(1, .5), mean=(0,) * 3, std=(1,) * 3)
+    t = Trainer(Recipe("r", NetSpec((4,), (1,), (4,)), (p,)), 2, device="cpu", precision="fp32")
+    t.net.eval()
+    def added(group):
+        part, n = group.part(2)
+        t.net.zero_grad()
+        sums, each = gradients(t, x[part] / 255, y[part], 2, bool(n))
+        return sums, each, torch.cat([w.grad.flatten() for w in t.net.parameters()])
+    three, (whole, _, grad) = [added(Group(r, 3)) for r in range(3)], added(Group())
+    assert [bool(s.any()) for s, _, _ in three].count(False) == 1
+    torch.testing.assert_close(sum(s for s, _, _ in three), whole)
+    torch.testing.assert_close(sum(g for _, _, g in three), grad, atol=1e-5, rtol=1e-4)
+    assert [e.item() for s, e, _ in three if not s.any()] == [0.]

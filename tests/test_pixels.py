@@ -9,14 +9,19 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, ImageFilter
 from scipy import stats
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from cifar_nb.augment.colour import ColorJitter
+from cifar_nb.augment.colour import ColorJitter, GaussianBlur, PilBlur
+from cifar_nb.augment.geometry import (RandomAffine, RandomRotation, affine_matrix, bilinear,
+                                       matrix)
 from cifar_nb.augment.ops import (Augment, CutMix, Cutout, MixUp, RandomChoice, RandomCrop,
-                                  RandomHorizontalFlip, Resize, cutmix, mixup, soft)
-from cifar_nb.augment.policies import KINDS, RandAugment, TrivialAugmentWide
+                                  RandomHorizontalFlip, Resize, cutmix, erasing_boxes, mixup, pad,
+                                  soft)
+from cifar_nb.augment.policies import (KINDS, AugMix, AutoAugment, RandAugment,
+                                       TrivialAugmentWide)
 from cifar_nb.core.chance import within
 from cifar_nb.delivery.session import mean_of_members
 from cifar_nb.evaluation.tta import VIEWS, mean_of_views, view, zoom
@@ -364,3 +369,86 @@ def test_augment_normalizes_with_its_own_numbers():
     x = pictures(2)
     got = Augment((), (.1, .2, .3), (.4, .5, .6))(x)
     assert torch.allclose(got, TF.normalize(x / 255, (.1, .2, .3), (.4, .5, .6)), atol=1e-6)
+
+
+# Draws, and what is resampled
+
+def test_a_jitter_draws_what_it_states():
+    m = ColorJitter(.3, .4, 1.5, .1).magnitudes(20_000, gen(), 'cpu')
+    assert m.amin(1).tolist() == pytest.approx([.7, .6, 0., -.1], abs=2e-3)
+    assert m.amax(1).tolist() == pytest.approx([1.3, 1.4, 2.5, .1], abs=2e-3)
+
+
+def test_moves_are_drawn_from_what_is_stated():
+    n, m = 20_000, matrix(RandomRotation(20.), 20_000, 32, 32, gen())
+    angle = torch.atan2(m[:, 1, 0], m[:, 0, 0]).rad2deg()
+    assert (angle.min(), angle.max()) == pytest.approx((-20, 20), abs=.02)
+    m = matrix(RandomAffine(translate=(.1, .25)), n, 32, 32, gen())
+    assert sorted(set(m[:, 0, 2].tolist())) == [*range(-3, 4)]
+    assert sorted(set(m[:, 1, 2].tolist())) == [*range(-8, 9)]
+    m = matrix(RandomAffine(scale=(.8, 1.5)), n, 32, 32, gen())
+    assert (1 / m[:, 0, 0]).aminmax() == pytest.approx((.8, 1.5), abs=1e-3)
+    m = matrix(RandomAffine(shear=(10., 20.)), n, 32, 32, gen())
+    # torchvision's own matrix of an image that is slanted along x only
+    wanted = [TF._get_inverse_affine_matrix([16., 16.], 0., [0., 0.], 1., s)
+              for s in ([10., 0.], [0., 20.])]
+    assert m[:, 0, 1].abs().max() == pytest.approx(abs(wanted[0][1]), abs=2e-3)
+    assert m[:, 1, 0].abs().max() == pytest.approx(abs(wanted[1][3]), abs=2e-3)
+
+
+def test_a_blur_takes_its_own_deviation():
+    x = pictures(3)
+    want = torch.stack([TF.gaussian_blur(im, [3, 3], [3., 3.]) for im in x])
+    assert (GaussianBlur((3., 3.))(x).int() - want.int()).abs().max() <= 1
+    for im, out in zip(x, PilBlur((2., 2.), 1.)(x)):
+        pil = TF.to_pil_image(im).filter(ImageFilter.GaussianBlur(2.))
+        assert torch.equal(out, TF.pil_to_tensor(pil))
+
+
+def test_augmix_draws_torchvisions_magnitudes_and_weights():
+    op = AugMix(severity=4, width=2, depth=1, alpha=2.)
+    weights, kinds, sizes = op.draw(30_000, 32, 32, gen())
+    theirs = torchvision.transforms.AugMix()._augmentation_space(10, (32, 32))
+    assert {KINDS[k] for k in kinds.unique().tolist()} == set(theirs)
+    for kind, (values, signed) in theirs.items():
+        if not values.ndim: continue
+        got = sizes[kinds == KINDS.index(kind)]
+        assert got.abs().unique().tolist() == pytest.approx(
+            values[:4].float().unique().tolist(), abs=1e-5), kind
+        assert bool((got < 0).any()) == signed, kind
+    assert stats.kstest(weights[:, 0].numpy(), stats.beta(2, 2).cdf).pvalue > 1e-3
+    share = weights[:, 1] / (1 - weights[:, 0])
+    assert stats.kstest(share.numpy(), stats.beta(2, 2).cdf).pvalue > 1e-3
+
+
+def test_erased_boxes_lie_anywhere_and_are_as_high_as_the_ratio_says():
+    (top, left, hs, ws), ok = erasing_boxes(20_000, 32, 32, (.25, .25), (1., 1.), gen())
+    assert ok.all() and set(hs.tolist()) == set(ws.tolist()) == {16}
+    for place in top, left:
+        assert all(within(c, 20_000, 1 / 17) for c in place.bincount(minlength=17))
+        assert place.max() == 16
+    (_, _, hs, ws), ok = erasing_boxes(2000, 32, 32, (.1, .2), (2., 3.), gen())
+    assert (hs > ws).all() and 1.9 < (hs / ws).median() < 3.1  # height / width, as torchvision's
+
+
+def test_bilinear_is_pillows_within_a_level():
+    x, angle = pictures(20, seed=1), torch.linspace(-170, 170, 20, dtype=torch.float64)
+    got = bilinear(x, affine_matrix(32, 32, -angle))
+    want = torch.stack([TF.pil_to_tensor(TF.rotate(TF.to_pil_image(im), a,
+                                                   InterpolationMode.BILINEAR))
+                        for im, a in zip(x, angle.tolist())])
+    assert (got.int() - want.int()).abs().max() <= 1
+
+
+def test_a_border_of_edges():
+    x = pictures(2)
+    assert torch.equal(pad(x, 3, 'edge'), TF.pad(x, 3, padding_mode='edge'))
+
+
+def test_operations_act_in_their_order():
+    x = pictures(3)
+    first, second = (AutoAugment((((k, 1., 9),),)) for k in ('Posterize', 'Invert'))
+    assert torch.equal(Augment((first, second)).apply(x, generator=gen())[0],
+                       TF.invert(TF.posterize(x, 4)))
+    assert torch.equal(Augment((second, first)).apply(x, generator=gen())[0],
+                       TF.posterize(TF.invert(x), 4))

@@ -12,6 +12,7 @@ import torch
 from cifar_nb.augment.ops import RandomHorizontalFlip
 from cifar_nb.core.errors import InputError
 from cifar_nb.data.cifar import SHAPES, load, search_places, toy
+from cifar_nb.delivery import publish as publishing
 from cifar_nb.delivery.publish import card, publish
 from cifar_nb.evaluation.pretrained import (WEIGHTS, Pretrained, load_pretrained, open_network,
                                             pack, registry, unpack)
@@ -236,6 +237,18 @@ def test_a_run_is_published_once_evaluated_and_under_a_name_that_is_one(tiny, tm
     entry = publish(tiny, xt, yt, folder=tmp_path / "shelf")
     assert publish(tiny, xt, yt, folder=tmp_path / "twin")["sha256"] == entry["sha256"]
     assert list(registry(tmp_path / "shelf")) == ["tiny"] and registry(tmp_path) == {}
+
+
+def test_what_is_published_is_what_was_judged(tiny, tmp_path, monkeypatch):
+    "Weights that are packed badly are told with the accuracy that they have."
+    def coarse(weights, kind):
+        return {k: w.half().round().contiguous() if w.ndim > 1 else w for k, w in weights.items()}
+    monkeypatch.setattr(publishing, "pack", coarse)
+    xt, yt = evaluated(tiny)
+    entry, net = publish(tiny, xt, yt, folder=tmp_path), Run(tiny).load_net("cpu")
+    net.load_state_dict(unpack(coarse(net.state_dict(), "")))
+    wanted = loss_and_accuracy(predict(net, xt, Run(tiny).recipe.phases[-1]), yt)[1]
+    assert entry["accuracy"] == pytest.approx(wanted, abs=.006) != entry["run"]["accuracy"]
 
 
 def test_what_cannot_be_opened_is_a_sentence(shelf, tmp_path):

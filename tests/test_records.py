@@ -16,7 +16,7 @@ from cifar_nb.evaluation.records import (counts_as_full, file_stem, find_trial, 
                                          grouped, keep_trial, load_results, one_a_seed, record_run,
                                          study_records, with_test_figures)
 from cifar_nb.evaluation.records import test_evaluations as of_the_test_set
-from cifar_nb.evaluation.report import evaluate
+from cifar_nb.evaluation.report import evaluate, summarize, viewed
 from cifar_nb.recipes.spec import SMALL, trained
 from cifar_nb.studies.reproduce import recorded, reproduce
 from cifar_nb.teams.zoo import get_recipe
@@ -201,6 +201,21 @@ def test_only_what_is_comparable_is_averaged():
     again = full_record(TINY, dict(test=dict(accuracy=91.)), seed=1)
     assert [r['result']['test']['accuracy'] for r in one_a_seed([a, b, again])] == [90., 91.]
     assert [counts_as_full(r) for r in (a, others[1])] == [True, False]
+
+
+def test_runs_of_two_machines_are_two_rows_and_the_fastest_counts():
+    def record(seed, machine, seconds):
+        return full_record(TINY, dict(
+            parameters=9, macs=10**6, hardware=machine, threads=2, precision='fp32', torch='2',
+            seconds=seconds, images_per_second=1000 / seconds, test=dict(accuracy=90. + seed),
+            **{'test, mean of identity, flip': dict(accuracy=91.),
+               'test, mean of identity, flip, left': dict(accuracy=95.)}), seed=seed)
+    rs = [record(0, 'A', 20.), record(1, 'A', 10.), record(2, 'B', 5.)]
+    assert [[r['seed'] for r in g] for g in grouped(rs)] == [[0, 1], [2]]
+    first, second = summarize(rs).splitlines()[2:]
+    assert '90.50% ± 0.71 | 95.00% ± 0.00 | 2 | 10 | 100 | A, 2 threads' in first
+    assert '92.00% | 95.00% | 1 | 5 | 200 | B, 2 threads' in second
+    assert viewed(rs[0]['result']) == 95.
 
 
 def test_of_several_records_of_a_seed_the_one_that_began_last_stands():

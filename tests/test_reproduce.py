@@ -126,3 +126,10 @@ def test_a_line_has_the_accuracy_with_tta_where_there_is_one(tmp_path):
                      say=said.append) == []
     with_tta, without = sorted((s for s in said if 'images/s' in s), key=len, reverse=True)
     assert '% with TTA) in ' in with_tta and 'TTA' not in without
+
+
+def test_the_speed_of_a_machine_is_that_of_its_fastest_run():
+    runs = [dict(seconds=s, images_per_second=v, hardware='A', precision='fp32')
+            for s, v in ((20., 50.), (10., 100.), (30., 33.))]
+    assert module._speed(runs) == {
+        'seconds, at best': '10', 'images/s': '100', 'machine': 'A, fp32'}

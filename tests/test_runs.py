@@ -490,6 +490,26 @@ def test_signals_are_noted_and_put_back():
     assert caught == [signal.SIGTERM] and signal.getsignal(signal.SIGINT) is before
 
 
+def test_the_second_signal_interrupts_at_once():
+    with pytest.raises(KeyboardInterrupt), noting_signals() as caught:
+        signal.raise_signal(signal.SIGTERM)
+        assert caught == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='no terminals to hang up')
+def test_a_hangup_is_noted_and_one_that_is_ignored_stays_so():
+    "As under nohup."
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with noting_signals() as caught: signal.raise_signal(signal.SIGHUP)
+        assert caught == [] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with noting_signals() as caught: signal.raise_signal(signal.SIGHUP)
+        assert caught == [signal.SIGHUP]
+    finally: signal.signal(signal.SIGHUP, before)
+
+
 def test_the_first_line_says_what_trains_where():
     assert whole.first_line(Trainer(PLAN, 512, device='cpu', precision='fp32')) == (
         'small: 5,346 parameters, 3 epochs of 512 images, cpu, fp32, channels last (forced)')
@@ -551,6 +571,26 @@ def test_the_result_says_what_was_trained_where(tmp_path):
     assert (result['data'], result['hardware']) == (t.manifest['data']['name'], hardware('cpu'))
     here = whole.machine(t)
     assert (here['memory_format'], here['processes']) == ('channels_last', 1)
+
+
+def test_an_epoch_gone_on_with_counts_as_a_whole_one(monkeypatch):
+    "Three seconds for the second half of an epoch are six for all of it."
+    t = Trainer(TINY.with_epochs(1), len(X), device='cpu', precision='fp32')
+    t.step = t.steps // 2
+    assert t.steps == 4
+    now = iter((10., 13.))
+    monkeypatch.setattr(whole.time, 'perf_counter', lambda: next(now))
+    run_epochs(t, X, Y, None, None, [], str, progress=False)
+    assert t.timing[0]['seconds'] == 6.
+
+
+def test_time_and_speed_of_a_result_are_of_all_epochs(tmp_path):
+    train(TINY, X, Y, tmp_path / 'run', **QUIET)
+    r, timing = Run(tmp_path / 'run').result, Run(tmp_path / 'run').lines('timing')
+    seconds = sum(line['seconds'] for line in timing)
+    assert len(timing) == 3 and r['seconds'] == pytest.approx(seconds, abs=.006)
+    images = sum(sum(p.taken(len(X))) for p in TINY.phases)
+    assert r['images_per_second'] == pytest.approx(images / seconds, abs=.06)
 
 
 def test_a_run_that_is_there_is_neither_overwritten_nor_trained_again(tmp_path):

@@ -2,9 +2,11 @@
 over. Chapter 64 walks through it once; here stands what goes wrong, and what nobody looks at."""
 import os
 import shutil
+import signal
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -19,14 +21,15 @@ from cifar_nb.data.cifar import CLASSES, toy
 from cifar_nb.data.images import load_both, load_images
 from cifar_nb.data.pictures import complaint, read_pictures
 from cifar_nb.delivery.session import (bring_back, choose_views, find_course, foretold, keeping,
-                                       named_recipes, session_start, submit, train_all, unfinished,
-                                       which)
+                                       named_recipes, scores, session_start, submit, train_all,
+                                       unfinished, which)
 from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import SMALL, Optimizer, Phase, Recipe, Schedule
 from cifar_nb.teams.zoo import get_recipe
 from cifar_nb.training.checkpoints import Run
 from cifar_nb.training.jobs import (choose_devices, identified, plan_members, share_done, too_old,
                                     train_members)
+from cifar_nb.training.train import train
 
 TINY = Recipe('tiny', NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)),
               tta_transforms=('identity', 'flip'), phases=(
@@ -219,16 +222,20 @@ def test_another_training_in_its_place_gets_another_folder(tmp_path):
 
 @pytest.fixture(scope='module')
 def members(tmp_path_factory):
-    "Two members, trained, and a copy of them as they were when the stop button was pressed."
+    "Two members, stopped by the button and trained to the end, and one that a signal stopped."
     here, (x, y) = tmp_path_factory.mktemp('members'), toy(256)
     trained = plan_members([TINY], (0, 1), out=here / 'runs')
     def stop_button(members):
         if any(m.log for m in members): raise KeyboardInterrupt
     try: train_members(trained, ['cpu', 'cpu'], x, y, show=stop_button, poll=.02)
     except KeyboardInterrupt: pass
-    shutil.copytree(here / 'runs', here / 'stopped')
     train_members(trained, ['cpu', 'cpu'], x, y, poll=.1)
     assert all(m.finished for m in trained)
+    def signal_in_epoch_2(s):
+        if s.startswith('epoch 1'): signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match='--resume'):
+        train(TINY, x, y, here / 'stopped/tiny', device='cpu', progress=False,
+              say=signal_in_epoch_2)
     return here, trained, x, y
 
 
@@ -305,10 +312,8 @@ def test_finished_runs_are_brought_back_and_others_are_named(members, tmp_path, 
     here, _, x, y = members
     monkeypatch.setenv('KAGGLE_INPUT', str(tmp_path / 'input'))
     shutil.copytree(here / 'stopped', tmp_path / 'input/notebooks/anna/first/runs')
-    first = plan_members([TINY], (0, 1), out=tmp_path / 'next')
-    if not all((here / 'stopped' / m.name / 'result.json').exists() for m in first):
-        with pytest.raises(InputError, match='an unfinished run of tiny'):
-            bring_back(identified(plan_members(SMALL, out=tmp_path / 'other'), x, y))
+    with pytest.raises(InputError, match='an unfinished run of tiny'):
+        bring_back(identified(plan_members(SMALL, out=tmp_path / 'other'), x, y))
     shutil.copytree(here / 'runs', tmp_path / 'input/notebooks/anna/second/runs')
     done = plan_members([TINY], (0, 1), out=tmp_path / 'the day after')
     bring_back(identified(done, x, y), say=str)
@@ -321,3 +326,13 @@ def test_which_answers_are_handed_in(members, tmp_path):
     with pytest.raises(InputError, match='did you mean mean'): which('meen', both)
     with pytest.raises(InputError, match='cannot be written'):
         submit(both, list(logits), torch.arange(100), tmp_path / 'nowhere', say=str)
+
+
+def test_each_run_has_its_own_score():
+    "Two that are sure, one always right and one always wrong by less; so their mean is right."
+    y = torch.arange(20) % 10
+    right, wrong = 9. * torch.eye(10)[y], 3. * torch.eye(10)[(y + 1) % 10]
+    runs = [SimpleNamespace(path=Path(name), result=dict(parameters=n))
+            for name, n in (('a', 1500), ('b', 2500))]
+    assert [[*row.values()] for row in scores(runs, y, plain=[right, wrong])] == [
+        ['a', '1,500', '100.00%'], ['b', '2,500', '0.00%'], ['mean of the 2', '4,000', '100.00%']]

@@ -1,17 +1,27 @@
 """Spoiled images: any batch, any severity; each image by its own draw; the same seed, the same
 images; and what the records say."""
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from torch.nn import functional as F
 
 from cifar_nb.core.errors import InputError
-from cifar_nb.evaluation.corruptions import (CORRUPTION_KINDS, CORRUPTIONS, corrupt,
-                                             corruption_accuracy, relit, survey)
-from cifar_nb.studies.shift import TRAININGS, trained_with
+from cifar_nb.data.cifar import split, toy
+from cifar_nb.evaluation.corruptions import (CORRUPTION_KINDS, CORRUPTIONS, contrast_corruption,
+                                             corrupt, corruption_accuracy, defocus_blur,
+                                             glass_blur, motion_blur, pixelate, relit, smooth,
+                                             snow, survey, zoom_blur)
+from cifar_nb.models.resnet import NetSpec
+from cifar_nb.recipes.spec import Phase, Recipe
+from cifar_nb.studies import shift
+from cifar_nb.studies.shift import TRAININGS, train_and_survey, trained_with
 from cifar_nb.teams.zoo import get_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -23,9 +33,11 @@ RANDOM = set(CORRUPTIONS) - {
 each = pytest.mark.parametrize("name", CORRUPTIONS)
 
 
+def generator(seed=0): return torch.Generator().manual_seed(seed)
+
+
 def batch(n, seed=0):
-    return torch.randint(256, (n, 3, 32, 32), generator=torch.Generator().manual_seed(seed),
-                         dtype=torch.uint8)
+    return torch.randint(256, (n, 3, 32, 32), generator=generator(seed), dtype=torch.uint8)
 
 
 @each
@@ -71,6 +83,81 @@ def test_a_severity_that_does_not_exist(severity):
         corrupt(batch(1), "fog", severity)
 
 
+def dots(n):
+    "`n` black images with a white pixel in the middle."
+    v = torch.zeros(n, 3, 32, 32)
+    v[..., 16, 16] = 1
+    return v
+
+
+def test_contrast_is_about_the_mean_of_each_channel():
+    v = torch.rand(2, 3, 8, 8, generator=generator())
+    want = np.stack([[c.mean() + .4 * (c - c.mean()) for c in im] for im in v.numpy()])
+    assert np.allclose(contrast_corruption(v, None, .4).numpy(), want, atol=1e-6)
+
+
+def test_zoom_blur_is_the_mean_of_enlargements():
+    v, most = batch(2).float() / 255, 1.11
+    out = v.numpy().copy()
+    factors = np.arange(1, most, .01)
+    for f in factors:
+        side = math.ceil(32 / f)
+        top = (32 - side) // 2
+        big = ndimage.zoom(v.numpy()[:, :, top:top + side, top:top + side], (1, 1, f, f), order=1)
+        trim = (big.shape[-1] - 32) // 2
+        out += big[..., trim:trim + 32, trim:trim + 32]
+    assert np.abs(zoom_blur(v, None, most).numpy() - out / (len(factors) + 1)).max() < 1e-4
+
+
+@pytest.mark.parametrize('radius, soft, places', [(1, .2, 5), (1.5, .1, 9)])
+def test_a_disc_spreads_a_dot_over_what_lies_within_its_radius(radius, soft, places):
+    v = dots(1)
+    out = defocus_blur(v, None, radius, soft)[0, 0]
+    assert (out > .02).sum() == places and out.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_glass_blur_one_pixel_after_the_other():
+    "The authors' loop, in which the swap of two rows of an array is none: the first is lost."
+    v = batch(2).float() / 255
+    got = glass_blur(v, generator(3), .4, 2)
+    x = (smooth(v, .4).clamp(0, 1) * 255 + 1e-3).to(torch.uint8).float() / 255
+    g = generator(3)
+    for _ in range(2):
+        steps = torch.randint(0, 4, (32, 32, 2), generator=g)
+        for i in range(31, 1, -1):
+            for j in range(31, 1, -1):
+                for n in range(2):
+                    s = int(steps[i, j, n])
+                    x[n, :, i, j] = x[n, :, i - s // 2, j - s % 2]
+    torch.testing.assert_close(got, smooth(x, .4), atol=1e-5, rtol=0)
+
+
+def test_streaks_are_drawn_at_all_angles_up_to_half_a_right_one():
+    out, i = motion_blur(dots(500), generator(), 6, 3.)[:, 0], torch.arange(32.) - 16
+    down, across = ((out * k).sum((1, 2)) for k in (i[:, None], i))
+    angle = torch.atan2(down, across).rad2deg()
+    angle = (angle + 90) % 180 - 90
+    assert angle.min() < -38 and angle.max() > 38 and angle.abs().max() <= 50
+
+
+def test_snow_falls_and_lies_on_both_halves():
+    """Flakes in streaks that go down more than across, and the same turned by half a turn; the dark
+    image beneath them gives nothing."""
+    v = torch.zeros(300, 3, 32, 32)
+    flakes = snow(v, generator(), .1, .3, 1, .6, 8, 3, 1.)[:, 0]
+    assert flakes.max() > .3
+    torch.testing.assert_close(flakes, flakes.rot90(2, (1, 2)), atol=1e-6, rtol=0)
+    down, across = (flakes.diff(dim=d).abs().mean() for d in (1, 2))
+    assert down < .8 * across
+
+
+def test_pixels_are_means_of_those_they_stand_for():
+    v = batch(2).float() / 255
+    want = F.avg_pool2d((v * 255).round(), 2).add(.5).floor()
+    got = pixelate(v, None, .5) * 255
+    assert (got - want.repeat_interleave(2, 2).repeat_interleave(2, 3)).abs().max() <= 1
+
+
 def test_light():
     x = batch(200)
     lit = relit(x, (.6, .5, .4), (.1, .1, .1)).float() / 255
@@ -85,6 +172,18 @@ def test_trainings_change_one_thing():
         r = trained_with(change)
         assert (r == quick) == (name == "as it is")
         assert r.epochs == quick.epochs and r.phases[0].augment[-1] == quick.phases[0].augment[-1]
+
+
+def test_a_training_is_surveyed_on_images_that_are_held_out(monkeypatch):
+    (x, y), seen = toy(200), []
+    def noted(net, x, *rest, **what):
+        seen.append(x)
+        return survey(net, x, *rest, **what)
+    monkeypatch.setattr(shift, 'survey', noted)
+    tiny = Recipe('tiny', NetSpec((4,), (1,), (4,)), (Phase(1, batch_size=50),))
+    train_and_survey('as it is', x, y, held=50, recipe=tiny, device='cpu', names=('contrast',),
+                     severities=(1,))
+    assert torch.equal(seen[0], x[split(y, 50)[1]])
 
 
 def test_a_survey_counts():

@@ -483,7 +483,7 @@ def test_every_measured_verdict_says_what_repeats_it():
     from cifar_nb.studies.reproduce import choose_recipes
     from cifar_nb.evaluation.pretrained import registry
     from cifar_nb.studies.scoreboard import repeats
-    rows = repeats(load_results('results'))
+    rows = repeats(load_results(ROOT / 'results'))
     assert {r['again'].split()[1] for r in rows} == {
         'ablate', 'bench', 'budgets', 'reproduce', 'tta'}
     for row in rows:

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.transforms.functional import normalize
 
 from cifar_nb.augment.ops import (AlternatingFlip, Augment, CutMix, MixUp, RandomCrop,
                                   RandomHorizontalFlip, Resize, coin)
@@ -32,7 +33,7 @@ from cifar_nb.training.loop import (Diverged, Trainer, compile_forward, end_epoc
                                     train_epoch)
 from cifar_nb.training.precision import Precision, choose_device, choose_precision, cpu_has_bf16
 from cifar_nb.training.signals import Interrupted
-from cifar_nb.training.train import planned, train
+from cifar_nb.training.train import first_look, planned, train
 
 MEAN, STD = (.4914, .4822, .4465), (.247, .2435, .2616)
 IMAGES, BATCH = 40, 16  # three steps an epoch, of 16, 16 and 8 images
@@ -508,6 +509,16 @@ def test_the_whitening_layer_sees_training_images_only():
     assert error < 1e-3 and other > 1e-2, (error, other)
 
 
+def test_the_first_look_is_at_5000_images_normalized_as_in_training():
+    x = torch.randint(256, (5100, 3, 8, 8), dtype=torch.uint8)
+    p = replace(PHASE, mean=(.1, .2, .3), std=(.4, .5, .6))
+    t = Trainer(recipe(p, net=FastSpec(widths=(4, 4, 4))), len(x), device='cpu', precision='fp32')
+    seen = []
+    t.net.prepare = seen.append
+    first_look(t, x, torch.arange(10, 5100))
+    torch.testing.assert_close(seen[0], normalize(x[10:5010] / 255, p.mean, p.std))
+
+
 # Muon
 
 def newton_schulz(g, steps=3):
@@ -821,6 +832,14 @@ def test_the_format_is_the_hardwares_unless_forced():
     assert choose_precision(torch.device('cpu')).name == ('bf16' if cpu_has_bf16() else 'fp32')
     forced = choose_precision(torch.device('cpu'), 'fp32 nchw')
     assert forced.memory_format is torch.contiguous_format
+
+
+@pytest.mark.parametrize('capability, name', [
+    ((6, 1), 'fp32'), ((7, 0), 'fp16'), ((7, 5), 'fp16'), ((8, 0), 'bf16'), ((8, 9), 'bf16'),
+    ((9, 0), 'bf16'), ((10, 0), 'bf16')])
+def test_the_format_of_a_gpu(capability, name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+    assert choose_precision(torch.device('cuda')).name == name
 
 
 def test_optimizers_are_fused_on_gpus_where_torch_has_that():
