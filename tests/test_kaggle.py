@@ -418,8 +418,8 @@ def test_a_build_over_metadata_that_are_damaged_or_of_another_kind(tmp_path):
 
 
 def test_what_is_attached_has_the_form_of_an_address(tmp_path):
-    for words, said in ((dict(competition=f"c/{COURSE}"), "the form is slug"),
-                        (dict(resume_from="first"), "the form is owner/slug")):
+    for words, said in ((dict(competition=f"c/{COURSE}"), "--competition has .* the form is slug"),
+                        (dict(resume_from="first"), "--resume-from has .* the form is owner/slug")):
         for action in ("build", "push"):
             with pytest.raises(InputError, match=said):
                 kaggle_push.command_kaggle(action, tmp_path, say=str, **words)

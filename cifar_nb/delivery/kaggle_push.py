@@ -218,10 +218,13 @@ def left_out(answer) -> dict:
 def sources(competition: str | None = None, resume_from: str | None = None) -> dict:
     """The fields of the metadata that attach a `competition` (its slug) and the output of an
     earlier notebook to `resume_from` (owner/slug)."""
-    given = dict(competition_sources=competition, kernel_sources=resume_from)
-    found = {k: [v] for k, v in given.items() if v is not None}
-    if problems := [*source_problems(found)]: raise InputError(f'{"; ".join(problems)}.')
-    return found
+    given = [('--competition', 'competition_sources', competition),
+             ('--resume-from', 'kernel_sources', resume_from)]
+    for option, k, v in given:
+        form, words = _FORMS[k]
+        if v is not None and not re.fullmatch(form, v):
+            raise InputError(f'{option} has {v!r}; the form is {words}.')
+    return {k: [v] for _, k, v in given if v is not None}
 
 def push(folder='kaggle', user: str | None = None, say=print, more: dict | None = None) -> str:
     """Check `folder` and send it to Kaggle as a notebook of `user` (default: the owner of the
