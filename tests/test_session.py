@@ -1,6 +1,7 @@
 """A session on a borrowed machine: what is found, what is refused, and what the next session takes
 over. Chapter 64 walks through it once; here stands what goes wrong, and what nobody looks at."""
 import os
+import re
 import shutil
 import signal
 import sys
@@ -27,8 +28,8 @@ from cifar_nb.models.resnet import NetSpec
 from cifar_nb.recipes.spec import SMALL, Optimizer, Phase, Recipe, Schedule
 from cifar_nb.teams.zoo import get_recipe
 from cifar_nb.training.checkpoints import Run
-from cifar_nb.training.jobs import (choose_devices, identified, plan_members, share_done, too_old,
-                                    train_members)
+from cifar_nb.training.jobs import (choose_devices, identified, plan_members, raise_for_status,
+                                    share_done, too_old, train_members)
 from cifar_nb.training.train import train
 
 TINY = Recipe('tiny', NetSpec(widths=(8, 16), depths=(1, 1), strides=(2, 2)),
@@ -295,6 +296,18 @@ def test_who_is_told_to_stop_is_not_left_out(platform, status, refused, tmp_path
     else:
         with pytest.raises(InputError, match=f'broke off with status {status}'):
             train_all([one], ['cpu'], *toy(10), say=str)
+
+
+def test_a_folder_that_is_removed_while_it_trains_is_named(tmp_path):
+    one, = plan_members([TINY], out=tmp_path / 'runs')
+    def ended(): one.process = SimpleNamespace(returncode=2, stdin=open(os.devnull, 'rb'))
+    ended()
+    with pytest.raises(InputError, match=f"was {re.escape(str(tmp_path / 'runs'))} removed"):
+        raise_for_status(one)
+    one.notes.parent.mkdir()
+    one.notes.touch()
+    ended()
+    with pytest.raises(InputError, match=r'\(it printed nothing\): see'): raise_for_status(one)
 
 
 def test_a_pytorch_without_libuv_cannot_share_a_member(members, monkeypatch):

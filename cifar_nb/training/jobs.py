@@ -245,6 +245,9 @@ def raise_for_status(m: Member):
     told to stop."""
     m.process.stdin.close()
     if m.process.returncode in (0, 143, -15, 129, -1): return  # finished, or told to stop
+    if not m.notes.exists():
+        raise InputError(f'The training of {m.name} broke off with status {m.process.returncode}, '
+                         f'and what it printed is gone: was {m.notes.parent} removed meanwhile?')
     lines = ([line for line in tail(m, 20_000).splitlines() if re.search(r'\w', line)]
              or ['it printed nothing'])
     if said := [line for line in lines if line.startswith(_SAYS)]:
